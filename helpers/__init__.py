@@ -1,0 +1,1 @@
+"""Jigsaw Lab: why does reinforcement fine-tuning forget less than supervised fine-tuning?"""

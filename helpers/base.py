@@ -1,0 +1,273 @@
+"""How the shipped base model was made: pretraining on the prior battery, in its own voice. Never the puzzle.
+
+`python -m helpers.base --help` rebuilds it from nothing, resumably.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from helpers.prior_tasks import EASY_VQA_WORDS, Question, ask, easy_vqa_question, with_instruction
+from helpers.scenes import draw_scene
+
+if TYPE_CHECKING:
+    import torch
+
+SCENE_WEIGHTS = {"things": 0.36, "scatter": 0.14, "sizes": 0.1, "greys": 0.05, "sign": 0.13, "land": 0.14}
+EASY_VQA_WEIGHT = 0.08
+TASK_WEIGHTS = {
+    "colour": 2.0, "shape": 2.0, "grounding": 2.5, "presence": 2.5, "caption": 2.0, "count": 2.0,
+    "count_quarters": 1.5, "rank_size": 2.0, "rank_brightness": 1.0, "rank_count": 1.5, "land": 1.5,
+    "light": 0.6, "hill": 0.6, "reading": 4.0, "facts": 0.3, "lists": 0.7, "nonsense": 0.9,
+}  # fmt: skip
+TRAIN_SEED = 1000  # the battery draws from seeds below 100
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of one pretraining. A step sees `pictures` pictures with `questions` questions each."""
+
+    steps: int = 7000
+    pictures: int = 10
+    questions: int = 4
+    learning_rate: float = 4e-3
+    warmup: int = 200
+    teacher_share: float = 0.08
+    seed: int = 0
+    checkpoint_every: int = 250
+
+
+def pretraining_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray, list[Question]]:
+    """Picture number `slot` of a step, (64, 64, 3) uint8, and its instructed questions; fixed by its numbers."""
+    rng = np.random.default_rng((TRAIN_SEED + recipe.seed, step, slot))
+    if rng.random() < EASY_VQA_WEIGHT:
+        return _easy_vqa_sample(rng, recipe.questions)
+    weights = np.array(list(SCENE_WEIGHTS.values()))
+    kind = rng.choice(list(SCENE_WEIGHTS), p=weights / weights.sum())
+    scene = draw_scene(rng, kind, plain=bool(rng.random() < 0.4))
+    names, shares = list(TASK_WEIGHTS), np.array(list(TASK_WEIGHTS.values()))
+    questions: list[Question] = []
+    while len(questions) < recipe.questions:
+        question = ask(str(rng.choice(names, p=shares / shares.sum())), scene, rng)
+        if question is not None:
+            questions.append(with_instruction(question, rng, bool(rng.random() < recipe.teacher_share)))
+    return scene.pixels, questions
+
+
+def _easy_vqa_sample(rng: np.random.Generator, n: int) -> tuple[np.ndarray, list[Question]]:
+    from helpers.prior_tasks import _easy_vqa
+
+    triples = _easy_vqa("train")[1]
+    picture = triples[int(rng.integers(len(triples)))][2]
+    positions = _positions_by_picture()[picture]
+    chosen = [easy_vqa_question("train", int(rng.choice(positions))) for _ in range(n)]
+    return chosen[0][0], [with_instruction(q, rng) for _, q in chosen]
+
+
+@lru_cache(maxsize=1)
+def _positions_by_picture() -> dict[int, list[int]]:
+    from helpers.prior_tasks import _easy_vqa
+
+    positions: dict[int, list[int]] = {}
+    for position, (_, _, picture) in enumerate(_easy_vqa("train")[1]):
+        positions.setdefault(picture, []).append(position)
+    return positions
+
+
+def corpus_texts(n: int = 4000, recipe: Recipe | None = None) -> list[str]:
+    """Texts of `n` pretraining questions with their completions: what the tokenizer is trained on."""
+    recipe = recipe or Recipe()
+    texts = ["system\nYou are a helpful assistant.", "user\n", "assistant\n"] * n
+    for slot in range(n // recipe.questions):
+        for question in pretraining_sample(recipe, 10**6, slot)[1]:
+            if question.task != "nonsense":  # its syllables would eat the vocabulary
+                texts.append(f"{question.text}\n{question.think}\n{question.answer}")
+    return texts + [f"{word}\n {word}" for word in EASY_VQA_WORDS] * (n // 50)
+
+
+def batch(tokenizer: Any, recipe: Recipe, step: int) -> tuple[Any, Any]:
+    """(packed batch, patches) of one pretraining step: a row per picture, a branch per question."""
+    import torch
+
+    from helpers.models import encode_prefix, encode_question, encode_target
+    from helpers.packing import Branch, Group, pack, patches_of
+
+    prefix, groups, pictures = encode_prefix(tokenizer, 16), [], []
+    for slot in range(recipe.pictures):
+        pixels, questions = pretraining_sample(recipe, step, slot)
+        branches = []
+        for question in questions:
+            asked = encode_question(tokenizer, question.text)
+            branches.append(Branch([*asked, *encode_target(tokenizer, question.completion)], skip=len(asked)))
+        groups.append(Group(prefix, slot, branches))
+        pictures.append(pixels)
+    image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    return pack(groups, image_id, (4, 4), tokenizer.pad_token_id), patches_of(torch.from_numpy(np.stack(pictures)))
+
+
+def optimizers(model: Any, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the 2-D weights inside the blocks, AdamW for embeddings, norms, biases and the patch embedding."""
+    import torch
+
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        inside = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
+        (matrices if inside else others).append(parameter)
+    rate = recipe.learning_rate
+    return [muon(matrices, rate), torch.optim.AdamW(others, lr=rate, weight_decay=0.0, betas=(0.9, 0.98), fused=True)]
+
+
+def muon(parameters: list[torch.Tensor], rate: float) -> torch.optim.Optimizer:
+    """`torch.optim.Muon` with the orthogonalisation in fp32 and over stacks of equal shape.
+
+    The library's step runs in bfloat16, which is 20 times slower on a CPU without bfloat16 units.
+    """
+    import torch
+
+    class StackedMuon(torch.optim.Optimizer):
+        @torch.no_grad()
+        def step(self) -> None:
+            for group in self.param_groups:
+                shapes: dict[tuple, list] = {}
+                for parameter in group["params"]:
+                    shapes.setdefault(tuple(parameter.shape), []).append(parameter)
+                for shape, alike in shapes.items():
+                    update = orthogonalise(torch.stack([self._momentum(p) for p in alike]))
+                    scale = 0.2 * max(shape) ** 0.5 * group["lr"]  # the RMS of an AdamW update (Moonshot, 2025)
+                    for parameter, change in zip(alike, update, strict=True):
+                        parameter.mul_(1 - 0.01 * group["lr"]).sub_(change, alpha=scale)
+
+        def _momentum(self, parameter: torch.Tensor) -> torch.Tensor:
+            buffer = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+            buffer.lerp_(parameter.grad, 0.05)
+            return parameter.grad.lerp(buffer, 0.95)
+
+    return StackedMuon(parameters, {"lr": rate})
+
+
+def orthogonalise(matrices: torch.Tensor, rounds: int = 5) -> torch.Tensor:
+    """Nearest semi-orthogonal matrices to a stack (N, rows, columns): quintic Newton-Schulz (Jordan, 2024)."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(rounds):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+def rate_at(recipe: Recipe, step: int) -> float:
+    """Learning rate: linear warm-up, flat, then linear to zero over the last 35 % of the steps."""
+    rise = min(1.0, (step + 1) / recipe.warmup)
+    fall = min(1.0, (recipe.steps - step) / (0.35 * recipe.steps))
+    return recipe.learning_rate * rise * fall
+
+
+def train_step(model: Any, optims: list[torch.optim.Optimizer], data: tuple, rate: float) -> tuple[float, float]:
+    """One step; returns (mean loss per scored token in nats, gradient norm before clipping at 1)."""
+    import torch
+
+    from helpers.packing import scored_logits
+
+    packed, patches = data
+    loss = torch.nn.functional.cross_entropy(scored_logits(model, packed, patches), packed.target)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optim in optims:
+        for group in optim.param_groups:
+            group["lr"] = rate
+        optim.step()
+        optim.zero_grad(set_to_none=True)
+    return loss.item(), float(norm)
+
+
+def new_model(recipe: Recipe) -> tuple[Any, Any]:
+    """A fresh (model, processor) with a tokenizer trained on the corpus."""
+    from helpers.models import build_model, build_processor, build_tokenizer
+
+    processor = build_processor(build_tokenizer(corpus_texts()))
+    return build_model(processor.tokenizer, seed=recipe.seed), processor
+
+
+def pretrain(recipe: Recipe, folder: Path, minutes: float | None = None) -> list[dict[str, float]]:
+    """Pretrain into `folder` (resuming what is there); stops early, resumably, after `minutes`.
+
+    Returns one row per step taken: step, loss, grad_norm, seconds. The model is in `folder/model` when done.
+    """
+    from helpers.models import quiet_cpu, save
+
+    quiet_cpu()
+    folder.mkdir(parents=True, exist_ok=True)
+    model, processor = new_model(recipe)
+    model.train()
+    optims = optimizers(model, recipe)
+    start, begin, rows = _resume(folder, recipe, model, optims), time.time(), []
+    for step in range(start, recipe.steps):
+        tick = time.time()
+        loss, norm = train_step(model, optims, batch(processor.tokenizer, recipe, step), rate_at(recipe, step))
+        rows.append({"step": step, "loss": loss, "grad_norm": norm, "seconds": time.time() - tick})
+        last = step + 1 == recipe.steps or (minutes and time.time() - begin > 60 * minutes)
+        if last or (step + 1) % recipe.checkpoint_every == 0:
+            _checkpoint(folder, recipe, step + 1, model, optims)
+            save(model, processor, folder / "model")
+            _log(folder, rows[-recipe.checkpoint_every :])
+        if last:
+            break
+    return rows
+
+
+def _log(folder: Path, rows: list[dict[str, float]]) -> None:
+    means = {k: sum(r[k] for r in rows) / len(rows) for k in rows[0]} | {"step": rows[-1]["step"]}
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps(means) + "\n")
+
+
+def _checkpoint(folder: Path, recipe: Recipe, step: int, model: Any, optims: list) -> None:
+    """Write the full state under a temporary name, then rename: a kill never leaves half a checkpoint."""
+    import torch
+
+    state = {"recipe": asdict(recipe), "step": step, "model": model.state_dict(), "optims": [o.state_dict() for o in optims]}
+    torch.save(state, folder / "state.tmp")
+    os.replace(folder / "state.tmp", folder / "state.pt")
+
+
+def _resume(folder: Path, recipe: Recipe, model: Any, optims: list) -> int:
+    """Load the state in `folder` if there is one; returns the step to go on with."""
+    import torch
+
+    from helpers.errors import UserError
+
+    path = folder / "state.pt"
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    if state["recipe"] != asdict(recipe):
+        raise UserError(f"{path} belongs to another recipe; choose another folder or remove it.")
+    model.load_state_dict(state["model"])
+    for optim, saved in zip(optims, state["optims"], strict=True):
+        optim.load_state_dict(saved)
+    return state["step"]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line: `python -m helpers.base --folder work/base`."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.base", description="Rebuild the base model from nothing.")
+    parser.add_argument("--folder", type=Path, default=Path("work/base"), help="where state, log and model go")
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--minutes", type=float, default=None, help="stop (resumably) after this many minutes")
+    options = parser.parse_args(arguments)
+    pretrain(Recipe(steps=options.steps), options.folder, options.minutes)
+
+
+if __name__ == "__main__":
+    main()

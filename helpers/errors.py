@@ -1,0 +1,5 @@
+"""The one exception whose message is meant for the person at the keyboard."""
+
+
+class UserError(ValueError):
+    """Bad input, told in one sentence: what was wrong and what to do about it."""

@@ -1,0 +1,286 @@
+"""Build, load, save and export the model and its processor: the one place for image and tokenizer settings.
+
+The small model is a real `Qwen2_5_VLForConditionalGeneration`, only narrow and shallow, so every line of the
+suite also runs `Qwen/Qwen2.5-VL-3B-Instruct`. Its processor is Qwen's without the video branch, which would
+need torchvision.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helpers.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+SHIPPED = Path(__file__).parent / "base_model"
+SPECIAL = (
+    "<|im_start|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<think>",
+    "</think>",
+    "<answer>",
+    "</answer>",
+)
+PATCH, MERGE = 8, 2
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Widths and depths of a small Qwen2.5-VL. `mrope` are rotary channels for time, height, width: half a head."""
+
+    text_width: int = 128
+    text_layers: int = 4
+    heads: int = 4
+    kv_heads: int = 4
+    text_mlp: int = 384
+    vision_width: int = 96
+    vision_layers: int = 3
+    vision_mlp: int = 256
+    mrope: tuple[int, int, int] = (4, 6, 6)
+
+
+def build_tokenizer(texts: list[str], vocabulary: int = 640) -> Any:
+    """Byte-level BPE tokenizer with Qwen's special tokens and chat template, trained on `texts`.
+
+    Each digit is a token of its own, as in Qwen; the four tags of a completion are single, ordinary tokens.
+    """
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+    from transformers import Qwen2Tokenizer
+
+    bpe = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(r" ?[A-Za-z]+|[0-9]|[^A-Za-z0-9]+?"), "isolated")
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocabulary - len(SPECIAL) - 2, initial_alphabet=alphabet))
+    model = json.loads(bpe.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=model["vocab"],
+        merges=[tuple(m) for m in model["merges"]],
+        unk_token=None,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        model_max_length=4096,
+        extra_special_tokens=list(SPECIAL[:6]),
+    )
+    tokenizer.add_tokens(list(SPECIAL[6:]))
+    tokenizer.padding_side = "left"
+    tokenizer.chat_template = chat_template()
+    return tokenizer
+
+
+def chat_template() -> str:
+    """Qwen2.5-VL's chat template, as TRL packages it."""
+    import trl
+
+    return (Path(trl.__file__).parent / "chat_templates" / "qwen2_5_vl.jinja").read_text()
+
+
+@lru_cache(maxsize=1)
+def processor_class() -> type:
+    """Qwen's processor without the video branch (the stock class refuses to start without torchvision).
+
+    `ProcessorMixin` derives the sub-processors it wants from the constructor's parameter names, so a shorter
+    signature is all that is needed.
+    """
+    from transformers import AutoProcessor, Qwen2_5_VLConfig, Qwen2_5_VLProcessor
+    from transformers.processing_utils import ProcessorMixin
+
+    class Qwen2_5_VLImageOnlyProcessor(Qwen2_5_VLProcessor):
+        def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):
+            self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
+            self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+            self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
+            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    AutoProcessor.register(Qwen2_5_VLConfig, Qwen2_5_VLImageOnlyProcessor, exist_ok=True)
+    return Qwen2_5_VLImageOnlyProcessor
+
+
+def build_processor(tokenizer: Any) -> Any:
+    """Processor for pictures from 16 x 16 to 192 x 192 pixels: 8-pixel patches, merged 2 x 2, one frame each."""
+    from transformers import Qwen2VLImageProcessorPil
+
+    images = Qwen2VLImageProcessorPil(
+        patch_size=PATCH,
+        merge_size=MERGE,
+        temporal_patch_size=1,
+        size={"shortest_edge": 16 * 16, "longest_edge": 192 * 192},
+    )
+    return processor_class()(image_processor=images, tokenizer=tokenizer, chat_template=tokenizer.chat_template)
+
+
+def build_model(tokenizer: Any, size: ModelSize | None = None, seed: int = 0) -> Qwen2_5_VLForConditionalGeneration:
+    """A fresh small Qwen2.5-VL in fp32 with random weights fixed by `seed`."""
+    import torch
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    size = size or ModelSize()
+    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad")}
+    config = Qwen2_5_VLConfig(
+        text_config=_text_config(tokenizer, size),
+        vision_config=_vision_config(size),
+        image_token_id=ids["image_pad"],
+        video_token_id=ids["video_pad"],
+        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
+        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Qwen2_5_VLForConditionalGeneration(config).float()
+
+
+def _text_config(tokenizer: Any, size: ModelSize) -> dict:
+    return dict(
+        vocab_size=len(tokenizer),
+        hidden_size=size.text_width,
+        intermediate_size=size.text_mlp,
+        num_hidden_layers=size.text_layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.kv_heads,
+        max_position_embeddings=4096,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": list(size.mrope)},
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=True,
+    )
+
+
+def _vision_config(size: ModelSize) -> dict:
+    return dict(
+        depth=size.vision_layers,
+        hidden_size=size.vision_width,
+        intermediate_size=size.vision_mlp,
+        num_heads=4,
+        out_hidden_size=size.text_width,
+        patch_size=PATCH,
+        spatial_merge_size=MERGE,
+        temporal_patch_size=1,
+        window_size=16 * PATCH,
+        fullatt_block_indexes=list(range(size.vision_layers)),
+    )
+
+
+def load(folder: str | Path = SHIPPED) -> tuple[Qwen2_5_VLForConditionalGeneration, Any]:
+    """(model in fp32 and evaluation mode, processor) from a folder in Hugging Face format.
+
+    Raises UserError where the folder is not a saved model.
+    """
+    import torch
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    path = Path(folder)
+    if not (path / "config.json").is_file() or not list(path.glob("*.safetensors")):
+        raise UserError(f"{path} is not a model folder (no config.json with *.safetensors); name one saved by save_pretrained.")
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=torch.float32).eval()
+    return model, load_processor(path)
+
+
+def load_processor(folder: str | Path = SHIPPED) -> Any:
+    """The processor saved with a model, padding on the left as GRPO needs it (TRL issue 5785)."""
+    processor = processor_class().from_pretrained(folder)
+    processor.tokenizer.padding_side = "left"
+    return processor
+
+
+def save(model: Qwen2_5_VLForConditionalGeneration, processor: Any, folder: str | Path) -> None:
+    """Save model and processor together in Hugging Face format."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+class VectorisedImages:
+    """Stands in for a processor's image processor: equal-sized pictures that need no resizing in one array operation.
+
+    TRL passes each picture once per completion; picture by picture that costs as much as the forward pass. The
+    values equal the stock processor's (tested); anything else is handed to it.
+    """
+
+    def __init__(self, stock: Any) -> None:
+        self.stock = stock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stock, name)
+
+    def __call__(self, images: Any, **options: Any) -> Any:
+        import numpy as np
+        import torch
+        from transformers import BatchFeature
+
+        flat = [image for entry in images for image in (entry if isinstance(entry, list | tuple) else [entry])]
+        sizes = {image.size for image in flat}
+        width, height = next(iter(sizes))
+        unit, area = PATCH * MERGE, width * height
+        if len(sizes) > 1 or width % unit or height % unit or not unit**2 <= area <= 192**2:
+            return self.stock(images=images, **options)
+        pixels = pixel_patches(torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in flat])))
+        grid = torch.tensor([[1, height // PATCH, width // PATCH]]).repeat(len(flat), 1)
+        return BatchFeature({"pixel_values": pixels, "image_grid_thw": grid})
+
+
+def quiet_cpu() -> None:
+    """Settings that keep CPU training fast; call before the first torch work of a process.
+
+    Denormals are flushed because Adam's second moments of rare tokens become denormal once the softmax is
+    sharp, and steps then slow down several times.
+    """
+    import torch
+
+    torch.set_flush_denormal(True)
+
+
+def pixel_patches(pictures: torch.Tensor) -> torch.Tensor:
+    """Flattened patches, (N * patches, 3 * 64) fp32, of pictures (N, H, W, 3) uint8: what Qwen's processor makes.
+
+    Order and normalisation equal `Qwen2VLImageProcessorPil` for sizes that need no resizing (multiples of 16);
+    a test compares the two.
+    """
+    import torch
+
+    n, height, width, _ = pictures.shape
+    unit = PATCH * MERGE
+    if height % unit or width % unit:
+        raise UserError(f"Pictures of {width} x {height} pixels need resizing; use sides that are multiples of {unit}.")
+    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])
+    deviation = torch.tensor([0.26862954, 0.26130258, 0.27577711])
+    scaled = (pictures.float() / 255 - mean) / deviation
+    blocks = scaled.reshape(n, height // unit, MERGE, PATCH, width // unit, MERGE, PATCH, 3)
+    return blocks.permute(0, 1, 4, 2, 5, 7, 3, 6).reshape(n * height * width // PATCH**2, 3 * PATCH**2)
+
+
+def encode_prefix(tokenizer: Any, image_tokens: int) -> list[int]:
+    """Token ids of the chat up to and with the picture; `image_tokens` 0 gives a chat without picture.
+
+    Together with `encode_question` this equals the processor's own chat template (tested); the picture ends in a
+    special token, so both halves can be encoded apart.
+    """
+    content = [{"type": "image"}] if image_tokens else []
+    text = tokenizer.apply_chat_template([{"role": "user", "content": [*content, {"type": "text", "text": "%"}]}], tokenize=False)
+    text = text[: text.rindex("%")].replace("<|image_pad|>", "<|image_pad|>" * image_tokens)
+    return _encode(tokenizer, text)
+
+
+def encode_question(tokenizer: Any, text: str) -> list[int]:
+    """Token ids from behind the picture to the place where the completion starts."""
+    return _encode(tokenizer, f"{text}<|im_end|>\n<|im_start|>assistant\n")
+
+
+def encode_target(tokenizer: Any, completion: str) -> list[int]:
+    """Token ids of a completion as training target: with the end token and the template's line break."""
+    return _encode(tokenizer, f"{completion}<|im_end|>\n")
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,0 +1,198 @@
+"""One batched scorer for all: log-probs of completions, puzzles, and the prior battery (by generation and likelihood)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from helpers import prior_tasks, puzzles
+
+if TYPE_CHECKING:
+    import torch
+
+    from helpers.packing import Packed, Patches
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A picture (H, W, 3) uint8 and the text asked about it."""
+
+    pixels: np.ndarray
+    text: str
+
+
+def patches(pictures: Sequence[np.ndarray]) -> Patches:
+    """Patches of equal-sized pictures, each (H, W, 3) uint8."""
+    import torch
+
+    from helpers.packing import patches_of
+
+    return patches_of(torch.from_numpy(np.stack(list(pictures))))
+
+
+def prompt_ids(tokenizer: Any, text: str, grid: tuple[int, int]) -> list[int]:
+    """Token ids of a whole prompt: chat start, the picture's placeholders, the text, the assistant's turn."""
+    from helpers.models import encode_prefix, encode_question
+
+    return [*encode_prefix(tokenizer, grid[0] * grid[1]), *encode_question(tokenizer, text)]
+
+
+def complete(
+    model: Any, processor: Any, prompts: Sequence[Prompted], sampling: Any = None, chunk: int = 100
+) -> list[list[str]]:
+    """Texts of the completions of each prompt (greedy, one per prompt, unless `sampling` says otherwise)."""
+    from helpers.rollouts import Sampling, generate
+
+    sampling = sampling or Sampling(temperature=0.0)
+    tokenizer, texts = processor.tokenizer, []
+    for start in range(0, len(prompts), chunk):
+        part = prompts[start : start + chunk]
+        pictures = patches([p.pixels for p in part])
+        ids = [prompt_ids(tokenizer, p.text, pictures.grid) for p in part]
+        for row in generate(model, tokenizer, ids, pictures, sampling):
+            texts.append([tokenizer.decode(strip(tokenizer, r.ids)) for r in row])
+    return texts
+
+
+def strip(tokenizer: Any, ids: Sequence[int]) -> list[int]:
+    """Token ids without the end token."""
+    return [i for i in ids if i != tokenizer.eos_token_id]
+
+
+def completion_logps(
+    model: Any, processor: Any, prompts: Sequence[Prompted], completions: Sequence[Sequence[str]], chunk: int = 64
+) -> list[list[torch.Tensor]]:
+    """Per-token log-probs (nats, fp32, T = 1) of given completions, end token included: one (tokens,) per completion.
+
+    `completions[i]` are the completions of `prompts[i]`; they share one packed row, so the prompt and the picture
+    are passed once however many there are.
+    """
+    import torch
+
+    found: list[list[torch.Tensor]] = []
+    for start in range(0, len(prompts), chunk):
+        part = list(zip(prompts[start : start + chunk], completions[start : start + chunk], strict=True))
+        packed, pictures = pack_completions(processor.tokenizer, part)
+        with torch.inference_mode():
+            logps = token_logps(model, packed, pictures)
+        pieces = logps.split(torch.bincount(packed.branch, minlength=sum(len(c) for _, c in part)).tolist())
+        position = 0
+        for _, texts in part:
+            found.append(list(pieces[position : position + len(texts)]))
+            position += len(texts)
+    return found
+
+
+def pack_completions(tokenizer: Any, part: Sequence[tuple[Prompted, Sequence[str]]]) -> tuple[Packed, Patches]:
+    """Packed rows, one per prompt, with its completions (and their end tokens) as branches."""
+    from helpers.models import encode_target
+    from helpers.packing import Branch, Group, pack
+
+    pictures = patches([p.pixels for p, _ in part])
+    groups = []
+    for row, (prompt, texts) in enumerate(part):
+        branches = [Branch(encode_target(tokenizer, t)[:-1]) for t in texts]  # without the template's line break
+        groups.append(Group(prompt_ids(tokenizer, prompt.text, pictures.grid), row, branches))
+    image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    return pack(groups, image_id, pictures.grid, tokenizer.pad_token_id), pictures
+
+
+def token_logps(model: Any, packed: Packed, pictures: Patches | None) -> torch.Tensor:
+    """Log-probs (M,) of the scored tokens of a packed batch, in nats; differentiable."""
+    import torch
+
+    from helpers.packing import scored_logits
+
+    logits = scored_logits(model, packed, pictures).float()
+    return -torch.nn.functional.cross_entropy(logits, packed.target, reduction="none")
+
+
+@dataclass(frozen=True)
+class TestBoards:
+    """Held-out puzzles: boards (N, H, W, 3) uint8, their true placements, and the prompt all share."""
+
+    boards: np.ndarray
+    placements: tuple[tuple[int, ...], ...]
+    text: str
+
+    def prompted(self) -> list[Prompted]:
+        """The boards with their prompt."""
+        return [Prompted(board, self.text) for board in self.boards]
+
+
+@lru_cache(maxsize=8)
+def test_boards(spec: puzzles.PuzzleSpec, n: int, seed: int = 9) -> TestBoards:
+    """`n` puzzles cut from scenes that no training puzzle uses (training scenes have other seeds)."""
+    return make_boards(spec, range(n), seed)
+
+
+def make_boards(spec: puzzles.PuzzleSpec, indices: Sequence[int], seed: int) -> TestBoards:
+    """Puzzles number `indices` cut from drawn scenes of a seed."""
+    from helpers.scenes import puzzle_scene
+
+    width, height = spec.board_size
+    pictures = np.stack([puzzle_scene(seed, i, max(width, height)).pixels[:height, :width] for i in indices])
+    placements = tuple(puzzles.shuffle(spec, seed * 10**7 + i) for i in indices)
+    boards = puzzles.make_boards(pictures, spec, np.array(placements))
+    return TestBoards(boards, placements, puzzles.prompt_text(spec))
+
+
+def score_puzzles(model: Any, processor: Any, tests: TestBoards, sampling: Any = None) -> dict[str, float]:
+    """Mean exact match, hit rate and format failure over held-out boards (greedy unless `sampling` is given)."""
+    texts = complete(model, processor, tests.prompted(), sampling)
+    scores = [puzzles.score(t, p) for row, p in zip(texts, tests.placements, strict=True) for t in row]
+    return {
+        "exact": float(np.mean([s.exact for s in scores])),
+        "hit": float(np.mean([s.hit for s in scores])),
+        "format_failure": float(np.mean([s.reason != "ok" for s in scores])),
+    }
+
+
+@lru_cache(maxsize=64)
+def battery_samples(task: str, n: int) -> tuple[prior_tasks.PriorSample, ...]:
+    """The first `n` held-out samples of a task (drawn once per process)."""
+    return tuple(prior_tasks.battery(task, n))
+
+
+def score_prior(model: Any, processor: Any, task: str, n: int, likelihood: bool = True) -> dict[str, float]:
+    """Score, format-failure rate and (if asked) likelihood score of one prior task over `n` held-out samples.
+
+    `score` is the mean of generated greedy answers; `likelihood` the share of samples whose gold completion has a
+    higher log-prob (summed, nats) than each of up to three wrong completions of the same form: knowledge without
+    the format. Its chance level is `likelihood_chance`.
+    """
+    samples = battery_samples(task, n)
+    prompts = [Prompted(s.pixels, s.question.text) for s in samples]
+    texts = [row[0] for row in complete(model, processor, prompts)]
+    pairs = list(zip(texts, (s.question for s in samples), strict=True))
+    result = {
+        "score": float(np.mean([prior_tasks.score_answer(t, q) for t, q in pairs])),
+        "format_failure": float(np.mean([prior_tasks.is_format_failure(t, q) for t, q in pairs])),
+    }
+    if likelihood:
+        result["likelihood"] = float(np.mean(likelihood_hits(model, processor, samples)))
+    return result
+
+
+def likelihood_hits(model: Any, processor: Any, samples: Sequence[prior_tasks.PriorSample]) -> list[bool]:
+    """Per sample: is the gold completion the most probable of its candidates?"""
+    prompts = [Prompted(s.pixels, s.question.text) for s in samples]
+    candidates = [_candidates(s.question, i) for i, s in enumerate(samples)]
+    found = completion_logps(model, processor, prompts, candidates)
+    return [max(range(len(row)), key=lambda k: float(row[k].sum())) == 0 for row in found]
+
+
+def _candidates(question: prior_tasks.Question, index: int) -> list[str]:
+    """The gold completion first, then the wrong ones (fixed by the sample's index)."""
+    wrong = prior_tasks.alternatives(question, np.random.default_rng((index, 5)))
+    return [question.completion, *(w.completion for w in wrong)]
+
+
+def likelihood_chance(task: str) -> float:
+    """Mean of one over the number of candidates."""
+    samples = battery_samples(task, 40)
+    return float(np.mean([1 / len(_candidates(s.question, i)) for i, s in enumerate(samples)]))

@@ -1,0 +1,529 @@
+"""SFT and RFT through TRL: `SFTTrainer` and `GRPOTrainer`, extended at their hooks.
+
+Differences from TRL's stock behaviour, all tested for equality:
+ 1. a full fine-tune resumes with its weights (stock resumes without them for this architecture);
+ 2. completions are drawn by `helpers.rollouts` (the official `rollout_func` hook);
+ 3. forward passes are packed: each picture and prompt once per group (`compute_loss` of SFT, one private method
+    of GRPO). `Settings.fast=False` switches 2 and 3 off.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helpers import puzzles
+from helpers.errors import UserError
+from helpers.profiles import RunSpec, checkpoint_steps
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+
+    from helpers.corpora import Boards
+    from helpers.records import Run, RunStore
+
+CORPUS_BOARDS = 4096
+SFT_ARMS = ("sft-answer", "sft-expert", "sft-rollout", "sft-self")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is evaluated and executed; nothing here changes what it learns.
+
+    `puzzle_tests` held-out boards and `battery` samples per prior task at each checkpoint; `final_battery` at the
+    first and last one. `fast` packs forward passes and shares prefixes.
+    """
+
+    puzzle_tests: int = 500
+    battery: int = 30
+    final_battery: int = 200
+    fast: bool = True
+    per_octave: int = 2
+
+
+@dataclass
+class Engine:
+    """What one run works with."""
+
+    spec: RunSpec
+    settings: Settings
+    model: Any
+    processor: Any
+    run: Run
+    boards: Boards = field(repr=False)
+    completions: list[str | None] | None = field(default=None, repr=False)
+
+
+def puzzle_spec(spec: RunSpec) -> puzzles.PuzzleSpec:
+    """The puzzles of a run."""
+    return puzzles.PuzzleSpec(rows=spec.rows, cols=spec.cols, size=spec.size)
+
+
+def evaluate(engine: Engine, step: int, full: bool) -> list[dict[str, Any]]:
+    """Rows of the evaluations table for the model as it is: the puzzle, then every prior task."""
+    from helpers import prior_tasks, scoring
+
+    spec, settings = engine.spec, engine.settings
+    engine.model.eval()
+    tests = scoring.test_boards(puzzle_spec(spec), settings.puzzle_tests)
+    found = [("puzzle", k, v, settings.puzzle_tests) for k, v in
+             scoring.score_puzzles(engine.model, engine.processor, tests).items()]  # fmt: skip
+    n = settings.final_battery if full else settings.battery
+    for task in prior_tasks.battery_tasks():
+        result = scoring.score_prior(engine.model, engine.processor, task, n)
+        found += [(task, measure, value, n) for measure, value in result.items()]
+    engine.model.train()
+    common = {"run": spec.name, "arm": spec.arm, "seed": spec.seed, "step": step, "samples": step * spec.batch_size}
+    return [common | {"task": t, "measure": m, "value": v, "n": c} for t, m, v, c in found]
+
+
+def update_norm(model: Any, base: dict[str, torch.Tensor]) -> float:
+    """L2 norm of the change of all weights since the base model."""
+    squares = [((p.detach() - base[n]) ** 2).sum() for n, p in model.named_parameters() if n in base]
+    return float(sum(squares)) ** 0.5
+
+
+@lru_cache(maxsize=1)
+def _classes() -> dict[str, type]:
+    """The trainer classes; made on first use, so that importing this module stays cheap."""
+    import torch
+    from transformers import TrainerCallback
+    from trl import GRPOTrainer, SFTTrainer
+
+    class ResumeWeights:
+        """Stock `_load_from_checkpoint` reads hub key names raw and loads nothing (transformers issue 43701)."""
+
+        def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+            if os.path.exists(os.path.join(resume_from_checkpoint, "adapter_config.json")):
+                return super()._load_from_checkpoint(resume_from_checkpoint, model)
+            target = model or self.model
+            stored = type(target).from_pretrained(resume_from_checkpoint, dtype=torch.float32).state_dict()
+            missing, unexpected = target.load_state_dict(stored, strict=False)
+            if unexpected or any("lm_head" not in key for key in missing):
+                raise UserError(f"{resume_from_checkpoint} does not hold this model; remove it to start the run anew.")
+
+    class StudySFTTrainer(ResumeWeights, SFTTrainer):
+        """SFT with packed forward passes where the collator made them."""
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            if "packed" not in inputs:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            from helpers.packing import scored_logits
+
+            packed = inputs["packed"]
+            logits = scored_logits(model, packed, inputs["patches"]).float()
+            losses = torch.nn.functional.cross_entropy(logits, packed.target, reduction="none")
+            tokens = len(losses) if num_items_in_batch is None else num_items_in_batch
+            hits = (logits.detach().argmax(-1) == packed.target).float().mean()
+            self._metrics["train"]["mean_token_accuracy"].append(float(hits))
+            return losses.sum() / tokens
+
+    class StudyGRPOTrainer(ResumeWeights, GRPOTrainer):
+        """GRPO whose log-probs come from packed rows.
+
+        The private method is the one place where TRL computes them, for policy, old policy and reference alike;
+        overriding it keeps every loss type and option. A test compares it with the stock method.
+        """
+
+        fast = True
+
+        def _get_per_token_logps_and_entropies(
+            self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **extra
+        ):
+            if not self.fast or extra.get("pixel_values") is None or extra.get("compute_aux_loss"):
+                return super()._get_per_token_logps_and_entropies(
+                    model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **extra
+                )
+            return packed_logps(model, (input_ids, attention_mask, logits_to_keep), extra, self._tokenizer.pad_token_id)
+
+    return {"callback": TrainerCallback, "sft": StudySFTTrainer, "rft": StudyGRPOTrainer}
+
+
+def packed_logps(model: Any, tokens: tuple, extra: dict[str, Any], pad_id: int) -> tuple:
+    """Per-token log-probs and entropies, each (B, C), of completions padded on the right behind prompts padded on the left.
+
+    `tokens` = (input ids (B, P + C), attention mask, C); `extra` holds TRL's `pixel_values` and `image_grid_thw`.
+    Samples with the same prompt and picture share one packed row. Third value: no auxiliary loss.
+    """
+    import torch
+
+    from helpers.packing import Branch, Group, Patches, pack, scored_logits
+
+    input_ids, mask, width = tokens
+    _, rows, columns = extra["image_grid_thw"][0].tolist()
+    values = extra["pixel_values"].reshape(len(input_ids), rows * columns, -1)
+    keys, members = _shared_prompts(input_ids[:, :-width], mask[:, :-width], values)
+    lengths = mask[:, -width:].sum(1).tolist()
+    groups, order = [], []
+    for row, (prompt, samples) in enumerate(zip(keys, members, strict=True)):
+        branches = [Branch(input_ids[i, -width:][: lengths[i]].tolist()) for i in samples]
+        groups.append(Group(prompt, row, branches))
+        order += samples
+    patches = Patches(values[[m[0] for m in members]], rows, columns)
+    packed = pack(groups, _image_id(model), patches.grid, pad_id)
+    logits = scored_logits(model, packed, patches).float()
+    logps = torch.log_softmax(logits, -1)
+    with torch.no_grad():
+        entropy = -(logps.exp() * logps).sum(-1)
+    chosen = logps.gather(1, packed.target[:, None])[:, 0]
+    place = _places(packed.branch, torch.tensor(order))
+    empty = torch.zeros(len(input_ids), width)
+    return empty.index_put(place, chosen), empty.index_put(place, entropy), None
+
+
+def _image_id(model: Any) -> int:
+    from helpers.packing import base_of
+
+    return base_of(model).config.image_token_id
+
+
+def _places(branch: torch.Tensor, order: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(sample, position in its completion) of each scored token."""
+    import torch
+
+    counts = torch.bincount(branch, minlength=len(order))
+    starts = counts.cumsum(0) - counts
+    return order[branch], torch.arange(len(branch)) - starts[branch]
+
+
+def _shared_prompts(prompts: torch.Tensor, mask: torch.Tensor, values: torch.Tensor) -> tuple[list, list]:
+    """Unique (prompt, picture) pairs: their prompt ids without padding, and the samples that share each."""
+    found: dict[tuple, tuple[list[int], list[int]]] = {}
+    for i in range(len(prompts)):
+        ids = prompts[i][mask[i].bool()].tolist()
+        key = (tuple(ids), values[i].numpy().tobytes())
+        found.setdefault(key, (ids, []))[1].append(i)
+    return [ids for ids, _ in found.values()], [members for _, members in found.values()]
+
+
+class PackedCollator:
+    """Collates SFT rows into packed rows: one picture, its prompt, its completion (end token and line break trained)."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._prompt = lru_cache(maxsize=1024)(self._encode_prompt)
+
+    def _encode_prompt(self, text: str, grid: tuple[int, int]) -> list[int]:
+        from helpers.scoring import prompt_ids
+
+        return prompt_ids(self.tokenizer, text, grid)
+
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        import numpy as np
+
+        from helpers.models import encode_target
+        from helpers.packing import Branch, Group, pack
+        from helpers.scoring import patches
+
+        pictures = patches([np.asarray(e["images"][0]) for e in examples])
+        groups = []
+        for row, example in enumerate(examples):
+            target = encode_target(self.tokenizer, example["completion"][0]["content"])
+            prompt = self._prompt(example["prompt"][0]["content"], pictures.grid)
+            groups.append(Group(prompt, row, [Branch(target)]))
+        image_id = self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+        packed = pack(groups, image_id, pictures.grid, self.tokenizer.pad_token_id)
+        return {"packed": packed, "patches": pictures, "labels": packed.target}  # labels: TRL counts tokens
+
+
+def group_rollouts(processor: Any) -> Callable[[list, Any], dict[str, list]]:
+    """TRL's `rollout_func`: prompts arrive repeated once per completion; each unique one is encoded once."""
+
+    def rollout(prompts: list, trainer: Any) -> dict[str, list]:
+        import numpy as np
+        import torch
+
+        from helpers.rollouts import Sampling, generate
+        from helpers.scoring import patches, prompt_ids
+
+        size = trainer.num_generations if trainer.model.training else trainer.num_generations_eval
+        unique = [_content(p) for p in prompts[::size]]
+        pictures = patches([np.asarray(image) for image, _ in unique])
+        ids = [prompt_ids(processor.tokenizer, text, pictures.grid) for _, text in unique]
+        seed = int(torch.randint(2**31, (1,)))  # from torch's state, which a checkpoint restores
+        sampling = Sampling(size, trainer.temperature, trainer.max_completion_length, seed)
+        drawn = generate(trainer.accelerator.unwrap_model(trainer.model), processor.tokenizer, ids, pictures, sampling)
+        flat = [r for row in drawn for r in row]
+        return {
+            "prompt_ids": [p for p in ids for _ in range(size)],
+            "completion_ids": [list(r.ids) for r in flat],
+            "logprobs": [list(r.logps) for r in flat],
+            "logp_policy": [sum(r.logps) for r in flat],
+        }
+
+    return rollout
+
+
+def _content(prompt: list[dict[str, Any]]) -> tuple[Any, str]:
+    """(picture, text) of a conversational prompt as TRL passes it on."""
+    blocks = prompt[-1]["content"]
+    image = next(b["image"] for b in blocks if b["type"] == "image")
+    return image, next(b["text"] for b in blocks if b["type"] == "text")
+
+
+def recorder(engine: Engine) -> Callable[..., list[float]]:
+    """A reward function of weight zero that writes every completion of every step into the run's record."""
+    from helpers.scoring import Prompted, completion_logps
+
+    base, _ = load_base(engine.spec)
+    spec, size = engine.spec, engine.spec.group_size
+
+    def record(prompts, completions, completion_ids, puzzle_id, placement, logp_policy, trainer_state, **_):
+        texts = [c[0]["content"] for c in completions]
+        scores = [puzzles.score(t, p) for t, p in zip(texts, placement, strict=True)]
+        totals = [_reward(spec, s) for s in scores]
+        pictures = [engine.boards.pixels[i] for i in puzzle_id[::size]]
+        asked = [Prompted(p, engine.boards.text) for p in pictures]
+        shared = [texts[i : i + size] for i in range(0, len(texts), size)]
+        logp_base = [float(x.sum()) for row in completion_logps(base, engine.processor, asked, shared) for x in row]
+        rows = zip(puzzle_id, texts, completion_ids, scores, _advantages(totals, size), logp_policy, logp_base, strict=True)
+        engine.run.append("completions", [
+            {"run": spec.name, "seed": spec.seed, "step": trainer_state.global_step + 1, "puzzle_id": i,
+             "prompt": engine.boards.text, "completion": text, "tokens": len(ids), "hit": s.hit, "exact": s.exact,
+             "format": s.format, "advantage": a, "logp_policy": p, "logp_base": b,
+             "temperature": spec.temperature, "dtype": "float32"}
+            for i, text, ids, s, a, p, b in rows
+        ])  # fmt: skip
+        return [0.0] * len(texts)
+
+    return record
+
+
+def _reward(spec: RunSpec, score: puzzles.Score) -> float:
+    hit, exact, form = spec.reward_weights
+    return hit * score.hit + exact * score.exact + form * score.format
+
+
+def _advantages(totals: Sequence[float], size: int) -> list[float]:
+    """GRPO advantages as TRL computes them: (reward - group mean) / (group standard deviation + 1e-4)."""
+    import torch
+
+    groups = torch.tensor(totals).reshape(-1, size)
+    scaled = (groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)
+    return scaled.flatten().tolist()
+
+
+def load_base(spec: RunSpec) -> tuple[Any, Any]:
+    """(model, processor) that a run starts from."""
+    from helpers import models
+
+    return models.load(models.SHIPPED if spec.base == "shipped" else spec.base)
+
+
+def train(spec: RunSpec, store: RunStore, settings: Settings | None = None) -> Run:
+    """Carry out one run (or resume it, or do nothing where it is done) and return its record.
+
+    Raises UserError where the run's source is not finished.
+    """
+    run = store.start(spec)
+    if run.done:
+        return run
+    engine = prepare(spec, store, run, settings or Settings())
+    if spec.arm == "base":
+        run.truncate(-1)
+        run.append("evaluations", evaluate(engine, 0, full=True))
+    else:
+        trainer = make_trainer(engine)
+        last = last_checkpoint(run.checkpoints)
+        run.truncate(int(last.name.split("-")[1]) if last else -1)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    run.finish()
+    return run
+
+
+def prepare(spec: RunSpec, store: RunStore, run: Run, settings: Settings) -> Engine:
+    """Model, boards and corpus of a run."""
+    import torch
+
+    from helpers import corpora, models
+
+    models.quiet_cpu()
+    torch.manual_seed(spec.seed)
+    model, processor = load_base(spec)
+    if settings.fast:
+        processor.image_processor = models.VectorisedImages(processor.image_processor)
+    wanted = spec.steps * spec.batch_size
+    n = min(CORPUS_BOARDS, wanted) if spec.arm in SFT_ARMS else min(2 * CORPUS_BOARDS, max(wanted, 1))
+    boards = corpora.training_boards(puzzle_spec(spec), n, spec.seed)
+    completions = make_completions(spec, store, processor, boards) if spec.arm in SFT_ARMS else None
+    if spec.freeze_vision:
+        model.model.visual.requires_grad_(False)
+    return Engine(spec, settings, model, processor, run, boards, completions)
+
+
+def make_completions(spec: RunSpec, store: RunStore, processor: Any, boards: Boards) -> list[str | None]:
+    """The corpus of an SFT arm. Raises UserError where it needs a source run that is not finished."""
+    from helpers import corpora, models
+
+    if spec.arm == "sft-answer":
+        return corpora.answer_completions(boards)
+    if spec.arm == "sft-expert":
+        return corpora.expert_completions(boards)
+    folder = store.root / spec.source / "checkpoints"
+    if spec.arm == "sft-self":
+        wanted = int(spec.settings["source_step"])
+        model, _ = models.load(_checkpoint_at(folder, wanted))
+        return corpora.self_completions(model, processor, boards, spec.seed)
+    model, _ = models.load(_checkpoint_at(folder, None))
+    return corpora.rollout_completions(model, processor, boards, spec.seed)
+
+
+def _checkpoint_at(folder: Path, step: int | None) -> Path:
+    """The checkpoint of a source run at `step` (the nearest one), or its last."""
+    steps = checkpoint_numbers(folder)
+    if not steps:
+        raise UserError(f"{folder} holds no checkpoint; train the source run first (--retrain makes every run).")
+    return folder / f"checkpoint-{steps[-1] if step is None else min(steps, key=lambda s: abs(s - step))}"
+
+
+def checkpoint_numbers(folder: Path) -> list[int]:
+    """Steps of the saved checkpoints in a folder, ascending."""
+    return sorted(int(p.name.split("-")[1]) for p in folder.glob("checkpoint-*") if p.name.split("-")[1].isdigit())
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The last checkpoint that holds a full training state, or None."""
+    whole = [s for s in checkpoint_numbers(folder) if (folder / f"checkpoint-{s}" / "trainer_state.json").exists()]
+    whole = [s for s in whole if (folder / f"checkpoint-{s}" / "optimizer.pt").exists()]
+    return folder / f"checkpoint-{whole[-1]}" if whole else None
+
+
+def common_arguments(engine: Engine) -> dict[str, Any]:
+    """Trainer settings that every arm shares: fp32 on the CPU, constant rate after a short warm-up."""
+    spec = engine.spec
+    return dict(
+        output_dir=str(engine.run.checkpoints),
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        max_steps=spec.steps,
+        learning_rate=spec.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=min(10, spec.steps),
+        weight_decay=spec.weight_decay,
+        optim="adamw_torch_fused",
+        seed=spec.seed,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+
+
+def make_trainer(engine: Engine) -> Any:
+    """The TRL trainer of a run, with its callback."""
+    trainer = _make_rft(engine) if engine.completions is None else _make_sft(engine)
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(study_callback(engine))
+    return trainer
+
+
+def _peft(spec: RunSpec) -> Any:
+    """LoRA on every linear layer of the language model, or None for full fine-tuning."""
+    if not spec.lora_rank:
+        return None
+    from peft import LoraConfig
+
+    layers = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    return LoraConfig(r=spec.lora_rank, lora_alpha=2 * spec.lora_rank, target_modules=layers)
+
+
+def _make_sft(engine: Engine) -> Any:
+    from trl import SFTConfig
+
+    from helpers import corpora
+
+    spec = engine.spec
+    arguments = SFTConfig(
+        per_device_train_batch_size=spec.batch_size, max_length=None, **common_arguments(engine)
+    )
+    return _classes()["sft"](
+        model=engine.model,
+        processing_class=engine.processor,
+        args=arguments,
+        train_dataset=corpora.rows(engine.boards, engine.completions),
+        data_collator=PackedCollator(engine.processor.tokenizer) if engine.settings.fast else None,
+        peft_config=_peft(spec),
+    )
+
+
+def _make_rft(engine: Engine) -> Any:
+    from trl import GRPOConfig
+
+    from helpers import corpora
+
+    spec, fast = engine.spec, engine.settings.fast
+    arguments = GRPOConfig(
+        per_device_train_batch_size=spec.batch_size * spec.group_size,
+        num_generations=spec.group_size,
+        max_completion_length=spec.max_completion_length,
+        temperature=spec.temperature,
+        beta=spec.beta,
+        reward_weights=[*spec.reward_weights, 0.0],
+        log_completions=False,
+        **common_arguments(engine),
+    )
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental
+    trainer = _classes()["rft"](
+        model=engine.model,
+        processing_class=engine.processor,
+        args=arguments,
+        train_dataset=corpora.rows(engine.boards),
+        reward_funcs=[puzzles.hit_reward, puzzles.exact_reward, puzzles.format_reward, recorder(engine)],
+        rollout_func=group_rollouts(engine.processor) if fast else None,
+        peft_config=_peft(spec),
+    )
+    trainer.fast = fast
+    return trainer
+
+
+def study_callback(engine: Engine) -> Any:
+    """A callback that evaluates and saves on the log-spaced schedule and keeps the run's tables in step."""
+    spec, run = engine.spec, engine.run
+    schedule = checkpoint_steps(spec.steps, engine.settings.per_octave)
+    base = {n: p.detach().clone() for n, p in engine.model.named_parameters()}
+
+    class StudyCallback(_classes()["callback"]):
+        def on_train_begin(self, args, state, control, **kwargs):
+            if state.global_step == 0:
+                run.append("evaluations", evaluate(engine, 0, full=True))
+
+        def on_step_end(self, args, state, control, **kwargs):
+            step = state.global_step
+            control.should_save = step in schedule
+            if control.should_save:
+                run.append("evaluations", evaluate(engine, step, full=step == spec.steps))
+                run.append("metrics", [_metric(spec, step, "update_norm", update_norm(engine.model, base))])
+
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            numbers = {k: v for k, v in (logs or {}).items() if isinstance(v, int | float) and "train_" not in k}
+            step = state.global_step
+            run.append("metrics", [_metric(spec, step, k, v) for k, v in numbers.items() if v == v])
+            if control.should_save:  # before the checkpoint is written: what a resume drops is never needed again
+                run.flush()
+
+        def on_save(self, args, state, control, **kwargs):
+            _forget_old_optimisers(run.checkpoints, state.global_step)
+
+    return StudyCallback()
+
+
+def _metric(spec: RunSpec, step: int, name: str, value: float) -> dict[str, Any]:
+    common = {"run": spec.name, "arm": spec.arm, "seed": spec.seed, "step": step, "samples": step * spec.batch_size}
+    return common | {"name": name, "value": float(value)}
+
+
+def _forget_old_optimisers(folder: Path, step: int) -> None:
+    """Keep the weights of every checkpoint but the optimiser state of the last only."""
+    for number in checkpoint_numbers(folder):
+        if number < step:
+            (folder / f"checkpoint-{number}" / "optimizer.pt").unlink(missing_ok=True)
