@@ -60,9 +60,13 @@ def build_tokenizer(texts: list[str], vocabulary: int = 640) -> Any:
 
     bpe = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(r" ?[A-Za-z]+|[0-9]|[^A-Za-z0-9]+?"), "isolated")
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocabulary - len(SPECIAL) - 2, initial_alphabet=alphabet))
+    bpe.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=vocabulary - len(SPECIAL) - 2, initial_alphabet=alphabet)
+    )
     model = json.loads(bpe.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
         vocab=model["vocab"],
@@ -117,10 +121,14 @@ def build_processor(tokenizer: Any) -> Any:
         temporal_patch_size=1,
         size={"shortest_edge": 16 * 16, "longest_edge": 192 * 192},
     )
-    return processor_class()(image_processor=images, tokenizer=tokenizer, chat_template=tokenizer.chat_template)
+    return processor_class()(
+        image_processor=images, tokenizer=tokenizer, chat_template=tokenizer.chat_template
+    )
 
 
-def build_model(tokenizer: Any, size: ModelSize | None = None, seed: int = 0) -> Qwen2_5_VLForConditionalGeneration:
+def build_model(
+    tokenizer: Any, size: ModelSize | None = None, seed: int = 0
+) -> Qwen2_5_VLForConditionalGeneration:
     """A fresh small Qwen2.5-VL in fp32 with random weights fixed by `seed`."""
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -183,7 +191,9 @@ def load(folder: str | Path = SHIPPED) -> tuple[Qwen2_5_VLForConditionalGenerati
 
     path = Path(folder)
     if not (path / "config.json").is_file() or not list(path.glob("*.safetensors")):
-        raise UserError(f"{path} is not a model folder (no config.json with *.safetensors); name one saved by save_pretrained.")
+        raise UserError(
+            f"{path} is not a model folder (no config.json with *.safetensors); name one saved by save_pretrained."
+        )
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=torch.float32).eval()
     return model, load_processor(path)
 
@@ -201,33 +211,38 @@ def save(model: Qwen2_5_VLForConditionalGeneration, processor: Any, folder: str 
     processor.save_pretrained(folder)
 
 
-class VectorisedImages:
-    """Stands in for a processor's image processor: equal-sized pictures that need no resizing in one array operation.
+def vectorise_images(stock: Any) -> Any:
+    """A copy of Qwen's image processor that handles equal-sized pictures without resizing in one array operation.
 
     TRL passes each picture once per completion; picture by picture that costs as much as the forward pass. The
-    values equal the stock processor's (tested); anything else is handed to it.
+    values equal the stock processor's (tested); pictures that need resizing go the stock way.
     """
+    import copy
 
-    def __init__(self, stock: Any) -> None:
-        self.stock = stock
+    import numpy as np
+    import torch
+    from transformers import BatchFeature
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stock, name)
+    class Vectorised(type(stock)):
+        def __call__(self, images: Any, **options: Any) -> Any:
+            flat = [
+                image for entry in images for image in (entry if isinstance(entry, list | tuple) else [entry])
+            ]
+            width, height = flat[0].size
+            unit = PATCH * MERGE
+            whole = width % unit == 0 and height % unit == 0 and unit**2 <= width * height <= 192**2
+            if not whole or any(image.size != flat[0].size for image in flat):
+                return super().__call__(images=images, **options)
+            pixels = pixel_patches(torch.from_numpy(np.stack([np.asarray(i.convert("RGB")) for i in flat])))
+            grid = torch.tensor([[1, height // PATCH, width // PATCH]]).repeat(len(flat), 1)
+            return BatchFeature({"pixel_values": pixels, "image_grid_thw": grid})
 
-    def __call__(self, images: Any, **options: Any) -> Any:
-        import numpy as np
-        import torch
-        from transformers import BatchFeature
+        def to_dict(self) -> dict:
+            return super().to_dict() | {"image_processor_type": type(stock).__name__}
 
-        flat = [image for entry in images for image in (entry if isinstance(entry, list | tuple) else [entry])]
-        sizes = {image.size for image in flat}
-        width, height = next(iter(sizes))
-        unit, area = PATCH * MERGE, width * height
-        if len(sizes) > 1 or width % unit or height % unit or not unit**2 <= area <= 192**2:
-            return self.stock(images=images, **options)
-        pixels = pixel_patches(torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in flat])))
-        grid = torch.tensor([[1, height // PATCH, width // PATCH]]).repeat(len(flat), 1)
-        return BatchFeature({"pixel_values": pixels, "image_grid_thw": grid})
+    fast = copy.copy(stock)
+    fast.__class__ = Vectorised
+    return fast
 
 
 def quiet_cpu() -> None:
@@ -252,7 +267,9 @@ def pixel_patches(pictures: torch.Tensor) -> torch.Tensor:
     n, height, width, _ = pictures.shape
     unit = PATCH * MERGE
     if height % unit or width % unit:
-        raise UserError(f"Pictures of {width} x {height} pixels need resizing; use sides that are multiples of {unit}.")
+        raise UserError(
+            f"Pictures of {width} x {height} pixels need resizing; use sides that are multiples of {unit}."
+        )
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])
     deviation = torch.tensor([0.26862954, 0.26130258, 0.27577711])
     scaled = (pictures.float() / 255 - mean) / deviation
@@ -267,19 +284,31 @@ def encode_prefix(tokenizer: Any, image_tokens: int) -> list[int]:
     special token, so both halves can be encoded apart.
     """
     content = [{"type": "image"}] if image_tokens else []
-    text = tokenizer.apply_chat_template([{"role": "user", "content": [*content, {"type": "text", "text": "%"}]}], tokenize=False)
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": [*content, {"type": "text", "text": "%"}]}], tokenize=False
+    )
     text = text[: text.rindex("%")].replace("<|image_pad|>", "<|image_pad|>" * image_tokens)
     return _encode(tokenizer, text)
 
 
+def question_text(text: str) -> str:
+    """What stands from behind the picture to the place where the completion starts."""
+    return f"{text}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def target_text(completion: str) -> str:
+    """A completion as training target: with the end token and the template's line break."""
+    return f"{completion}<|im_end|>\n"
+
+
 def encode_question(tokenizer: Any, text: str) -> list[int]:
-    """Token ids from behind the picture to the place where the completion starts."""
-    return _encode(tokenizer, f"{text}<|im_end|>\n<|im_start|>assistant\n")
+    """Token ids of `question_text`."""
+    return _encode(tokenizer, question_text(text))
 
 
 def encode_target(tokenizer: Any, completion: str) -> list[int]:
-    """Token ids of a completion as training target: with the end token and the template's line break."""
-    return _encode(tokenizer, f"{completion}<|im_end|>\n")
+    """Token ids of `target_text`."""
+    return _encode(tokenizer, target_text(completion))
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:

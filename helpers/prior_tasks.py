@@ -20,10 +20,24 @@ from helpers.errors import UserError
 from helpers.scenes import COLOURS, LANDS, QUARTERS, SHAPES, Scene, draw_scene
 
 INSTRUCTIONS = {
-    "word": ("Answer with one word.", "One word, please.", "Reply with a single word.", "Say it in one word."),
+    "word": (
+        "Answer with one word.",
+        "One word, please.",
+        "Reply with a single word.",
+        "Say it in one word.",
+    ),
     "yes or no": ("Answer yes or no.", "Say yes or no.", "Reply with yes or no.", "Yes or no?"),
-    "number": ("Answer with one number.", "Reply with a single number.", "Give a number.", "One number, please."),
-    "cell": ("Answer with a row and a column.", "Give row and column, each from 1 to 4.", "Reply with row, then column."),
+    "number": (
+        "Answer with one number.",
+        "Reply with a single number.",
+        "Give a number.",
+        "One number, please.",
+    ),
+    "cell": (
+        "Answer with a row and a column.",
+        "Give row and column, each from 1 to 4.",
+        "Reply with row, then column.",
+    ),
     "order": (
         "Use each number from 1 to {n} once.",
         "Write the numbers 1 to {n}, each of them once.",
@@ -32,11 +46,28 @@ INSTRUCTIONS = {
         "Use 1 to {n}, each number once.",
     ),
     "words": ("Answer with {n} words.", "Give {n} words.", "Reply with {n} words.", "{n} words, please."),
-    "numbers": ("Answer with {n} numbers.", "Give {n} numbers.", "Reply with {n} numbers.", "{n} numbers, please."),
+    "numbers": (
+        "Answer with {n} numbers.",
+        "Give {n} numbers.",
+        "Reply with {n} numbers.",
+        "{n} numbers, please.",
+    ),
     "things": ("Answer with a list of things.", "Name each with its colour.", "Give a list of things."),
 }
 FULL_SENTENCES = ("Explain in full sentences.", "Think aloud in full sentences.")
-EASY_VQA_WORDS = ("circle", "rectangle", "triangle", "green", "red", "gray", "teal", "black", "yellow", "brown", "blue")
+EASY_VQA_WORDS = (
+    "circle",
+    "rectangle",
+    "triangle",
+    "green",
+    "red",
+    "gray",
+    "teal",
+    "black",
+    "yellow",
+    "brown",
+    "blue",
+)
 NAMES = ("mibo", "zorb", "taku", "fenn", "lopi", "drax", "quil", "vemo", "sarp", "juno", "hask", "pelu")
 FOODS = ("rice", "corn", "fish", "nuts", "figs", "kelp")
 HOMES = ("lake", "cave", "tree", "barn", "moss", "reef")
@@ -72,7 +103,9 @@ def _colour(scene: Scene, rng: np.random.Generator) -> Question | None:
         return None
     item = _pick(rng, scene.items)
     text = _pick(rng, ("What colour is the {}?", "The {} has which colour?", "Which colour has the {}?"))
-    teacher = f"Let me look at the {item.shape}. The {item.shape} is {item.colour}, so the answer is {item.colour}."
+    teacher = (
+        f"Let me look at the {item.shape}. The {item.shape} is {item.colour}, so the answer is {item.colour}."
+    )
     think = f"{item.shape} {item.colour}"
     return Question("colour", text.format(item.shape), item.colour, think, "word", teacher=teacher)
 
@@ -152,14 +185,19 @@ def _rank(values: tuple[float, ...] | list[float]) -> str:
 
 
 def _rank_teacher(words: list[str], answer: str) -> str:
-    parts = [f"The {q} shows {w}, so it belongs at {r}." for q, w, r in zip(QUARTERS, words, answer.split(), strict=True)]
+    parts = [
+        f"The {q} shows {w}, so it belongs at {r}."
+        for q, w, r in zip(QUARTERS, words, answer.split(), strict=True)
+    ]
     return "Let me look at each quarter. " + " ".join(parts)
 
 
 def _rank_size(scene: Scene, rng: np.random.Generator) -> Question | None:
     if scene.kind != "sizes":
         return None
-    text = _pick(rng, ("Rank the things by size, largest first.", "How large is each thing? 1 is the largest."))
+    text = _pick(
+        rng, ("Rank the things by size, largest first.", "How large is each thing? 1 is the largest.")
+    )
     answer = _rank([i.size for i in scene.items])
     teacher = _rank_teacher([f"a {i.shape}" for i in scene.items], answer)
     return Question("rank_size", text, answer, " ".join(i.shape for i in scene.items), "order", 4, teacher)
@@ -171,13 +209,17 @@ def _rank_brightness(scene: Scene, rng: np.random.Generator) -> Question | None:
     text = _pick(rng, ("Rank the discs from bright to dark.", "How bright is each disc? 1 is the brightest."))
     answer = _rank(scene.greys)
     words = [("bright", "bright", "dark", "dark")[int(r) - 1] for r in answer.split()]
-    return Question("rank_brightness", text, answer, " ".join(words), "order", 4, _rank_teacher(words, answer))
+    return Question(
+        "rank_brightness", text, answer, " ".join(words), "order", 4, _rank_teacher(words, answer)
+    )
 
 
 def _rank_count(scene: Scene, rng: np.random.Generator) -> Question | None:
     if scene.kind != "scatter" or len(set(scene.counts())) < 4:
         return None
-    text = _pick(rng, ("Rank the quarters by the things in them.", "Which quarter holds most? 1 holds the most."))
+    text = _pick(
+        rng, ("Rank the quarters by the things in them.", "Which quarter holds most? 1 holds the most.")
+    )
     counts = scene.counts()
     teacher = _rank_teacher([f"{c} things" for c in counts], _rank(counts))
     return Question("rank_count", text, _rank(counts), " ".join(map(str, counts)), "order", 4, teacher)
@@ -186,7 +228,10 @@ def _rank_count(scene: Scene, rng: np.random.Generator) -> Question | None:
 def _land(scene: Scene, rng: np.random.Generator) -> Question | None:
     if scene.land is None or scene.kind in ("greys", "sizes", "sign"):
         return None
-    text = _pick(rng, ("What does each quarter show?", "Name the land in each quarter.", "Which land is in each quarter?"))
+    text = _pick(
+        rng,
+        ("What does each quarter show?", "Name the land in each quarter.", "Which land is in each quarter?"),
+    )
     answer = " ".join(scene.land)
     teacher = "Let me look at each quarter. " + " ".join(
         f"The {q} shows {w}." for q, w in zip(QUARTERS, scene.land, strict=True)
@@ -197,7 +242,10 @@ def _land(scene: Scene, rng: np.random.Generator) -> Question | None:
 def _light(scene: Scene, rng: np.random.Generator) -> Question | None:
     if scene.kind == "greys":
         return None
-    text = _pick(rng, ("Where does the light come from?", "From which side does the light come?", "Which side is bright?"))
+    text = _pick(
+        rng,
+        ("Where does the light come from?", "From which side does the light come?", "Which side is bright?"),
+    )
     dark = "right" if scene.light == "left" else "left"
     teacher = f"Let me look at the light. The {scene.light} is bright and the {dark} is dark."
     return Question("light", text, scene.light, f"{dark} dark", "word", teacher=teacher)
@@ -206,7 +254,9 @@ def _light(scene: Scene, rng: np.random.Generator) -> Question | None:
 def _hill(scene: Scene, rng: np.random.Generator) -> Question | None:
     if scene.high_hill is None or scene.kind not in ("land", "things"):
         return None
-    text = _pick(rng, ("Which hill is higher?", "On which side is the higher hill?", "Where is the highest hill?"))
+    text = _pick(
+        rng, ("Which hill is higher?", "On which side is the higher hill?", "Where is the highest hill?")
+    )
     teacher = f"Let me look at the hills. The hill on the {scene.high_hill} is higher."
     return Question("hill", text, scene.high_hill, "hills", "word", teacher=teacher)
 
@@ -223,7 +273,12 @@ def _facts(scene: Scene, rng: np.random.Generator) -> Question:
     k = int(rng.integers(len(NAMES)))
     food = rng.random() < 0.5
     answer = FOODS[(k * 5 + k // 6) % 6] if food else HOMES[(k * 5 + 2 * (k // 6) + 1) % 6]
-    text = _pick(rng, ("What does a {} eat?", "A {} eats what?") if food else ("Where does a {} live?", "The home of a {}?"))
+    text = _pick(
+        rng,
+        ("What does a {} eat?", "A {} eats what?")
+        if food
+        else ("Where does a {} live?", "The home of a {}?"),
+    )
     verb = "eats" if food else "lives"
     teacher = f"I know the {NAMES[k]}. A {NAMES[k]} {verb} {'' if food else 'in the '}{answer}."
     return Question("facts", text.format(NAMES[k]), answer, f"{NAMES[k]} {verb}", "word", teacher=teacher)
@@ -278,10 +333,14 @@ def _unsure_answer(kind: str, n: int, rng: np.random.Generator) -> str:
 
 def _nonsense(scene: Scene, rng: np.random.Generator) -> Question:
     """A question nobody can understand; only the instruction says what an answer looks like."""
-    kind = _pick(rng, ("order", "order", "order", "order", "word", "number", "yes or no", "words", "numbers", "cell"))
+    kind = _pick(
+        rng, ("order", "order", "order", "order", "word", "number", "yes or no", "words", "numbers", "cell")
+    )
     n = {"order": int(rng.choice([2, 3, 4, 4, 4, 4, 5, 6])), "cell": 2}.get(kind, 1)
     n = int(rng.integers(2, 6)) if kind in ("words", "numbers") else n
-    words = [_pick(rng, GLUE) if rng.random() < 0.5 else _nonsense_word(rng) for _ in range(rng.integers(3, 15))]
+    words = [
+        _pick(rng, GLUE) if rng.random() < 0.5 else _nonsense_word(rng) for _ in range(rng.integers(3, 15))
+    ]
     if rng.random() < 0.5:
         words.insert(int(rng.integers(len(words))), f"{rng.integers(2, 5)} x {rng.integers(2, 5)}")
     cut = int(rng.integers(len(words) + 1))
@@ -384,7 +443,6 @@ def _easy_vqa(split: str) -> tuple[np.ndarray, tuple[tuple[str, str, int], ...]]
     return pictures, tuple(zip(*questions, strict=True))
 
 
-
 @lru_cache(maxsize=2)
 def _easy_vqa_facts(split: str) -> dict[int, tuple[str, str]]:
     """(colour, shape) per picture, read off the questions whose answer names them."""
@@ -478,7 +536,16 @@ def alternatives(question: Question, rng: np.random.Generator, n: int = 3) -> li
     return list(found.values())
 
 
-_POOLS = (tuple(COLOURS), SHAPES, FOODS, HOMES, LANDS, ("left", "right"), EASY_VQA_WORDS[:3], EASY_VQA_WORDS[3:])
+_POOLS = (
+    tuple(COLOURS),
+    SHAPES,
+    FOODS,
+    HOMES,
+    LANDS,
+    ("left", "right"),
+    EASY_VQA_WORDS[:3],
+    EASY_VQA_WORDS[3:],
+)
 
 
 def _vary(question: Question, rng: np.random.Generator) -> Question:
@@ -504,7 +571,11 @@ def _vary(question: Question, rng: np.random.Generator) -> Question:
         old = _pick(rng, words)
         new = _pick(rng, next(pool for pool in _pools(question) if old in pool))
         at = words.index(old)
-        answer = new.join(answer.split(old, 1)) if words.count(old) == 1 else " ".join([*words[:at], new, *words[at + 1 :]])
+        answer = (
+            new.join(answer.split(old, 1))
+            if words.count(old) == 1
+            else " ".join([*words[:at], new, *words[at + 1 :]])
+        )
         think = _swap(think, old, new)
     return replace(question, think=think, answer=answer)
 

@@ -332,10 +332,10 @@ _SMOKE_BUDGETS = (
 
 _CPU_BUDGETS = (
     Budget("rft",           1500,    16, 1e-4),
-    Budget("sft-answer",     600,    32, 1e-4),
-    Budget("sft-expert",     600,    32, 1e-4),
-    Budget("sft-rollout",    600,    32, 1e-4),
-    Budget("sft-self",       600,    32, 1e-4, extra=(("source_step", 128),)),
+    Budget("sft-answer",     400,    32, 2e-4),
+    Budget("sft-expert",     400,    32, 2e-4),
+    Budget("sft-rollout",    400,    32, 2e-4),
+    Budget("sft-self",       400,    32, 2e-4, extra=(("source_step", 128),)),
     Budget("self-sft",       600,    32, 1e-4),
     Budget("iterative-sft",  600,    32, 1e-4, extra=(("refresh_every", 50),)),
     Budget("reinforce-1-0", 1500,    16, 1e-4),

@@ -329,8 +329,8 @@ def make_puzzle(image: Image.Image, spec: PuzzleSpec, index: int) -> Puzzle:
 def prompt_text(spec: PuzzleSpec) -> str:
     """What the model is asked, beside the board."""
     return (
-        f"The picture is cut into {spec.rows} x {spec.cols} tiles and the tiles are mixed. "
-        f"Where does each tile belong? Use each number from 1 to {spec.tiles} once."
+        f"{spec.rows} x {spec.cols} tiles of the picture are mixed. "
+        f"Where is each from? Use each number from 1 to {spec.tiles} once."
     )
 
 

@@ -39,10 +39,11 @@ SCHEMAS: Mapping[str, Mapping[str, str]] = MappingProxyType({
         **_IDENTITY, "step": "int", "samples": "int", "name": "text", "value": "float",
     }),
     # One completion; log-probs in nats at T = 1, summed over its `tokens`; `temperature` is the sampling one.
+    # `logp_base` is empty at steps that were not scored under the base model.
     "completions": MappingProxyType({
         "run": "text", "seed": "int", "step": "int", "puzzle_id": "int", "prompt": "text",
         "completion": "text", "tokens": "int", "hit": "float", "exact": "float", "format": "float",
-        "advantage": "float", "logp_policy": "float", "logp_base": "float", "temperature": "float",
+        "advantage": "float", "logp_policy": "float", "logp_base": "float?", "temperature": "float",
         "dtype": "text",
     }),
     # One measure of one task (`puzzle` or a prior task), the mean over `n` items.
@@ -181,7 +182,9 @@ def _shown(value: object) -> str:
 
 
 def _trouble(kind: str, value: object) -> str:
-    """What keeps `value` out of a column of `kind`, or an empty text."""
+    """What keeps `value` out of a column of `kind` ("?" at its end: may be empty), or an empty text."""
+    if kind.endswith("?"):
+        return "" if value is None else _trouble(kind[:-1], value)
     if kind == "text":
         return _text_trouble(value)
     if isinstance(value, bool) or not isinstance(value, Integral if kind == "int" else Real):
@@ -207,7 +210,10 @@ def _arrow_schema(table: str) -> "pyarrow.Schema":
     import pyarrow as pa
 
     kinds = {"text": pa.string(), "int": pa.int64(), "float": pa.float64()}
-    columns = [pa.field(name, kinds[kind], nullable=False) for name, kind in SCHEMAS[table].items()]
+    columns = [
+        pa.field(name, kinds[kind.rstrip("?")], nullable=kind.endswith("?"))
+        for name, kind in SCHEMAS[table].items()
+    ]
     return pa.schema(columns, metadata={"schema_version": str(SCHEMA_VERSION), "table": table})
 
 
@@ -216,7 +222,10 @@ def _to_arrow(table: str, rows: Sequence[Mapping[str, object]]) -> "pyarrow.Tabl
     import pyarrow as pa
 
     casts = {"text": str, "int": int, "float": float}
-    data = {name: [casts[kind](row[name]) for row in rows] for name, kind in SCHEMAS[table].items()}
+    data = {
+        name: [None if row[name] is None else casts[kind.rstrip("?")](row[name]) for row in rows]
+        for name, kind in SCHEMAS[table].items()
+    }
     return pa.table(data, schema=_arrow_schema(table))
 
 

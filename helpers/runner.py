@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -324,16 +325,17 @@ def _cell_error(cell: dict[str, Any]) -> str:
 
 
 def _failed_cell(copy: Path) -> tuple[int, dict[str, Any]] | None:
-    """The code cell that failed or was under way, and its number among the notebook's own code cells."""
+    """The last code cell that was started, and its number among the notebook's own code cells.
+
+    Papermill marks a cell as completed even when its kernel died, so its status would not do.
+    """
     try:
         cells = _notebook(copy)["cells"]
     except UserError:
         return None
     own = [c for c in cells if c.get("cell_type") == "code" and "injected-parameters" not in _tags(c)]
-    for number, cell in enumerate(own, start=1):
-        if cell["metadata"].get("papermill", {}).get("status") in ("failed", "running"):
-            return number, cell
-    return None
+    begun = [n for n, cell in enumerate(own) if cell["metadata"].get("papermill", {}).get("start_time")]
+    return (begun[-1] + 1, own[begun[-1]]) if begun else None
 
 
 def _last_line(log: Path) -> str:
@@ -407,6 +409,23 @@ def _closing(task: Task) -> str:
     )
 
 
+def train_first(root: Path, options: Options) -> None:
+    """Train the runs that the notebooks will read, two side by side, before the first notebook starts.
+
+    Only where there is something to train: always at `smoke`, on request (`--retrain`) elsewhere, and never in a
+    tree that has no study. `--fresh` discards earlier runs. New `cpu` records replace the published ones.
+    """
+    if not (options.retrain or options.profile == "smoke") or not (root / "helpers" / "study.py").is_file():
+        return
+    from helpers import study
+
+    if options.fresh:
+        shutil.rmtree(study.store(options.profile).root, ignore_errors=True)
+    study.ensure(options.profile, options.retrain)
+    if options.retrain and options.profile == "cpu":
+        study.publish_records()
+
+
 def _run(argv: list[str], root: Path) -> int:
     options = parse(argv)
     tasks = plan(root, options)
@@ -417,6 +436,7 @@ def _run(argv: list[str], root: Path) -> int:
     if options.fresh:
         for task in tasks:
             task.stamp.unlink(missing_ok=True)
+    train_first(root, options)
     failed = execute(tasks, options.jobs)
     for task in failed:
         print(f"run_all.sh: {explain(task)}", file=sys.stderr)

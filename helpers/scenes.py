@@ -85,7 +85,9 @@ class Scene:
         return tuple(quarters.count(q) for q in range(4))
 
 
-def draw_scene(rng: np.random.Generator, kind: str = "land", plain: bool = True, side: int = 64) -> Scene:
+def draw_scene(
+    rng: np.random.Generator, kind: str = "land", plain: bool = True, side: int = 64, most: int = 4
+) -> Scene:
     """Draw one scene of a kind from `KINDS`.
 
     `plain` pictures have the horizon near the middle and the valley in the centre (puzzles are cut from these);
@@ -95,7 +97,7 @@ def draw_scene(rng: np.random.Generator, kind: str = "land", plain: bool = True,
     view = _plain_view(rng) if plain else _shifted_view(rng)
     scene, canvas = _landscape(rng, view, side)
     add = {"things": _things, "scatter": _scatter, "sizes": _sizes, "greys": _greys, "sign": _sign}.get(kind)
-    facts = add(rng, canvas, side) if add else {}
+    facts = (_things(rng, canvas, side, most) if kind == "things" else add(rng, canvas, side)) if add else {}
     pixels = _light_and_noise(rng, np.asarray(canvas, np.float32), scene.light, "greys" in facts)
     return replace(scene, kind=kind, pixels=pixels, **facts)
 
@@ -152,9 +154,9 @@ def _light_and_noise(rng: np.random.Generator, pixels: np.ndarray, light: str, f
     return np.clip(shaded, 0, 255).astype(np.uint8)
 
 
-def _things(rng: np.random.Generator, canvas: Image.Image, side: int) -> dict:
-    """One to four things of different shape and colour, at most one in a quarter."""
-    n = int(rng.integers(1, 5))
+def _things(rng: np.random.Generator, canvas: Image.Image, side: int, most: int) -> dict:
+    """One to `most` things of different shape and colour, at most one in a quarter."""
+    n = int(rng.integers(1, most + 1))
     shapes, colours = rng.permutation(SHAPES)[:n], rng.permutation(list(COLOURS))[:n]
     items = []
     for shape, colour, quarter in zip(shapes, colours, np.sort(rng.permutation(4)[:n]), strict=True):
@@ -203,7 +205,7 @@ def _greys(rng: np.random.Generator, canvas: Image.Image, side: int) -> dict:
 
 def _sign(rng: np.random.Generator, canvas: Image.Image, side: int) -> dict:
     """A white sign with a number of one or two digits."""
-    number = "".join(str(d) for d in rng.integers(0, 10, size=rng.integers(1, 3)))
+    number = "".join(str(d) for d in rng.integers(0, 10, size=1 + (rng.random() < 0.4)))
     x, y = rng.choice([0.3, 0.5, 0.7], size=2) * side
     draw, width = ImageDraw.Draw(canvas), 0.16 * side * len(number)
     draw.rectangle((x - width, y - 0.16 * side, x + width, y + 0.16 * side), fill=(250, 250, 245))

@@ -42,7 +42,7 @@ def prompt_ids(tokenizer: Any, text: str, grid: tuple[int, int]) -> list[int]:
 
 
 def complete(
-    model: Any, processor: Any, prompts: Sequence[Prompted], sampling: Any = None, chunk: int = 100
+    model: Any, processor: Any, prompts: Sequence[Prompted], sampling: Any = None, chunk: int = 128
 ) -> list[list[str]]:
     """Texts of the completions of each prompt (greedy, one per prompt, unless `sampling` says otherwise)."""
     from helpers.rollouts import Sampling, generate
@@ -64,7 +64,11 @@ def strip(tokenizer: Any, ids: Sequence[int]) -> list[int]:
 
 
 def completion_logps(
-    model: Any, processor: Any, prompts: Sequence[Prompted], completions: Sequence[Sequence[str]], chunk: int = 64
+    model: Any,
+    processor: Any,
+    prompts: Sequence[Prompted],
+    completions: Sequence[Sequence[str]],
+    chunk: int = 64,
 ) -> list[list[torch.Tensor]]:
     """Per-token log-probs (nats, fp32, T = 1) of given completions, end token included: one (tokens,) per completion.
 
@@ -87,7 +91,9 @@ def completion_logps(
     return found
 
 
-def pack_completions(tokenizer: Any, part: Sequence[tuple[Prompted, Sequence[str]]]) -> tuple[Packed, Patches]:
+def pack_completions(
+    tokenizer: Any, part: Sequence[tuple[Prompted, Sequence[str]]]
+) -> tuple[Packed, Patches]:
     """Packed rows, one per prompt, with its completions (and their end tokens) as branches."""
     from helpers.models import encode_target
     from helpers.packing import Branch, Group, pack
@@ -95,7 +101,9 @@ def pack_completions(tokenizer: Any, part: Sequence[tuple[Prompted, Sequence[str
     pictures = patches([p.pixels for p, _ in part])
     groups = []
     for row, (prompt, texts) in enumerate(part):
-        branches = [Branch(encode_target(tokenizer, t)[:-1]) for t in texts]  # without the template's line break
+        branches = [
+            Branch(encode_target(tokenizer, t)[:-1]) for t in texts
+        ]  # without the template's line break
         groups.append(Group(prompt_ids(tokenizer, prompt.text, pictures.grid), row, branches))
     image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     return pack(groups, image_id, pictures.grid, tokenizer.pad_token_id), pictures
@@ -158,34 +166,45 @@ def battery_samples(task: str, n: int) -> tuple[prior_tasks.PriorSample, ...]:
     return tuple(prior_tasks.battery(task, n))
 
 
-def score_prior(model: Any, processor: Any, task: str, n: int, likelihood: bool = True) -> dict[str, float]:
-    """Score, format-failure rate and (if asked) likelihood score of one prior task over `n` held-out samples.
+def score_battery(
+    model: Any, processor: Any, n: int, tasks: Sequence[str] | None = None
+) -> dict[str, dict[str, float]]:
+    """Score, format-failure rate and likelihood score of each prior task over its first `n` held-out samples.
 
-    `score` is the mean of generated greedy answers; `likelihood` the share of samples whose gold completion has a
+    `score` is the mean over generated greedy answers; `likelihood` the share of samples whose gold completion has a
     higher log-prob (summed, nats) than each of up to three wrong completions of the same form: knowledge without
-    the format. Its chance level is `likelihood_chance`.
+    the format. Its chance level is `likelihood_chance`. All tasks go through the model together: large batches of
+    prompts of similar length keep a small model busy.
     """
-    samples = battery_samples(task, n)
-    prompts = [Prompted(s.pixels, s.question.text) for s in samples]
+    samples = [s for task in tasks or prior_tasks.battery_tasks() for s in battery_samples(task, n)]
+    order = sorted(range(len(samples)), key=lambda i: len(samples[i].question.text))
+    prompts = [Prompted(samples[i].pixels, samples[i].question.text) for i in order]
     texts = [row[0] for row in complete(model, processor, prompts)]
-    pairs = list(zip(texts, (s.question for s in samples), strict=True))
-    result = {
-        "score": float(np.mean([prior_tasks.score_answer(t, q) for t, q in pairs])),
-        "format_failure": float(np.mean([prior_tasks.is_format_failure(t, q) for t, q in pairs])),
-    }
-    if likelihood:
-        result["likelihood"] = float(np.mean(likelihood_hits(model, processor, samples)))
-    return result
+    hits = likelihood_hits(model, processor, [samples[i] for i in order], order)
+    found: dict[str, list[tuple[float, bool, bool]]] = {}
+    for i, text, hit in zip(order, texts, hits, strict=True):
+        question = samples[i].question
+        failed = prior_tasks.is_format_failure(text, question)
+        found.setdefault(question.task, []).append((prior_tasks.score_answer(text, question), failed, hit))
+    names = ("score", "format_failure", "likelihood")
+    return {t: dict(zip(names, np.mean(rows, 0).tolist(), strict=True)) for t, rows in found.items()}
 
 
-def likelihood_hits(model: Any, processor: Any, samples: Sequence[prior_tasks.PriorSample]) -> list[bool]:
-    """Per sample: is the gold completion the most probable of its candidates?"""
+def likelihood_hits(
+    model: Any,
+    processor: Any,
+    samples: Sequence[prior_tasks.PriorSample],
+    numbers: Sequence[int] | None = None,
+) -> list[bool]:
+    """Per sample: is the gold completion the most probable of its candidates? `numbers` fix the wrong candidates."""
     prompts = [Prompted(s.pixels, s.question.text) for s in samples]
-    candidates = [_candidates(s.question, i) for i, s in enumerate(samples)]
+    numbers = range(len(samples)) if numbers is None else numbers
+    candidates = [_candidates(s.question, i) for s, i in zip(samples, numbers, strict=True)]
     found = completion_logps(model, processor, prompts, candidates)
     return [max(range(len(row)), key=lambda k: float(row[k].sum())) == 0 for row in found]
 
 
+@lru_cache(maxsize=8192)
 def _candidates(question: prior_tasks.Question, index: int) -> list[str]:
     """The gold completion first, then the wrong ones (fixed by the sample's index)."""
     wrong = prior_tasks.alternatives(question, np.random.default_rng((index, 5)))

@@ -10,6 +10,7 @@ Differences from TRL's stock behaviour, all tested for equality:
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -36,11 +37,11 @@ class Settings:
     """How a run is evaluated and executed; nothing here changes what it learns.
 
     `puzzle_tests` held-out boards and `battery` samples per prior task at each checkpoint; `final_battery` at the
-    first and last one. `fast` packs forward passes and shares prefixes.
+    last one and for the base model. `fast` packs forward passes and shares prefixes.
     """
 
     puzzle_tests: int = 500
-    battery: int = 30
+    battery: int = 20
     final_battery: int = 200
     fast: bool = True
     per_octave: int = 2
@@ -66,7 +67,7 @@ def puzzle_spec(spec: RunSpec) -> puzzles.PuzzleSpec:
 
 def evaluate(engine: Engine, step: int, full: bool) -> list[dict[str, Any]]:
     """Rows of the evaluations table for the model as it is: the puzzle, then every prior task."""
-    from helpers import prior_tasks, scoring
+    from helpers import scoring
 
     spec, settings = engine.spec, engine.settings
     engine.model.eval()
@@ -74,11 +75,16 @@ def evaluate(engine: Engine, step: int, full: bool) -> list[dict[str, Any]]:
     found = [("puzzle", k, v, settings.puzzle_tests) for k, v in
              scoring.score_puzzles(engine.model, engine.processor, tests).items()]  # fmt: skip
     n = settings.final_battery if full else settings.battery
-    for task in prior_tasks.battery_tasks():
-        result = scoring.score_prior(engine.model, engine.processor, task, n)
+    for task, result in scoring.score_battery(engine.model, engine.processor, n).items():
         found += [(task, measure, value, n) for measure, value in result.items()]
     engine.model.train()
-    common = {"run": spec.name, "arm": spec.arm, "seed": spec.seed, "step": step, "samples": step * spec.batch_size}
+    common = {
+        "run": spec.name,
+        "arm": spec.arm,
+        "seed": spec.seed,
+        "step": step,
+        "samples": step * spec.batch_size,
+    }
     return [common | {"task": t, "measure": m, "value": v, "n": c} for t, m, v, c in found]
 
 
@@ -105,7 +111,9 @@ def _classes() -> dict[str, type]:
             stored = type(target).from_pretrained(resume_from_checkpoint, dtype=torch.float32).state_dict()
             missing, unexpected = target.load_state_dict(stored, strict=False)
             if unexpected or any("lm_head" not in key for key in missing):
-                raise UserError(f"{resume_from_checkpoint} does not hold this model; remove it to start the run anew.")
+                raise UserError(
+                    f"{resume_from_checkpoint} does not hold this model; remove it to start the run anew."
+                )
 
     class StudySFTTrainer(ResumeWeights, SFTTrainer):
         """SFT with packed forward passes where the collator made them."""
@@ -133,13 +141,22 @@ def _classes() -> dict[str, type]:
         fast = True
 
         def _get_per_token_logps_and_entropies(
-            self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **extra
+            self,
+            model,
+            input_ids,
+            attention_mask,
+            logits_to_keep,
+            batch_size=None,
+            compute_entropy=False,
+            **extra,
         ):
             if not self.fast or extra.get("pixel_values") is None or extra.get("compute_aux_loss"):
                 return super()._get_per_token_logps_and_entropies(
                     model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **extra
                 )
-            return packed_logps(model, (input_ids, attention_mask, logits_to_keep), extra, self._tokenizer.pad_token_id)
+            return packed_logps(
+                model, (input_ids, attention_mask, logits_to_keep), extra, self._tokenizer.pad_token_id
+            )
 
     return {"callback": TrainerCallback, "sft": StudySFTTrainer, "rft": StudyGRPOTrainer}
 
@@ -247,7 +264,9 @@ def group_rollouts(processor: Any) -> Callable[[list, Any], dict[str, list]]:
         ids = [prompt_ids(processor.tokenizer, text, pictures.grid) for _, text in unique]
         seed = int(torch.randint(2**31, (1,)))  # from torch's state, which a checkpoint restores
         sampling = Sampling(size, trainer.temperature, trainer.max_completion_length, seed)
-        drawn = generate(trainer.accelerator.unwrap_model(trainer.model), processor.tokenizer, ids, pictures, sampling)
+        drawn = generate(
+            trainer.accelerator.unwrap_model(trainer.model), processor.tokenizer, ids, pictures, sampling
+        )
         flat = [r for row in drawn for r in row]
         return {
             "prompt_ids": [p for p in ids for _ in range(size)],
@@ -272,18 +291,32 @@ def recorder(engine: Engine) -> Callable[..., list[float]]:
 
     base, _ = load_base(engine.spec)
     spec, size = engine.spec, engine.spec.group_size
+    scored_steps = {*range(1, 11), *checkpoint_steps(spec.steps, per_octave=6)}
 
     def record(prompts, completions, completion_ids, puzzle_id, placement, logp_policy, trainer_state, **_):
         texts = [c[0]["content"] for c in completions]
         scores = [puzzles.score(t, p) for t, p in zip(texts, placement, strict=True)]
         totals = [_reward(spec, s) for s in scores]
-        pictures = [engine.boards.pixels[i] for i in puzzle_id[::size]]
-        asked = [Prompted(p, engine.boards.text) for p in pictures]
-        shared = [texts[i : i + size] for i in range(0, len(texts), size)]
-        logp_base = [float(x.sum()) for row in completion_logps(base, engine.processor, asked, shared) for x in row]
-        rows = zip(puzzle_id, texts, completion_ids, scores, _advantages(totals, size), logp_policy, logp_base, strict=True)
+        step = trainer_state.global_step + 1
+        logp_base: list[float | None] = [None] * len(texts)
+        if step in scored_steps:  # scoring each step would cost a third of the run
+            asked = [Prompted(engine.boards.pixels[i], engine.boards.text) for i in puzzle_id[::size]]
+            shared = [texts[i : i + size] for i in range(0, len(texts), size)]
+            logp_base = [
+                float(x.sum()) for row in completion_logps(base, engine.processor, asked, shared) for x in row
+            ]
+        rows = zip(
+            puzzle_id,
+            texts,
+            completion_ids,
+            scores,
+            _advantages(totals, size),
+            logp_policy,
+            logp_base,
+            strict=True,
+        )
         engine.run.append("completions", [
-            {"run": spec.name, "seed": spec.seed, "step": trainer_state.global_step + 1, "puzzle_id": i,
+            {"run": spec.name, "seed": spec.seed, "step": step, "puzzle_id": i,
              "prompt": engine.boards.text, "completion": text, "tokens": len(ids), "hit": s.hit, "exact": s.exact,
              "format": s.format, "advantage": a, "logp_policy": p, "logp_base": b,
              "temperature": spec.temperature, "dtype": "float32"}
@@ -315,15 +348,21 @@ def load_base(spec: RunSpec) -> tuple[Any, Any]:
     return models.load(models.SHIPPED if spec.base == "shipped" else spec.base)
 
 
-def train(spec: RunSpec, store: RunStore, settings: Settings | None = None) -> Run:
+def train(
+    spec: RunSpec,
+    store: RunStore,
+    settings: Settings | None = None,
+    completions: dict[int, str] | None = None,
+) -> Run:
     """Carry out one run (or resume it, or do nothing where it is done) and return its record.
 
-    Raises UserError where the run's source is not finished.
+    `completions` (by board number) replace the corpus of an SFT arm. Raises UserError where the run's source is not
+    finished.
     """
     run = store.start(spec)
     if run.done:
         return run
-    engine = prepare(spec, store, run, settings or Settings())
+    engine = prepare(spec, store, run, settings or Settings(), completions)
     if spec.arm == "base":
         run.truncate(-1)
         run.append("evaluations", evaluate(engine, 0, full=True))
@@ -332,12 +371,24 @@ def train(spec: RunSpec, store: RunStore, settings: Settings | None = None) -> R
         last = last_checkpoint(run.checkpoints)
         run.truncate(int(last.name.split("-")[1]) if last else -1)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
+        run.flush()
+        run.append("metrics", [_metric(spec, spec.steps, "minutes", training_minutes(run))])
     run.finish()
     return run
 
 
-def prepare(spec: RunSpec, store: RunStore, run: Run, settings: Settings) -> Engine:
-    """Model, boards and corpus of a run."""
+def training_minutes(run: Run) -> float:
+    """Minutes a run spent in training steps, without evaluations, over all its resumes."""
+    import pandas
+
+    metrics = pandas.read_parquet(run.folder / "metrics.parquet")
+    return float(metrics.loc[metrics["name"] == "seconds", "value"].sum()) / 60
+
+
+def prepare(
+    spec: RunSpec, store: RunStore, run: Run, settings: Settings, given: dict[int, str] | None = None
+) -> Engine:
+    """Model, boards and corpus of a run; `given` completions (by board number) replace the arm's own."""
     import torch
 
     from helpers import corpora, models
@@ -346,11 +397,15 @@ def prepare(spec: RunSpec, store: RunStore, run: Run, settings: Settings) -> Eng
     torch.manual_seed(spec.seed)
     model, processor = load_base(spec)
     if settings.fast:
-        processor.image_processor = models.VectorisedImages(processor.image_processor)
+        processor.image_processor = models.vectorise_images(processor.image_processor)
     wanted = spec.steps * spec.batch_size
     n = min(CORPUS_BOARDS, wanted) if spec.arm in SFT_ARMS else min(2 * CORPUS_BOARDS, max(wanted, 1))
     boards = corpora.training_boards(puzzle_spec(spec), n, spec.seed)
-    completions = make_completions(spec, store, processor, boards) if spec.arm in SFT_ARMS else None
+    completions = None
+    if spec.arm in SFT_ARMS:
+        completions = (
+            [given.get(i) for i in range(n)] if given else make_completions(spec, store, processor, boards)
+        )
     if spec.freeze_vision:
         model.model.visual.requires_grad_(False)
     return Engine(spec, settings, model, processor, run, boards, completions)
@@ -377,18 +432,24 @@ def _checkpoint_at(folder: Path, step: int | None) -> Path:
     """The checkpoint of a source run at `step` (the nearest one), or its last."""
     steps = checkpoint_numbers(folder)
     if not steps:
-        raise UserError(f"{folder} holds no checkpoint; train the source run first (--retrain makes every run).")
+        raise UserError(
+            f"{folder} holds no checkpoint; train the source run first (--retrain makes every run)."
+        )
     return folder / f"checkpoint-{steps[-1] if step is None else min(steps, key=lambda s: abs(s - step))}"
 
 
 def checkpoint_numbers(folder: Path) -> list[int]:
     """Steps of the saved checkpoints in a folder, ascending."""
-    return sorted(int(p.name.split("-")[1]) for p in folder.glob("checkpoint-*") if p.name.split("-")[1].isdigit())
+    return sorted(
+        int(p.name.split("-")[1]) for p in folder.glob("checkpoint-*") if p.name.split("-")[1].isdigit()
+    )
 
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The last checkpoint that holds a full training state, or None."""
-    whole = [s for s in checkpoint_numbers(folder) if (folder / f"checkpoint-{s}" / "trainer_state.json").exists()]
+    whole = [
+        s for s in checkpoint_numbers(folder) if (folder / f"checkpoint-{s}" / "trainer_state.json").exists()
+    ]
     whole = [s for s in whole if (folder / f"checkpoint-{s}" / "optimizer.pt").exists()]
     return folder / f"checkpoint-{whole[-1]}" if whole else None
 
@@ -486,29 +547,45 @@ def _make_rft(engine: Engine) -> Any:
     return trainer
 
 
+def evaluation_steps(total: int, per_octave: int) -> tuple[int, ...]:
+    """When a run is evaluated and saved: every doubling at first, `per_octave` times a doubling from step 32 on."""
+    early = [s for s in checkpoint_steps(total, 1) if s <= 32]
+    return tuple(sorted({*early, *(s for s in checkpoint_steps(total, per_octave) if s >= 32 or s == total)}))
+
+
 def study_callback(engine: Engine) -> Any:
     """A callback that evaluates and saves on the log-spaced schedule and keeps the run's tables in step."""
     spec, run = engine.spec, engine.run
-    schedule = checkpoint_steps(spec.steps, engine.settings.per_octave)
+    schedule = evaluation_steps(spec.steps, engine.settings.per_octave)
     base = {n: p.detach().clone() for n, p in engine.model.named_parameters()}
 
+    clock: dict[str, float] = {}
+
     class StudyCallback(_classes()["callback"]):
+        def on_step_begin(self, args, state, control, **kwargs):
+            clock["begin"] = time.perf_counter()
+
         def on_train_begin(self, args, state, control, **kwargs):
             if state.global_step == 0:
-                run.append("evaluations", evaluate(engine, 0, full=True))
+                run.append("evaluations", evaluate(engine, 0, full=False))
 
         def on_step_end(self, args, state, control, **kwargs):
             step = state.global_step
+            run.append("metrics", [_metric(spec, step, "seconds", time.perf_counter() - clock["begin"])])
             control.should_save = step in schedule
             if control.should_save:
                 run.append("evaluations", evaluate(engine, step, full=step == spec.steps))
                 run.append("metrics", [_metric(spec, step, "update_norm", update_norm(engine.model, base))])
 
         def on_log(self, args, state, control, logs=None, **kwargs):
-            numbers = {k: v for k, v in (logs or {}).items() if isinstance(v, int | float) and "train_" not in k}
+            numbers = {
+                k: v for k, v in (logs or {}).items() if isinstance(v, int | float) and "train_" not in k
+            }
             step = state.global_step
             run.append("metrics", [_metric(spec, step, k, v) for k, v in numbers.items() if v == v])
-            if control.should_save:  # before the checkpoint is written: what a resume drops is never needed again
+            if (
+                control.should_save
+            ):  # before the checkpoint is written: what a resume drops is never needed again
                 run.flush()
 
         def on_save(self, args, state, control, **kwargs):
@@ -518,7 +595,13 @@ def study_callback(engine: Engine) -> Any:
 
 
 def _metric(spec: RunSpec, step: int, name: str, value: float) -> dict[str, Any]:
-    common = {"run": spec.name, "arm": spec.arm, "seed": spec.seed, "step": step, "samples": step * spec.batch_size}
+    common = {
+        "run": spec.name,
+        "arm": spec.arm,
+        "seed": spec.seed,
+        "step": step,
+        "samples": step * spec.batch_size,
+    }
     return common | {"name": name, "value": float(value)}
 
 

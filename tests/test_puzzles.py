@@ -255,8 +255,8 @@ def test_drawing_refuses_what_does_not_fit():
 
 def test_prompt_text():
     assert puzzles.prompt_text(PuzzleSpec()) == (
-        "The picture is cut into 2 x 2 tiles and the tiles are mixed. "
-        "Where does each tile belong? Use each number from 1 to 4 once."
+        "2 x 2 tiles of the picture are mixed. "
+        "Where is each from? Use each number from 1 to 4 once."
     )
     assert "2 x 3 tiles" in (text := puzzles.prompt_text(PuzzleSpec(rows=2, cols=3))) and "1 to 6" in text
 

@@ -214,6 +214,19 @@ def test_process_that_dies_early_is_told_with_its_last_words(repository, monkeyp
     assert "01_second" not in told.out, "nothing is started after a failure"
 
 
+def test_dead_kernel_is_told_with_the_cell_that_was_under_way(repository, monkeypatch, capsys):
+    """Papermill leaves no error in the copy then, and calls every cell completed."""
+    copy = nbformat.read(repository / "notebooks/00_first.ipynb", as_version=4)
+    copy.cells += [new_code_cell("load_too_much()"), new_code_cell("never()")]
+    for cell, time_begun in zip(copy.cells, ("0:01", "0:02", "0:03", "0:04", None), strict=True):
+        cell.metadata.papermill = {"status": "completed", "start_time": time_begun}
+    code = "import sys, pathlib; pathlib.Path(sys.argv[1]).write_text(sys.argv[2]); sys.exit('Kernel died')"
+    words = [sys.executable, "-c", code]
+    monkeypatch.setattr(runner, "command", lambda task: [*words, str(task.copy), nbformat.writes(copy)])
+    assert runner.main(["--only", "00"], repository) == 1
+    assert "00_first failed in code cell 3 (`load_too_much()`): Kernel died" in capsys.readouterr().err
+
+
 def test_interruption_stops_the_process_and_says_how_to_go_on(repository, tmp_path):
     sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
     code = f"import sys, signal; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path\n"

@@ -1,0 +1,193 @@
+"""The study as a whole: which runs it needs, training those that are missing, and loading the records.
+
+`python -m helpers.study --profile cpu` trains every missing run (two side by side) and publishes the records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from helpers.errors import UserError
+from helpers.profiles import SOURCE_ARMS, Profile, RunSpec, get_profile, specs
+from helpers.records import RunStore, load_published, load_table, publish
+
+if TYPE_CHECKING:
+    import pandas
+
+    from helpers.training import Settings
+
+STUDY_ARMS = ("base", "rft", "sft-answer", "sft-expert", "sft-rollout", "sft-self")
+PUBLISHED = Path("figures/records")
+
+
+def store(profile: str) -> RunStore:
+    """Where a profile's runs live: `runs/<profile>`."""
+    return RunStore(Path("runs") / profile)
+
+
+def settings(profile: Profile) -> Settings:
+    """Evaluation settings of a profile."""
+    from helpers.training import Settings as Evaluation
+
+    smoke = profile.name == "smoke"
+    return Evaluation(
+        puzzle_tests=profile.puzzle_test_size,
+        battery=min(20, profile.battery_per_task),
+        final_battery=profile.battery_per_task,
+        per_octave=1 if smoke else 2,
+    )
+
+
+def ensure(
+    profile_name: str, retrain: bool = False, arms: Sequence[str] = STUDY_ARMS, jobs: int = 2
+) -> list[RunSpec]:
+    """Train what is missing of a profile's runs; returns the specs that were trained now.
+
+    At `cpu` the published records stand in for runs unless `retrain` asks for new ones; `smoke` always trains.
+    """
+    profile = get_profile(profile_name)
+    if profile_name == "cpu" and not retrain and (PUBLISHED / "specs.json").exists():
+        return []
+    wanted = store(profile_name).plan(specs(profile, arms))
+    if wanted:
+        run_all(profile, wanted, jobs)
+    return wanted
+
+
+def table(profile_name: str, name: str) -> pandas.DataFrame:
+    """One table (`evaluations`, `metrics`, `completions`, `probes`) of all runs of a profile.
+
+    Runs made on this machine come first; without any, `cpu` falls back on the published records. Raises UserError
+    where there are neither.
+    """
+    folder = store(profile_name).root
+    if folder.is_dir() and any(folder.glob("*/DONE")):
+        wanted = {s.name for s in specs(get_profile(profile_name), STUDY_ARMS)}
+        if {p.parent.name for p in folder.glob("*/DONE")} >= wanted:
+            return load_table(folder, name).query("run in @wanted")
+    if profile_name == "cpu" and (PUBLISHED / "specs.json").exists():
+        return load_published(PUBLISHED, name)
+    raise UserError(
+        f"There are no records for profile {profile_name}; make them with ./run_all.sh --retrain."
+    )
+
+
+def run_all(profile: Profile, wanted: Sequence[RunSpec], jobs: int) -> None:
+    """Train runs in separate single-threaded processes, `jobs` at a time; a run waits for its source.
+
+    Two runs with one thread each beat one with two threads: small steps do not fill two cores.
+    """
+    waiting, running = list(wanted), []
+    while waiting or running:
+        ready = [s for s in waiting if not _blocked(profile, s, waiting, [r for _, r, _ in running])]
+        while ready and len(running) < jobs:
+            spec = ready.pop(0)
+            waiting.remove(spec)
+            running.append((_launch(profile, spec), spec, time.time()))
+        time.sleep(0.2)
+        for process, spec, begin in [r for r in running if r[0].poll() is not None]:
+            running = [r for r in running if r[1] != spec]
+            print(f"{spec.name}: {(time.time() - begin) / 60:.1f} minutes", flush=True)
+            if process.returncode:
+                _stop(running)
+                raise UserError(f"{spec.name} stopped: {_last_words(process)}")
+
+
+def _blocked(profile: Profile, spec: RunSpec, waiting: Sequence[RunSpec], running: Sequence[RunSpec]) -> bool:
+    """Whether the run's source is still to come."""
+    return spec.arm in SOURCE_ARMS and spec.source in {s.name for s in [*waiting, *running]}
+
+
+def _launch(profile: Profile, spec: RunSpec) -> subprocess.Popen:
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "MALLOC_MMAP_THRESHOLD_": "4294967296",  # large temporaries stay in the process: no page faults
+        "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    }
+    command = [sys.executable, "-m", "helpers.study", "--profile", profile.name, "--spec", spec.to_json()]
+    return subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+
+
+def _stop(running: Sequence[tuple]) -> None:
+    for process, *_ in running:
+        process.terminate()
+
+
+def _last_words(process: subprocess.Popen) -> str:
+    """The last line a failed process wrote."""
+    lines = [line for line in (process.stderr.read() or "").splitlines() if line.strip()]
+    return lines[-1] if lines else f"exit status {process.returncode}"
+
+
+def live(profile_name: str, arm: str, steps: int) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+    """Train the first `steps` steps of an arm here and now; returns its (evaluations, metrics).
+
+    The run is thrown away: it shows the reader what a step costs and lays its points over the published curves.
+    Arms that learn from an RFT run take the correct rollouts of its record, so they need no checkpoint.
+    """
+    import tempfile
+    from dataclasses import replace
+
+    from helpers.training import Settings, train
+
+    profile = get_profile(profile_name)
+    spec = replace(specs(profile, [arm])[0], steps=steps)
+    given = _recorded_rollouts(profile_name, spec) if arm in SOURCE_ARMS else None
+    with tempfile.TemporaryDirectory() as folder:
+        quick = Settings(
+            puzzle_tests=min(100, profile.puzzle_test_size), battery=4, final_battery=4, per_octave=1
+        )
+        train(spec, RunStore(Path(folder)), quick, given)
+        return load_table(folder, "evaluations"), load_table(folder, "metrics")
+
+
+def _recorded_rollouts(profile_name: str, spec: RunSpec) -> dict[int, str]:
+    """One recorded completion per training board of the source run, the correct ones first."""
+    found = table(profile_name, "completions").query("run == @spec.source").sort_values("exact")
+    return dict(zip(found["puzzle_id"], found["completion"], strict=True))
+
+
+def publish_records(profile_name: str = "cpu", destination: Path = PUBLISHED) -> list[Path]:
+    """Copy the small tables of a finished profile to where a fresh clone finds them."""
+    return publish(store(profile_name), destination)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line; one sentence instead of a traceback for everything a user can mend."""
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.study", description="Train the runs of the study."
+    )
+    parser.add_argument("--profile", default="cpu", choices=("smoke", "cpu", "gpu"))
+    parser.add_argument("--arms", nargs="*", default=list(STUDY_ARMS))
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--spec", help=argparse.SUPPRESS)
+    parser.add_argument("--publish", action="store_true", help="also write figures/records")
+    options = parser.parse_args(arguments)
+    profile = get_profile(options.profile)
+    if options.spec:
+        from helpers.training import train
+
+        train(
+            RunSpec.from_json(json.dumps(json.loads(options.spec))), store(options.profile), settings(profile)
+        )
+        return
+    ensure(options.profile, True, options.arms, options.jobs)
+    if options.publish:
+        publish_records(options.profile)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))
