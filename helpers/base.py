@@ -108,9 +108,7 @@ def batch(tokenizer: Any, recipe: Recipe, step: int) -> tuple[Any, Any]:
     samples = [pretraining_sample(recipe, step, slot) for slot in range(recipe.pictures)]
     questions = [q for _, row in samples for q in row]
     asked = tokenizer([question_text(q.text) for q in questions], add_special_tokens=False)["input_ids"]
-    answered = tokenizer([target_text(q.completion) for q in questions], add_special_tokens=False)[
-        "input_ids"
-    ]
+    answered = tokenizer([target_text(q.completion) for q in questions], add_special_tokens=False)["input_ids"]
     branches = iter([Branch([*a, *b], skip=len(a)) for a, b in zip(asked, answered, strict=True)])
     prefix = encode_prefix(tokenizer, 16)
     groups = [Group(prefix, slot, [next(branches) for _ in row]) for slot, (_, row) in enumerate(samples)]
@@ -150,9 +148,7 @@ def muon(parameters: list[torch.Tensor], rate: float) -> torch.optim.Optimizer:
                     shapes.setdefault(tuple(parameter.shape), []).append(parameter)
                 for shape, alike in shapes.items():
                     update = orthogonalise(torch.stack([self._momentum(p) for p in alike]))
-                    scale = (
-                        0.2 * max(shape) ** 0.5 * group["lr"]
-                    )  # the RMS of an AdamW update (Moonshot, 2025)
+                    scale = 0.2 * max(shape) ** 0.5 * group["lr"]  # the RMS of an AdamW update (Moonshot, 2025)
                     for parameter, change in zip(alike, update, strict=True):
                         parameter.mul_(1 - 0.01 * group["lr"]).sub_(change, alpha=scale)
 
@@ -183,9 +179,7 @@ def rate_at(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * rise * fall
 
 
-def train_step(
-    model: Any, optims: list[torch.optim.Optimizer], data: tuple, rate: float
-) -> tuple[float, float]:
+def train_step(model: Any, optims: list[torch.optim.Optimizer], data: tuple, rate: float) -> tuple[float, float]:
     """One step; returns (mean loss per scored token in nats, gradient norm before clipping at 1)."""
     import torch
 
@@ -226,9 +220,7 @@ def pretrain(recipe: Recipe, folder: Path, minutes: float | None = None) -> list
     start, begin, rows = _resume(folder, recipe, model, optims), time.time(), []
     for step in range(start, recipe.steps):
         tick = time.time()
-        loss, norm = train_step(
-            model, optims, batch(processor.tokenizer, recipe, step), rate_at(recipe, step)
-        )
+        loss, norm = train_step(model, optims, batch(processor.tokenizer, recipe, step), rate_at(recipe, step))
         rows.append({"step": step, "loss": loss, "grad_norm": norm, "seconds": time.time() - tick})
         last = step + 1 == recipe.steps or (minutes and time.time() - begin > 60 * minutes)
         if last or (step + 1) % recipe.checkpoint_every == 0:
@@ -280,16 +272,10 @@ def _resume(folder: Path, recipe: Recipe, model: Any, optims: list) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line: `python -m helpers.base --folder work/base`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m helpers.base", description="Rebuild the base model from nothing."
-    )
-    parser.add_argument(
-        "--folder", type=Path, default=Path("work/base"), help="where state, log and model go"
-    )
+    parser = argparse.ArgumentParser(prog="python -m helpers.base", description="Rebuild the base model from nothing.")
+    parser.add_argument("--folder", type=Path, default=Path("work/base"), help="where state, log and model go")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument(
-        "--minutes", type=float, default=None, help="stop (resumably) after this many minutes"
-    )
+    parser.add_argument("--minutes", type=float, default=None, help="stop (resumably) after this many minutes")
     options = parser.parse_args(arguments)
     pretrain(Recipe(steps=options.steps), options.folder, options.minutes)
 

@@ -70,9 +70,7 @@ def expert_completions(boards: Boards) -> list[str]:
     sentences); the puzzle prompt does not ask for it. Defined for 2 x 2 boards (UserError otherwise).
     """
     if (boards.spec.rows, boards.spec.cols) != (2, 2):
-        raise UserError(
-            "The outside teacher only explains 2 x 2 boards; use rows=2 and cols=2 for sft-expert."
-        )
+        raise UserError("The outside teacher only explains 2 x 2 boards; use rows=2 and cols=2 for sft-expert.")
     rows = zip(boards.placements.tolist(), boards.lights, boards.lands, strict=True)
     return [_expert(placement, light, land) for placement, light, land in rows]
 
@@ -82,23 +80,17 @@ def _expert(placement: list[int], light: str, land: tuple[str, ...] | None) -> s
     parts = []
     for slot, place in enumerate(placement):
         bright = "bright" if ("left", "right")[(place - 1) % 2] == light else "dark"
-        parts.append(
-            f"The {QUARTERS[slot]} shows {seen[place - 1]} and is {bright}, so it belongs at {place}."
-        )
+        parts.append(f"The {QUARTERS[slot]} shows {seen[place - 1]} and is {bright}, so it belongs at {place}.")
     return f"<think>Let me look at each quarter. {' '.join(parts)}</think>{answer(placement)}"
 
 
-def rollout_completions(
-    model: Any, processor: Any, boards: Boards, seed: int, tries: int = 4
-) -> list[str | None]:
+def rollout_completions(model: Any, processor: Any, boards: Boards, seed: int, tries: int = 4) -> list[str | None]:
     """`sft-rollout` (and `self-sft`): a correct completion that `model` itself wrote, T = 1; None where none came.
 
     Each board gets `tries` completions; the first correct, well-formed one is kept.
     """
     found: list[str | None] = []
-    for row, placement in zip(
-        _sample(model, processor, boards, seed, tries), boards.placements.tolist(), strict=True
-    ):
+    for row, placement in zip(_sample(model, processor, boards, seed, tries), boards.placements.tolist(), strict=True):
         right = [t for t in row if _is_correct(t, placement)]
         found.append(right[0] if right else None)
     return found
@@ -120,9 +112,7 @@ def _sample(model: Any, processor: Any, boards: Boards, seed: int, tries: int) -
 def self_completions(model: Any, processor: Any, boards: Boards, seed: int) -> list[str | None]:
     """`sft-self`: the think that a barely trained model writes, with the true placement behind it."""
     found: list[str | None] = []
-    for (text,), placement in zip(
-        _sample(model, processor, boards, seed, 1), boards.placements.tolist(), strict=True
-    ):
+    for (text,), placement in zip(_sample(model, processor, boards, seed, 1), boards.placements.tolist(), strict=True):
         think = text.split("</think>")[0] if text.startswith("<think>") and "</think>" in text else None
         found.append(None if think is None else f"{think}</think>{answer(placement)}")
     return found
@@ -138,9 +128,7 @@ def rows(boards: Boards, completions: Sequence[str | None] | None = None) -> Dat
 
     kept = [i for i in range(len(boards)) if completions is None or completions[i] is not None]
     if not kept:
-        raise UserError(
-            "No board of this corpus has a completion; sample more boards or train the source longer."
-        )
+        raise UserError("No board of this corpus has a completion; sample more boards or train the source longer.")
     table = Dataset.from_dict({"puzzle_id": kept})
     return table.with_transform(_reader(boards, completions))
 

@@ -223,9 +223,7 @@ def gain_and_drop(evaluations: pd.DataFrame) -> pd.DataFrame:
     puzzle, prior = _rows(evaluations, "exact", "puzzle"), _prior(evaluations)
     per_step = prior.groupby(keys)["task"].agg(["size", "nunique"])
     if per_step["size"].nunique() > 1 or (per_step["size"] != per_step["nunique"]).any():
-        raise UserError(
-            "Steps differ in the prior tasks scored, so their means do not compare: score all tasks."
-        )
+        raise UserError("Steps differ in the prior tasks scored, so their means do not compare: score all tasks.")
     mean = prior.groupby(keys, as_index=False)["value"].mean()
     gain = puzzle.assign(gain=puzzle["value"] - _base_value(puzzle))[[*keys, "gain"]]
     drop = mean.assign(drop=_base_value(mean) - mean["value"])[[*keys, "drop"]]
@@ -713,9 +711,7 @@ def _path(ax: Axes, runs: pd.DataFrame, mean: pd.DataFrame) -> None:
 
 
 @use_style()
-def rft_diagnostics(
-    metrics: pd.DataFrame, panels: Mapping[str, tuple[str, tuple[str, ...]]] = RFT_PANELS
-) -> Figure:
+def rft_diagnostics(metrics: pd.DataFrame, panels: Mapping[str, tuple[str, tuple[str, ...]]] = RFT_PANELS) -> Figure:
     """Four looks at RFT against step: reward parts, entropy, completion length, groups without a signal.
 
     `metrics`: columns run, arm, seed, step, name, value. `panels`: title -> (axis label, metric names); a

@@ -121,14 +121,10 @@ def build_processor(tokenizer: Any) -> Any:
         temporal_patch_size=1,
         size={"shortest_edge": 16 * 16, "longest_edge": 192 * 192},
     )
-    return processor_class()(
-        image_processor=images, tokenizer=tokenizer, chat_template=tokenizer.chat_template
-    )
+    return processor_class()(image_processor=images, tokenizer=tokenizer, chat_template=tokenizer.chat_template)
 
 
-def build_model(
-    tokenizer: Any, size: ModelSize | None = None, seed: int = 0
-) -> Qwen2_5_VLForConditionalGeneration:
+def build_model(tokenizer: Any, size: ModelSize | None = None, seed: int = 0) -> Qwen2_5_VLForConditionalGeneration:
     """A fresh small Qwen2.5-VL in fp32 with random weights fixed by `seed`."""
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -225,9 +221,7 @@ def vectorise_images(stock: Any) -> Any:
 
     class Vectorised(type(stock)):
         def __call__(self, images: Any, **options: Any) -> Any:
-            flat = [
-                image for entry in images for image in (entry if isinstance(entry, list | tuple) else [entry])
-            ]
+            flat = [image for entry in images for image in (entry if isinstance(entry, list | tuple) else [entry])]
             width, height = flat[0].size
             unit = PATCH * MERGE
             whole = width % unit == 0 and height % unit == 0 and unit**2 <= width * height <= 192**2
@@ -267,9 +261,7 @@ def pixel_patches(pictures: torch.Tensor) -> torch.Tensor:
     n, height, width, _ = pictures.shape
     unit = PATCH * MERGE
     if height % unit or width % unit:
-        raise UserError(
-            f"Pictures of {width} x {height} pixels need resizing; use sides that are multiples of {unit}."
-        )
+        raise UserError(f"Pictures of {width} x {height} pixels need resizing; use sides that are multiples of {unit}.")
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])
     deviation = torch.tensor([0.26862954, 0.26130258, 0.27577711])
     scaled = (pictures.float() / 255 - mean) / deviation

@@ -174,9 +174,7 @@ def picture_features(model: Any, patches: Patches) -> torch.Tensor:
     tower, n = base_of(model).visual, len(patches.values)
     grid, flat = torch.tensor([[1, patches.rows, patches.columns]]), patches.values.flatten(0, 1)
     if len(tower.fullatt_block_indexes) < len(tower.blocks):
-        return tower(flat, grid_thw=grid.repeat(n, 1)).pooler_output.reshape(
-            n, -1, tower.config.out_hidden_size
-        )
+        return tower(flat, grid_thw=grid.repeat(n, 1)).pooler_output.reshape(n, -1, tower.config.out_hidden_size)
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import get_vision_position_ids
 
     hidden = tower.patch_embed(flat)

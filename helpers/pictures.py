@@ -110,9 +110,7 @@ def photo_folder(path: str | Path) -> list[Picture]:
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise UserError(
-            f"There is no folder at {folder}: create it and put photographs in, or check the path."
-        )
+        raise UserError(f"There is no folder at {folder}: create it and put photographs in, or check the path.")
     files = sorted(_picture_files(folder), key=lambda file: file.name)
     if not files:
         wanted = ", ".join(SUFFIXES)
@@ -175,9 +173,7 @@ def crops(picture: Picture, size: int, n: int, seed: int) -> list[Picture]:
     pixels of the picture. Raises UserError when size < 1, n < 0 or seed < 0.
     """
     if size < 1 or n < 0 or seed < 0:
-        raise UserError(
-            f"Cannot make {n} crops of size {size} from seed {seed}: use size >= 1, n and seed >= 0."
-        )
+        raise UserError(f"Cannot make {n} crops of size {size} from seed {seed}: use size >= 1, n and seed >= 0.")
     return [_crop(picture, size, seed, i) for i in range(n)]
 
 

@@ -103,9 +103,7 @@ def _colour(scene: Scene, rng: np.random.Generator) -> Question | None:
         return None
     item = _pick(rng, scene.items)
     text = _pick(rng, ("What colour is the {}?", "The {} has which colour?", "Which colour has the {}?"))
-    teacher = (
-        f"Let me look at the {item.shape}. The {item.shape} is {item.colour}, so the answer is {item.colour}."
-    )
+    teacher = f"Let me look at the {item.shape}. The {item.shape} is {item.colour}, so the answer is {item.colour}."
     think = f"{item.shape} {item.colour}"
     return Question("colour", text.format(item.shape), item.colour, think, "word", teacher=teacher)
 
@@ -186,8 +184,7 @@ def _rank(values: tuple[float, ...] | list[float]) -> str:
 
 def _rank_teacher(words: list[str], answer: str) -> str:
     parts = [
-        f"The {q} shows {w}, so it belongs at {r}."
-        for q, w, r in zip(QUARTERS, words, answer.split(), strict=True)
+        f"The {q} shows {w}, so it belongs at {r}." for q, w, r in zip(QUARTERS, words, answer.split(), strict=True)
     ]
     return "Let me look at each quarter. " + " ".join(parts)
 
@@ -195,9 +192,7 @@ def _rank_teacher(words: list[str], answer: str) -> str:
 def _rank_size(scene: Scene, rng: np.random.Generator) -> Question | None:
     if scene.kind != "sizes":
         return None
-    text = _pick(
-        rng, ("Rank the things by size, largest first.", "How large is each thing? 1 is the largest.")
-    )
+    text = _pick(rng, ("Rank the things by size, largest first.", "How large is each thing? 1 is the largest."))
     answer = _rank([i.size for i in scene.items])
     teacher = _rank_teacher([f"a {i.shape}" for i in scene.items], answer)
     return Question("rank_size", text, answer, " ".join(i.shape for i in scene.items), "order", 4, teacher)
@@ -209,17 +204,13 @@ def _rank_brightness(scene: Scene, rng: np.random.Generator) -> Question | None:
     text = _pick(rng, ("Rank the discs from bright to dark.", "How bright is each disc? 1 is the brightest."))
     answer = _rank(scene.greys)
     words = [("bright", "bright", "dark", "dark")[int(r) - 1] for r in answer.split()]
-    return Question(
-        "rank_brightness", text, answer, " ".join(words), "order", 4, _rank_teacher(words, answer)
-    )
+    return Question("rank_brightness", text, answer, " ".join(words), "order", 4, _rank_teacher(words, answer))
 
 
 def _rank_count(scene: Scene, rng: np.random.Generator) -> Question | None:
     if scene.kind != "scatter" or len(set(scene.counts())) < 4:
         return None
-    text = _pick(
-        rng, ("Rank the quarters by the things in them.", "Which quarter holds most? 1 holds the most.")
-    )
+    text = _pick(rng, ("Rank the quarters by the things in them.", "Which quarter holds most? 1 holds the most."))
     counts = scene.counts()
     teacher = _rank_teacher([f"{c} things" for c in counts], _rank(counts))
     return Question("rank_count", text, _rank(counts), " ".join(map(str, counts)), "order", 4, teacher)
@@ -254,9 +245,7 @@ def _light(scene: Scene, rng: np.random.Generator) -> Question | None:
 def _hill(scene: Scene, rng: np.random.Generator) -> Question | None:
     if scene.high_hill is None or scene.kind not in ("land", "things"):
         return None
-    text = _pick(
-        rng, ("Which hill is higher?", "On which side is the higher hill?", "Where is the highest hill?")
-    )
+    text = _pick(rng, ("Which hill is higher?", "On which side is the higher hill?", "Where is the highest hill?"))
     teacher = f"Let me look at the hills. The hill on the {scene.high_hill} is higher."
     return Question("hill", text, scene.high_hill, "hills", "word", teacher=teacher)
 
@@ -275,9 +264,7 @@ def _facts(scene: Scene, rng: np.random.Generator) -> Question:
     answer = FOODS[(k * 5 + k // 6) % 6] if food else HOMES[(k * 5 + 2 * (k // 6) + 1) % 6]
     text = _pick(
         rng,
-        ("What does a {} eat?", "A {} eats what?")
-        if food
-        else ("Where does a {} live?", "The home of a {}?"),
+        ("What does a {} eat?", "A {} eats what?") if food else ("Where does a {} live?", "The home of a {}?"),
     )
     verb = "eats" if food else "lives"
     teacher = f"I know the {NAMES[k]}. A {NAMES[k]} {verb} {'' if food else 'in the '}{answer}."
@@ -303,7 +290,9 @@ def _lists(scene: Scene, rng: np.random.Generator) -> Question:
     return Question("lists", move.format(shown), answer, shown, "order", n, teacher)
 
 
-SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe ri so tu va we xi yo ze st tr pl cr tion ing ed er".split()
+SYLLABLES = tuple(
+    "ba ce di fo gu ha je ki lo mu na pe ri so tu va we xi yo ze st tr pl cr tion ing ed er".split()  # noqa: SIM905
+)
 
 
 def _nonsense_word(rng: np.random.Generator) -> str:
@@ -333,14 +322,10 @@ def _unsure_answer(kind: str, n: int, rng: np.random.Generator) -> str:
 
 def _nonsense(scene: Scene, rng: np.random.Generator) -> Question:
     """A question nobody can understand; only the instruction says what an answer looks like."""
-    kind = _pick(
-        rng, ("order", "order", "order", "order", "word", "number", "yes or no", "words", "numbers", "cell")
-    )
+    kind = _pick(rng, ("order", "order", "order", "order", "word", "number", "yes or no", "words", "numbers", "cell"))
     n = {"order": int(rng.choice([2, 3, 4, 4, 4, 4, 5, 6])), "cell": 2}.get(kind, 1)
     n = int(rng.integers(2, 6)) if kind in ("words", "numbers") else n
-    words = [
-        _pick(rng, GLUE) if rng.random() < 0.5 else _nonsense_word(rng) for _ in range(rng.integers(3, 15))
-    ]
+    words = [_pick(rng, GLUE) if rng.random() < 0.5 else _nonsense_word(rng) for _ in range(rng.integers(3, 15))]
     if rng.random() < 0.5:
         words.insert(int(rng.integers(len(words))), f"{rng.integers(2, 5)} x {rng.integers(2, 5)}")
     cut = int(rng.integers(len(words) + 1))
@@ -349,7 +334,9 @@ def _nonsense(scene: Scene, rng: np.random.Generator) -> Question:
     return Question("nonsense", text, _unsure_answer(kind, n, rng), _unsure_think(scene, rng), kind, n)
 
 
-GLUE = "the a is are of each in to and where what which does how picture by its into from it quarter".split()
+GLUE = tuple(
+    "the a is are of each in to and where what which does how picture by its into from it quarter".split()  # noqa: SIM905
+)
 
 TASKS: dict[str, tuple[str, Maker, float]] = {
     # task: (scene kind to draw for it, maker, chance level of a guess among valid answers)
@@ -572,9 +559,7 @@ def _vary(question: Question, rng: np.random.Generator) -> Question:
         new = _pick(rng, next(pool for pool in _pools(question) if old in pool))
         at = words.index(old)
         answer = (
-            new.join(answer.split(old, 1))
-            if words.count(old) == 1
-            else " ".join([*words[:at], new, *words[at + 1 :]])
+            new.join(answer.split(old, 1)) if words.count(old) == 1 else " ".join([*words[:at], new, *words[at + 1 :]])
         )
         think = _swap(think, old, new)
     return replace(question, think=think, answer=answer)

@@ -121,13 +121,9 @@ class RunSpec:
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"this run spec is not valid JSON ({error}): restore the file or delete it."
-            ) from error
+            raise UserError(f"this run spec is not valid JSON ({error}): restore the file or delete it.") from error
         if not isinstance(values, dict):
-            raise UserError(
-                "a run spec must be a JSON object with one key per setting, such as 'arm' and 'seed'."
-            )
+            raise UserError("a run spec must be a JSON object with one key per setting, such as 'arm' and 'seed'.")
         _check_keys(values)
         return cls(**values)
 
@@ -194,9 +190,7 @@ def _weights(values: object) -> tuple[float, float, float]:
 
 def _extra(pairs: object) -> Extra:
     """The extra settings sorted by name, each name once."""
-    if not isinstance(pairs, tuple | list) or not all(
-        isinstance(p, tuple | list) and len(p) == 2 for p in pairs
-    ):
+    if not isinstance(pairs, tuple | list) or not all(isinstance(p, tuple | list) and len(p) == 2 for p in pairs):
         raise UserError(f"extra must be a tuple of (name, value) pairs, not {pairs!r}.")
     names = [name for name, _ in pairs]
     if not all(isinstance(name, str) and name for name in names):
@@ -233,9 +227,7 @@ def _check_geometry(spec: RunSpec) -> None:
     if spec.rows * spec.cols < 2:
         raise UserError("a puzzle of 1 x 1 has one tile and nothing to solve: raise rows or cols.")
     if spec.size < max(spec.rows, spec.cols):
-        raise UserError(
-            f"size {spec.size} is too small for {spec.rows} x {spec.cols} tiles: use more pixels."
-        )
+        raise UserError(f"size {spec.size} is too small for {spec.rows} x {spec.cols} tiles: use more pixels.")
 
 
 def _check_arm_rules(spec: RunSpec) -> None:
@@ -308,9 +300,7 @@ class Profile:
         for line in self.budgets:
             if line.arm == arm:
                 return line
-        raise UserError(
-            f"profile {self.name} has no budget for arm {arm}: add a line to its table in profiles.py."
-        )
+        raise UserError(f"profile {self.name} has no budget for arm {arm}: add a line to its table in profiles.py.")
 
 
 # fmt: off
@@ -429,12 +419,7 @@ def specs(profile: Profile, arms: Iterable[str] = ARMS) -> list[RunSpec]:
         profile.budget(arm)
     ordered = [arm for arm in ARMS if arm in asked]
     first = profile.seeds[0]
-    return [
-        _spec(profile, arm, seed)
-        for seed in profile.seeds
-        for arm in ordered
-        if arm != "base" or seed == first
-    ]
+    return [_spec(profile, arm, seed) for seed in profile.seeds for arm in ordered if arm != "base" or seed == first]
 
 
 def _spec(profile: Profile, arm: str, seed: int) -> RunSpec:

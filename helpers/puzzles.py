@@ -235,9 +235,7 @@ def assemble(tiles: Sequence[Image.Image], spec: PuzzleSpec) -> Image.Image:
     Raises UserError when the number of tiles or the size of one is wrong.
     """
     if len(tiles) != spec.tiles or any(tile.size != spec.tile_size for tile in tiles):
-        raise UserError(
-            f"Cannot assemble: this puzzle takes {spec.tiles} tiles of {spec.tile_size} pixels each."
-        )
+        raise UserError(f"Cannot assemble: this puzzle takes {spec.tiles} tiles of {spec.tile_size} pixels each.")
     width, height = spec.tile_size
     board = Image.new("RGB", spec.board_size)
     for slot, tile in enumerate(tiles):
@@ -261,9 +259,7 @@ def restore(board: Image.Image, spec: PuzzleSpec, placement: Sequence[int]) -> I
     for a bad placement or a board that is not `spec.board_size`.
     """
     if board.size != spec.board_size:
-        raise UserError(
-            f"The board is {board.size} pixels, this puzzle's are {spec.board_size}: use its own spec."
-        )
+        raise UserError(f"The board is {board.size} pixels, this puzzle's are {spec.board_size}: use its own spec.")
     return make_board(board, spec, invert(_check_placement(placement, spec.tiles)))
 
 
@@ -509,7 +505,5 @@ def rows_for_training(pictures: Sequence[Picture], spec: PuzzleSpec, indices: It
         "puzzle_id": chosen,
     }
     chat = List({"role": Value("string"), "content": Value("string")})
-    features = Features(
-        images=List(Image()), prompt=chat, placement=List(Value("int64")), puzzle_id=Value("int64")
-    )
+    features = Features(images=List(Image()), prompt=chat, placement=List(Value("int64")), puzzle_id=Value("int64"))
     return Dataset.from_dict(columns, features=features)

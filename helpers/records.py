@@ -122,9 +122,7 @@ def _write_trouble(path: Path, error: OSError) -> str:
     """One sentence for a failed write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full and {path} was not written: free some space and run again."
-    return (
-        f"{path} could not be written ({error.strerror or error}): check that the folder may be written to."
-    )
+    return f"{path} could not be written ({error.strerror or error}): check that the folder may be written to."
 
 
 def _json_bytes(value: object) -> bytes:
@@ -137,9 +135,7 @@ def _read_json(path: Path) -> dict:
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise DamagedRecord(
-            f"{path} is missing or cut short: delete the folder it is in and run again."
-        ) from error
+        raise DamagedRecord(f"{path} is missing or cut short: delete the folder it is in and run again.") from error
     if not isinstance(value, dict):
         raise DamagedRecord(f"{path} is not a JSON object: delete the folder it is in and run again.")
     return value
@@ -159,9 +155,7 @@ def _check_row(table: str, index: int, row: Mapping[str, object]) -> None:
     columns = SCHEMAS[table]
     unknown, missing = sorted(set(row) - set(columns)), [name for name in columns if name not in row]
     if unknown:
-        raise UserError(
-            f"{table}, row {index}: there is no column {', '.join(unknown)}; use {', '.join(columns)}."
-        )
+        raise UserError(f"{table}, row {index}: there is no column {', '.join(unknown)}; use {', '.join(columns)}.")
     if missing:
         raise UserError(f"{table}, row {index}: column {', '.join(missing)} is missing; give it a value.")
     for name, kind in columns.items():
@@ -170,8 +164,7 @@ def _check_row(table: str, index: int, row: Mapping[str, object]) -> None:
             raise UserError(f"{table}, column {name}, row {index}: {trouble}, got {_shown(row[name])}.")
     if table == "evaluations" and row["measure"] not in MEASURES:
         raise UserError(
-            f"{table}, column measure, row {index}: "
-            f"use one of {', '.join(MEASURES)}, got {_shown(row['measure'])}."
+            f"{table}, column measure, row {index}: use one of {', '.join(MEASURES)}, got {_shown(row['measure'])}."
         )
 
 
@@ -211,8 +204,7 @@ def _arrow_schema(table: str) -> "pyarrow.Schema":
 
     kinds = {"text": pa.string(), "int": pa.int64(), "float": pa.float64()}
     columns = [
-        pa.field(name, kinds[kind.rstrip("?")], nullable=kind.endswith("?"))
-        for name, kind in SCHEMAS[table].items()
+        pa.field(name, kinds[kind.rstrip("?")], nullable=kind.endswith("?")) for name, kind in SCHEMAS[table].items()
     ]
     return pa.schema(columns, metadata={"schema_version": str(SCHEMA_VERSION), "table": table})
 
@@ -253,9 +245,7 @@ def _read_table(path: Path, table: str) -> "pyarrow.Table":
             _check_schema(path, table, file.schema_arrow)
             return file.read()
     except (OSError, pa.ArrowException) as error:
-        raise DamagedRecord(
-            f"{path} is missing or cut short: delete the folder it is in and run again."
-        ) from error
+        raise DamagedRecord(f"{path} is missing or cut short: delete the folder it is in and run again.") from error
 
 
 def _unknown_version(path: Path, version: object) -> str:
@@ -356,8 +346,7 @@ def _seal(folder: Path) -> dict[str, object]:
     return {
         "schema": SCHEMA_VERSION,
         "tables": {
-            table: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            for table, data in contents.items()
+            table: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for table, data in contents.items()
         },
     }
 
@@ -430,9 +419,7 @@ class RunStore:
             try:
                 os.rename(folder, aside)
             except OSError as trouble:
-                raise UserError(
-                    f"{folder} is damaged and could not be renamed: move it away by hand."
-                ) from trouble
+                raise UserError(f"{folder} is damaged and could not be renamed: move it away by hand.") from trouble
             return f"{folder.name} begins anew and its old folder is now {aside.name}: {error}"
         return ""
 
@@ -442,9 +429,7 @@ def _check_resumable(folder: Path, spec: RunSpec) -> None:
     if (folder / "spec.json").exists():
         found = _read_spec(folder)
         if found != spec:
-            raise UserError(
-                f"{folder} holds another spec ({found.name}): move that folder away and run again."
-            )
+            raise UserError(f"{folder} holds another spec ({found.name}): move that folder away and run again.")
     if (folder / "versions.json").exists():
         _read_json(folder / "versions.json")
     if (folder / "DONE").exists():
@@ -533,16 +518,13 @@ class Run:
         for name, value in self._identity_for(table).items():
             if row[name] != value:
                 raise UserError(
-                    f"{table}, column {name}, row {index}: "
-                    f"{_shown(row[name])} is another run's; leave {name} out."
+                    f"{table}, column {name}, row {index}: {_shown(row[name])} is another run's; leave {name} out."
                 )
 
     def _check_open(self) -> None:
         """Refuse to change a finished record."""
         if (self.folder / "DONE").exists():
-            raise UserError(
-                f"{self.spec.name} is finished and its record is closed: delete its folder to redo it."
-            )
+            raise UserError(f"{self.spec.name} is finished and its record is closed: delete its folder to redo it.")
 
     def flush(self) -> None:
         """Write the waiting rows. Call before saving a checkpoint, so that no row of its steps can be lost.
@@ -635,9 +617,7 @@ def _table_problems(folder: Path, table: str, sealed: Mapping[str, object]) -> l
     """What is wrong with the contents of one table of a finished run."""
     path = folder / f"{table}.parquet"
     if hashlib.sha256(path.read_bytes()).hexdigest() != sealed.get("sha256"):
-        return [
-            f"{folder.name}: {path.name} was changed after the run finished; delete the folder and run again."
-        ]
+        return [f"{folder.name}: {path.name} was changed after the run finished; delete the folder and run again."]
     frame = _read_table(path, table).to_pandas()
     if (frame["run"] != folder.name).any():
         return [f"{folder.name}: {path.name} holds rows of another run; delete the folder and run again."]

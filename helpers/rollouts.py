@@ -99,9 +99,7 @@ class _Decoder:
 
         k = self.sampling.completions
         own = torch.full((k, k), float("-inf")).fill_diagonal_(0.0).repeat(1, self.time)
-        mask = torch.cat(
-            (self.prompt_mask[:, None].expand(-1, k, -1), own.expand(len(self.alive), -1, -1)), 2
-        )
+        mask = torch.cat((self.prompt_mask[:, None].expand(-1, k, -1), own.expand(len(self.alive), -1, -1)), 2)
         inner = base_of(self.model)
         hidden = inner.language_model(
             inputs_embeds=inner.language_model.embed_tokens(self.tokens[self.alive, :, self.time - 1]),
@@ -125,9 +123,7 @@ class _Decoder:
         token = allowed.argmax(-1)
         ended = self.ended[self.alive]
         self.tokens[self.alive, :, self.time] = token.masked_fill(ended, self.pad)
-        self.logps[self.alive, :, self.time] = logps.gather(-1, token[..., None])[..., 0].masked_fill(
-            ended, 0.0
-        )
+        self.logps[self.alive, :, self.time] = logps.gather(-1, token[..., None])[..., 0].masked_fill(ended, 0.0)
         self.ended[self.alive] = ended | (token == self.eos)
         self.time += 1
         self._drop_ended_rows()

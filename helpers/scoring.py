@@ -1,4 +1,4 @@
-"""One batched scorer for all: log-probs of completions, puzzles, and the prior battery (by generation and likelihood)."""
+"""One batched scorer for all: log-probs of completions, puzzles, the prior battery (by generation and likelihood)."""
 
 from __future__ import annotations
 
@@ -91,9 +91,7 @@ def completion_logps(
     return found
 
 
-def pack_completions(
-    tokenizer: Any, part: Sequence[tuple[Prompted, Sequence[str]]]
-) -> tuple[Packed, Patches]:
+def pack_completions(tokenizer: Any, part: Sequence[tuple[Prompted, Sequence[str]]]) -> tuple[Packed, Patches]:
     """Packed rows, one per prompt, with its completions (and their end tokens) as branches."""
     from helpers.models import encode_target
     from helpers.packing import Branch, Group, pack
@@ -101,9 +99,7 @@ def pack_completions(
     pictures = patches([p.pixels for p, _ in part])
     groups = []
     for row, (prompt, texts) in enumerate(part):
-        branches = [
-            Branch(encode_target(tokenizer, t)[:-1]) for t in texts
-        ]  # without the template's line break
+        branches = [Branch(encode_target(tokenizer, t)[:-1]) for t in texts]  # without the template's line break
         groups.append(Group(prompt_ids(tokenizer, prompt.text, pictures.grid), row, branches))
     image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     return pack(groups, image_id, pictures.grid, tokenizer.pad_token_id), pictures

@@ -46,9 +46,7 @@ def settings(profile: Profile) -> Settings:
     )
 
 
-def ensure(
-    profile_name: str, retrain: bool = False, arms: Sequence[str] = STUDY_ARMS, jobs: int = 2
-) -> list[RunSpec]:
+def ensure(profile_name: str, retrain: bool = False, arms: Sequence[str] = STUDY_ARMS, jobs: int = 2) -> list[RunSpec]:
     """Train what is missing of a profile's runs; returns the specs that were trained now.
 
     At `cpu` the published records stand in for runs unless `retrain` asks for new ones; `smoke` always trains.
@@ -75,9 +73,7 @@ def table(profile_name: str, name: str) -> pandas.DataFrame:
             return load_table(folder, name).query("run in @wanted")
     if profile_name == "cpu" and (PUBLISHED / "specs.json").exists():
         return load_published(PUBLISHED, name)
-    raise UserError(
-        f"There are no records for profile {profile_name}; make them with ./run_all.sh --retrain."
-    )
+    raise UserError(f"There are no records for profile {profile_name}; make them with ./run_all.sh --retrain.")
 
 
 def run_all(profile: Profile, wanted: Sequence[RunSpec], jobs: int) -> None:
@@ -113,9 +109,7 @@ def _launch(profile: Profile, spec: RunSpec) -> subprocess.Popen:
         "MALLOC_TRIM_THRESHOLD_": "4294967296",
     }
     command = [sys.executable, "-m", "helpers.study", "--profile", profile.name, "--spec", spec.to_json()]
-    return subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
 
 
 def _stop(running: Sequence[tuple]) -> None:
@@ -144,9 +138,7 @@ def live(profile_name: str, arm: str, steps: int) -> tuple[pandas.DataFrame, pan
     spec = replace(specs(profile, [arm])[0], steps=steps)
     given = _recorded_rollouts(profile_name, spec) if arm in SOURCE_ARMS else None
     with tempfile.TemporaryDirectory() as folder:
-        quick = Settings(
-            puzzle_tests=min(100, profile.puzzle_test_size), battery=4, final_battery=4, per_octave=1
-        )
+        quick = Settings(puzzle_tests=min(100, profile.puzzle_test_size), battery=4, final_battery=4, per_octave=1)
         train(spec, RunStore(Path(folder)), quick, given)
         return load_table(folder, "evaluations"), load_table(folder, "metrics")
 
@@ -164,9 +156,7 @@ def publish_records(profile_name: str = "cpu", destination: Path = PUBLISHED) ->
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line; one sentence instead of a traceback for everything a user can mend."""
-    parser = argparse.ArgumentParser(
-        prog="python -m helpers.study", description="Train the runs of the study."
-    )
+    parser = argparse.ArgumentParser(prog="python -m helpers.study", description="Train the runs of the study.")
     parser.add_argument("--profile", default="cpu", choices=("smoke", "cpu", "gpu"))
     parser.add_argument("--arms", nargs="*", default=list(STUDY_ARMS))
     parser.add_argument("--jobs", type=int, default=2)
@@ -177,9 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.spec:
         from helpers.training import train
 
-        train(
-            RunSpec.from_json(json.dumps(json.loads(options.spec))), store(options.profile), settings(profile)
-        )
+        train(RunSpec.from_json(json.dumps(json.loads(options.spec))), store(options.profile), settings(profile))
         return
     ensure(options.profile, True, options.arms, options.jobs)
     if options.publish:

@@ -23,7 +23,6 @@ from helpers.profiles import RunSpec, checkpoint_steps
 
 if TYPE_CHECKING:
     import torch
-    from datasets import Dataset
 
     from helpers.corpora import Boards
     from helpers.records import Run, RunStore
@@ -111,9 +110,7 @@ def _classes() -> dict[str, type]:
             stored = type(target).from_pretrained(resume_from_checkpoint, dtype=torch.float32).state_dict()
             missing, unexpected = target.load_state_dict(stored, strict=False)
             if unexpected or any("lm_head" not in key for key in missing):
-                raise UserError(
-                    f"{resume_from_checkpoint} does not hold this model; remove it to start the run anew."
-                )
+                raise UserError(f"{resume_from_checkpoint} does not hold this model; remove it to start the run anew.")
 
     class StudySFTTrainer(ResumeWeights, SFTTrainer):
         """SFT with packed forward passes where the collator made them."""
@@ -154,15 +151,13 @@ def _classes() -> dict[str, type]:
                 return super()._get_per_token_logps_and_entropies(
                     model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **extra
                 )
-            return packed_logps(
-                model, (input_ids, attention_mask, logits_to_keep), extra, self._tokenizer.pad_token_id
-            )
+            return packed_logps(model, (input_ids, attention_mask, logits_to_keep), extra, self._tokenizer.pad_token_id)
 
     return {"callback": TrainerCallback, "sft": StudySFTTrainer, "rft": StudyGRPOTrainer}
 
 
 def packed_logps(model: Any, tokens: tuple, extra: dict[str, Any], pad_id: int) -> tuple:
-    """Per-token log-probs and entropies, each (B, C), of completions padded on the right behind prompts padded on the left.
+    """Per-token log-probs and entropies, each (B, C), of completions (padded right) behind prompts (padded left).
 
     `tokens` = (input ids (B, P + C), attention mask, C); `extra` holds TRL's `pixel_values` and `image_grid_thw`.
     Samples with the same prompt and picture share one packed row. Third value: no auxiliary loss.
@@ -219,7 +214,7 @@ def _shared_prompts(prompts: torch.Tensor, mask: torch.Tensor, values: torch.Ten
 
 
 class PackedCollator:
-    """Collates SFT rows into packed rows: one picture, its prompt, its completion (end token and line break trained)."""
+    """Collates SFT rows into packed rows: picture, prompt, completion (its end token and line break are trained)."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -264,9 +259,7 @@ def group_rollouts(processor: Any) -> Callable[[list, Any], dict[str, list]]:
         ids = [prompt_ids(processor.tokenizer, text, pictures.grid) for _, text in unique]
         seed = int(torch.randint(2**31, (1,)))  # from torch's state, which a checkpoint restores
         sampling = Sampling(size, trainer.temperature, trainer.max_completion_length, seed)
-        drawn = generate(
-            trainer.accelerator.unwrap_model(trainer.model), processor.tokenizer, ids, pictures, sampling
-        )
+        drawn = generate(trainer.accelerator.unwrap_model(trainer.model), processor.tokenizer, ids, pictures, sampling)
         flat = [r for row in drawn for r in row]
         return {
             "prompt_ids": [p for p in ids for _ in range(size)],
@@ -302,9 +295,7 @@ def recorder(engine: Engine) -> Callable[..., list[float]]:
         if step in scored_steps:  # scoring each step would cost a third of the run
             asked = [Prompted(engine.boards.pixels[i], engine.boards.text) for i in puzzle_id[::size]]
             shared = [texts[i : i + size] for i in range(0, len(texts), size)]
-            logp_base = [
-                float(x.sum()) for row in completion_logps(base, engine.processor, asked, shared) for x in row
-            ]
+            logp_base = [float(x.sum()) for row in completion_logps(base, engine.processor, asked, shared) for x in row]
         rows = zip(
             puzzle_id,
             texts,
@@ -403,9 +394,7 @@ def prepare(
     boards = corpora.training_boards(puzzle_spec(spec), n, spec.seed)
     completions = None
     if spec.arm in SFT_ARMS:
-        completions = (
-            [given.get(i) for i in range(n)] if given else make_completions(spec, store, processor, boards)
-        )
+        completions = [given.get(i) for i in range(n)] if given else make_completions(spec, store, processor, boards)
     if spec.freeze_vision:
         model.model.visual.requires_grad_(False)
     return Engine(spec, settings, model, processor, run, boards, completions)
@@ -432,24 +421,18 @@ def _checkpoint_at(folder: Path, step: int | None) -> Path:
     """The checkpoint of a source run at `step` (the nearest one), or its last."""
     steps = checkpoint_numbers(folder)
     if not steps:
-        raise UserError(
-            f"{folder} holds no checkpoint; train the source run first (--retrain makes every run)."
-        )
+        raise UserError(f"{folder} holds no checkpoint; train the source run first (--retrain makes every run).")
     return folder / f"checkpoint-{steps[-1] if step is None else min(steps, key=lambda s: abs(s - step))}"
 
 
 def checkpoint_numbers(folder: Path) -> list[int]:
     """Steps of the saved checkpoints in a folder, ascending."""
-    return sorted(
-        int(p.name.split("-")[1]) for p in folder.glob("checkpoint-*") if p.name.split("-")[1].isdigit()
-    )
+    return sorted(int(p.name.split("-")[1]) for p in folder.glob("checkpoint-*") if p.name.split("-")[1].isdigit())
 
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The last checkpoint that holds a full training state, or None."""
-    whole = [
-        s for s in checkpoint_numbers(folder) if (folder / f"checkpoint-{s}" / "trainer_state.json").exists()
-    ]
+    whole = [s for s in checkpoint_numbers(folder) if (folder / f"checkpoint-{s}" / "trainer_state.json").exists()]
     whole = [s for s in whole if (folder / f"checkpoint-{s}" / "optimizer.pt").exists()]
     return folder / f"checkpoint-{whole[-1]}" if whole else None
 
@@ -504,9 +487,7 @@ def _make_sft(engine: Engine) -> Any:
     from helpers import corpora
 
     spec = engine.spec
-    arguments = SFTConfig(
-        per_device_train_batch_size=spec.batch_size, max_length=None, **common_arguments(engine)
-    )
+    arguments = SFTConfig(per_device_train_batch_size=spec.batch_size, max_length=None, **common_arguments(engine))
     return _classes()["sft"](
         model=engine.model,
         processing_class=engine.processor,
@@ -578,14 +559,10 @@ def study_callback(engine: Engine) -> Any:
                 run.append("metrics", [_metric(spec, step, "update_norm", update_norm(engine.model, base))])
 
         def on_log(self, args, state, control, logs=None, **kwargs):
-            numbers = {
-                k: v for k, v in (logs or {}).items() if isinstance(v, int | float) and "train_" not in k
-            }
+            numbers = {k: v for k, v in (logs or {}).items() if isinstance(v, int | float) and "train_" not in k}
             step = state.global_step
             run.append("metrics", [_metric(spec, step, k, v) for k, v in numbers.items() if v == v])
-            if (
-                control.should_save
-            ):  # before the checkpoint is written: what a resume drops is never needed again
+            if control.should_save:  # before the checkpoint is written: what a resume drops is never needed again
                 run.flush()
 
         def on_save(self, args, state, control, **kwargs):

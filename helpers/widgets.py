@@ -122,9 +122,7 @@ def _default(name: str, control: Control) -> Any:
         return control.value
     if isinstance(control, Choice):
         return control.options[0]
-    raise UserError(
-        f"The control {name} is a {type(control).__name__}: pass a Slider, a Choice or True/False."
-    )
+    raise UserError(f"The control {name} is a {type(control).__name__}: pass a Slider, a Choice or True/False.")
 
 
 def _widget(name: str, control: Control) -> Any:
@@ -219,9 +217,7 @@ def rollout_card(completions_df: pd.DataFrame, index: int) -> HTML:
 def _rollout_groups(completions_df: pd.DataFrame) -> dict[str, pd.DataFrame]:
     missing = [name for name in COMPLETION_COLUMNS if name not in completions_df.columns]
     if missing or completions_df.empty:
-        raise UserError(
-            f"No completions to browse: the table is empty or lacks {', '.join(missing) or 'rows'}."
-        )
+        raise UserError(f"No completions to browse: the table is empty or lacks {', '.join(missing) or 'rows'}.")
     groups = completions_df.groupby(["run", "step"], sort=True)
     return {_source_name(run, step): rows for (run, step), rows in groups}
 

@@ -21,9 +21,7 @@ MAIN_ARMS = ("base", "rft", "sft-answer", "sft-expert", "sft-rollout", "sft-self
 T_2 = 4.302652729911275  # 97.5% quantile of t with 2 degrees of freedom, from a printed table
 
 
-def evaluations(
-    seeds: int = 3, steps: tuple[int, ...] = (0, 10, 20), arms: tuple[str, ...] = ("rft", "sft-answer")
-):
+def evaluations(seeds: int = 3, steps: tuple[int, ...] = (0, 10, 20), arms: tuple[str, ...] = ("rft", "sft-answer")):
     """Seed s scores 0.1 s apart on the puzzle; sft-answer loses 0.02 a step on `count`, rft nothing."""
     rows = []
     for arm, seed in itertools.product(("base", *arms), range(seeds)):
@@ -77,9 +75,7 @@ def linear_rgb(colour: str) -> np.ndarray:
     return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
-XYZ = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]]
-)
+XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]])
 # Machado, Oliveira & Fernandes (2009), severity 1, on linear RGB.
 VISION = {
     "typical": np.eye(3),
@@ -106,9 +102,7 @@ def test_lab_of_known_colours():
 @pytest.mark.parametrize("vision", VISION)
 def test_main_arms_are_told_apart_by_colour(vision):
     seen = {arm: lab(VISION[vision] @ linear_rgb(ARM_STYLE[arm].colour)) for arm in MAIN_ARMS}
-    distances = {
-        pair: np.linalg.norm(seen[pair[0]] - seen[pair[1]]) for pair in itertools.combinations(seen, 2)
-    }
+    distances = {pair: np.linalg.norm(seen[pair[0]] - seen[pair[1]]) for pair in itertools.combinations(seen, 2)}
     assert min(distances.values()) >= 20, min(distances, key=distances.get)
 
 

@@ -93,9 +93,7 @@ def test_chance_equals_enumeration(rows, cols, solved_allowed):
     hit, exact = brute_chance(spec.tiles, solved_allowed, guess_any=False)
     assert (spec.chance_hit, spec.chance_exact) == pytest.approx((float(hit), float(exact)), rel=1e-12)
     hit, exact = brute_chance(spec.tiles, solved_allowed, guess_any=True)
-    assert (spec.chance_hit_any, spec.chance_exact_any) == pytest.approx(
-        (float(hit), float(exact)), rel=1e-12
-    )
+    assert (spec.chance_hit_any, spec.chance_exact_any) == pytest.approx((float(hit), float(exact)), rel=1e-12)
 
 
 def test_chance_by_hand():
@@ -255,8 +253,7 @@ def test_drawing_refuses_what_does_not_fit():
 
 def test_prompt_text():
     assert puzzles.prompt_text(PuzzleSpec()) == (
-        "2 x 2 tiles of the picture are mixed. "
-        "Where is each from? Use each number from 1 to 4 once."
+        "2 x 2 tiles of the picture are mixed. Where is each from? Use each number from 1 to 4 once."
     )
     assert "2 x 3 tiles" in (text := puzzles.prompt_text(PuzzleSpec(rows=2, cols=3))) and "1 to 6" in text
 

@@ -303,9 +303,7 @@ class _FullDisk:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_full_disk_leaves_the_earlier_file_and_the_rows(
-    store: RunStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_earlier_file_and_the_rows(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     run = store.start(SPEC)
     run.append("metrics", [metric(1)])
     run.flush()
@@ -555,17 +553,13 @@ def test_published_tables_and_specs_come_back(store: RunStore, tmp_path: Path) -
     assert {path.name for path in (tmp_path / "published").iterdir()} == {path.name for path in paths}
     assert {path.name for path in paths} == {f"{table}.parquet" for table in TABLES} | {"specs.json"}
     for table in TABLES:
-        pd.testing.assert_frame_equal(
-            load_published(tmp_path / "published", table), load_table(store.root, table)
-        )
+        pd.testing.assert_frame_equal(load_published(tmp_path / "published", table), load_table(store.root, table))
     assert published_specs(tmp_path / "published") == {SPEC.name: SPEC, OTHER.name: OTHER}
     listed = json.loads((tmp_path / "published" / "specs.json").read_text())
     assert listed["runs"][SPEC.name]["versions"] == records.versions()
 
 
-@pytest.mark.parametrize(
-    ("groups", "steps"), [(0, []), (1, [0]), (2, [0, 9]), (4, [0, 3, 6, 9]), (99, range(10))]
-)
+@pytest.mark.parametrize(("groups", "steps"), [(0, []), (1, [0]), (2, [0, 9]), (4, [0, 3, 6, 9]), (99, range(10))])
 def test_thinning_keeps_whole_groups_spread_over_the_run(
     store: RunStore, tmp_path: Path, groups: int, steps: list[int]
 ) -> None:

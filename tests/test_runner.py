@@ -133,9 +133,7 @@ def test_second_call_skips_what_finished(repository, stand_in, capsys):
 
 
 def test_changed_cell_executes_that_notebook_again(repository, stand_in):
-    assert execute_twice(repository, stand_in, lambda: write_notebook(repository, "01_second", "3")) == [
-        "01_second"
-    ]
+    assert execute_twice(repository, stand_in, lambda: write_notebook(repository, "01_second", "3")) == ["01_second"]
 
 
 def test_saved_outputs_do_not_count_as_change(repository, stand_in):
@@ -333,9 +331,7 @@ def test_profiles_are_those_of_the_study():
 def test_gpu_profile_keeps_network_and_threads(monkeypatch):
     for variable in ("OMP_NUM_THREADS", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(variable, raising=False)
-    found = {
-        name: runner.environment(runner.Task(Path("00.ipynb"), ROOT, name, False)) for name in ("cpu", "gpu")
-    }
+    found = {name: runner.environment(runner.Task(Path("00.ipynb"), ROOT, name, False)) for name in ("cpu", "gpu")}
     assert found["cpu"]["OMP_NUM_THREADS"] == found["cpu"]["HF_HUB_OFFLINE"] == "1"
     assert "OMP_NUM_THREADS" not in found["gpu"] and "HF_HUB_OFFLINE" not in found["gpu"]
 

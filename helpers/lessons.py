@@ -1,0 +1,424 @@
+"""Tables and drawings of the first chapters: puzzles, the base model, and how it was made."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from helpers import figures, prior_tasks, puzzles, scoring
+from helpers.errors import UserError
+from helpers.pictures import Picture
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from IPython.display import HTML
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from helpers.base import Recipe
+
+Shape = tuple[int, int]
+TRAINING_LOG = Path(__file__).parent / "base_model" / "training_log.csv"
+LOG_COLUMNS = ["step", "loss", "grad_norm", "seconds"]
+BAR, DARK = "#8FB8D4", "#1A4E73"
+MOST_PAIRS = 10**6  # larger tables of guesses against truths no longer fit in memory with ease
+
+
+# ---------------------------------------------------------------------------------------- the suite
+
+
+def notebook_map(folder: str | Path = "notebooks") -> HTML:
+    """The notebooks that are there, by number: each with its main heading and its question, as links."""
+    from IPython.display import HTML
+
+    paths = sorted(Path(folder).glob("[!.]*.ipynb"))
+    items = [f'<li><a href="{path.name}">{path.stem[:2]}</a> {_heading(path)}</li>' for path in paths]
+    return HTML(f"<ul>{''.join(items)}</ul>")
+
+
+def _heading(path: Path) -> str:
+    """The text of a notebook's first line, without the leading `#`."""
+    import html
+
+    source = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+    return html.escape(source.splitlines()[0].lstrip("# "))
+
+
+# -------------------------------------------------------------------------------------- the puzzles
+
+
+def boards(pictures: Sequence[Picture], shapes: Sequence[Shape], size: int = 192) -> tuple[list, list[str]]:
+    """Every picture cut and shuffled in every shape (rows, cols): board images, and titles with the answers."""
+    images, titles = [], []
+    for index, (picture, (rows, cols)) in enumerate(itertools.product(pictures, shapes)):
+        spec = puzzles.PuzzleSpec(rows=rows, cols=cols, size=size)
+        puzzle = puzzles.make_puzzle(picture.image, spec, index)
+        images.append(puzzle.board)
+        titles.append(f"{picture.name}, {rows} x {cols}\n{in_rows(puzzle.placement, cols)}")
+    return images, titles
+
+
+def in_rows(placement: Sequence[int], cols: int) -> str:
+    """A placement written as the board lies: a slash between rows."""
+    rows = [placement[i : i + cols] for i in range(0, len(placement), cols)]
+    return " / ".join(" ".join(map(str, row)) for row in rows)
+
+
+def is_lossless(pictures: Iterable[Picture], shapes: Sequence[Shape], size: int, tries: int = 3) -> pd.DataFrame:
+    """Per shape: boards checked, and how many came back pixel for pixel when put together by their answer."""
+    import pandas as pd
+
+    pictures, rows = list(pictures), []
+    for shape in shapes:
+        spec = puzzles.PuzzleSpec(*shape, size=size)
+        made = [puzzles.make_puzzle(p.image, spec, i) for p in pictures for i in range(tries)]
+        exact = [_equal(puzzles.restore(m.board, spec, m.placement), m.picture) for m in made]
+        rows.append({"shape": "{} x {}".format(*shape), "boards": len(made), "restored exactly": sum(exact)})
+    return pd.DataFrame(rows)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def chance_table(shapes: Sequence[Shape]) -> pd.DataFrame:
+    """Chance levels per shape: by the formula and, where the table of all pairs is small enough, by counting."""
+    import pandas as pd
+
+    rows = []
+    for shape in shapes:
+        spec = puzzles.PuzzleSpec(*shape, size=96)
+        counted = count_chance(spec) if spec.n_placements**2 <= MOST_PAIRS else None
+        rows.append(
+            {
+                "shape": "{} x {}".format(*shape),
+                "placements": f"{spec.n_placements:,}",
+                "hit rate, formula": f"{spec.chance_hit:.4f}",
+                "hit rate, counted": "too many" if counted is None else f"{counted[0]:.4f}",
+                "exact match, formula": f"{spec.chance_exact:.3g}",
+                "exact match, counted": "too many" if counted is None else f"{counted[1]:.3g}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def count_chance(spec: puzzles.PuzzleSpec) -> tuple[float, float]:
+    """Mean (hit rate, exact match) over every guess against every truth that can occur."""
+    every = np.array(placements(spec.tiles)[0 if spec.solved_allowed else 1 :])
+    right = (every[:, None] == every[None]).mean(2)
+    return float(right.mean()), float((right == 1).mean())
+
+
+def placements(n: int) -> list[puzzles.Placement]:
+    """All n! placements of n tiles in lexicographic order; the first is the solved board."""
+    return list(itertools.permutations(range(1, n + 1)))
+
+
+def reward_table(truth: Sequence[int]) -> pd.DataFrame:
+    """Reward parts of every placement as a well-formed completion; columns answer, hit, exact, format, total."""
+    import pandas as pd
+
+    rows = []
+    for guess in placements(len(truth)):
+        text = f"<think>x</think><answer>{' '.join(map(str, guess))}</answer>"
+        score = puzzles.score(text, truth)
+        parts = {"hit": score.hit, "exact": score.exact, "format": score.format}
+        rows.append({"answer": " ".join(map(str, guess)), **parts, "total": sum(parts.values())})
+    return pd.DataFrame(rows)
+
+
+@figures.use_style()
+def reward_landscape(table: pd.DataFrame) -> Figure:
+    """How many placements earn how much: hit reward left, total reward right. Drawn: reward, value, placements."""
+    import pandas as pd
+
+    fig, frames = _figure(8.0, 3.2), []
+    for place, (name, title) in enumerate((("hit", "Hit reward"), ("total", "Total reward")), start=1):
+        counts = table[name].value_counts().sort_index()
+        ax = fig.add_subplot(1, 2, place)
+        ax.bar(counts.index, counts, width=0.12 * (table[name].max() or 1), color=BAR)
+        for value, count in counts.items():
+            ax.annotate(f"{count}", (value, count), ha="center", va="bottom")
+        _mean_line(ax, float(table[name].mean()))
+        ax.set(title=title, xlabel="reward", ylabel="placements", xticks=list(counts.index))
+        ax.margins(y=0.15)
+        frames.append(pd.DataFrame({"reward": name, "value": counts.index, "placements": counts.to_numpy()}))
+    return figures._record(fig, pd.concat(frames))
+
+
+def _mean_line(ax: Axes, mean: float) -> None:
+    ax.axvline(mean, color=DARK, linestyle="--", linewidth=1.2)
+    ax.text(mean, 1.0, f" mean {mean:.2f}", transform=ax.get_xaxis_transform(), va="top", color=DARK)
+
+
+@figures.use_style()
+def token_picture(board: Any, side: int = 16) -> Figure:
+    """A board under the grid of its image tokens, `side` pixels each, numbered in the order the model reads."""
+    import pandas as pd
+
+    ax = _figure(3.4, 3.4).add_subplot()
+    ax.imshow(board, interpolation="nearest", extent=(0, board.width, board.height, 0))
+    cells = list(itertools.product(range(board.height // side), range(board.width // side)))
+    for number, (row, col) in enumerate(cells, start=1):
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.5}
+        ax.text((col + 0.5) * side, (row + 0.5) * side, f"{number}", ha="center", va="center", bbox=box)
+    ax.set(xticks=range(0, board.width + 1, side), yticks=range(0, board.height + 1, side), xlabel="pixels")
+    ax.grid(color="white", linewidth=1.5)
+    ax.set_axisbelow(False)
+    rows = [{"token": k, "row": r + 1, "column": c + 1} for k, (r, c) in enumerate(cells, start=1)]
+    return figures._record(ax.figure, pd.DataFrame(rows))
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+# ----------------------------------------------------------------------------------- the base model
+
+
+def parameter_table(model: Any) -> pd.DataFrame:
+    """Parameters per part of a Qwen2.5-VL; the output layer shares the word embedding's weights."""
+    import pandas as pd
+
+    inner = model.model
+    vision, language = inner.visual, inner.language_model
+    parts = {
+        "eyes: patch embedding": vision.patch_embed,
+        f"eyes: {len(vision.blocks)} vision blocks": vision.blocks,
+        "eyes: merger (2 x 2 patches to 1 token)": vision.merger,
+        "words: embedding (and output layer, tied)": language.embed_tokens,
+        f"mind: {len(language.layers)} language blocks": language.layers,
+        "mind: last norm": language.norm,
+    }
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    total = sum(p.numel() for p in model.parameters())
+    if sum(counts.values()) != total:
+        raise UserError("This model has parts that the table does not know: add them to parameter_table.")
+    rows = [{"part": n, "parameters": f"{c:,}", "share": f"{c / total:.1%}"} for n, c in counts.items()]
+    return pd.DataFrame([*rows, {"part": "all", "parameters": f"{total:,}", "share": "100%"}])
+
+
+def tokens_of(processor: Any, text: str, grid: Shape) -> list[str]:
+    """The tokens of a whole prompt as text, one by one; image tokens are `<|image_pad|>`."""
+    tokenizer = processor.tokenizer
+    return [tokenizer.decode([i]) for i in scoring.prompt_ids(tokenizer, text, grid)]
+
+
+def battery_live(model: Any, processor: Any, n: int) -> pd.DataFrame:
+    """The prior battery scored here and now: columns task, measure, value, n, as in the evaluations table."""
+    import pandas as pd
+
+    found = scoring.score_battery(model, processor, n)
+    rows = [(task, name, value, n) for task, parts in found.items() for name, value in parts.items()]
+    return pd.DataFrame(rows, columns=["task", "measure", "value", "n"])
+
+
+def battery_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line per prior task, best first: score with 95 % Wilson interval, chance, likelihood, format failures.
+
+    `rows`: columns task, measure, value, n. Raises UserError where a task lacks its score.
+    """
+    import pandas as pd
+
+    values = {(r.task, r.measure): (float(r.value), int(r.n)) for r in rows.itertuples()}
+    table = [_battery_line(task, values) for task in prior_tasks.battery_tasks()]
+    return pd.DataFrame(table).sort_values("value", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def _battery_line(task: str, values: dict[tuple[str, str], tuple[float, int]]) -> dict[str, Any]:
+    if (task, "score") not in values:
+        raise UserError(f"There is no score of the prior task {task}: evaluate the whole battery first.")
+    value, n = values[task, "score"]
+    _, low, high = figures.wilson(round(value * n), n)
+    nothing = (math.nan, n)
+    return {
+        "task": task,
+        "value": value,
+        "low": low,
+        "high": high,
+        "chance": prior_tasks.chance(task),
+        "likelihood": values.get((task, "likelihood"), nothing)[0],
+        "likelihood chance": scoring.likelihood_chance(task),
+        "format failures": values.get((task, "format_failure"), nothing)[0],
+        "n": n,
+    }
+
+
+def prior_gallery(tasks: Sequence[str] | None = None, columns: int = 4) -> Figure:
+    """One picture per prior task with a question about it and the gold completion. Drawn: position, title."""
+    samples = {task: scoring.battery_samples(task, 4)[1] for task in tasks or prior_tasks.battery_tasks()}
+    titles = [_asked(task, sample.question) for task, sample in samples.items()]
+    return figures.board_gallery([s.pixels for s in samples.values()], titles, columns)
+
+
+def _asked(task: str, question: prior_tasks.Question, width: int = 32) -> str:
+    """Task, question and completion, wrapped to stand above a small picture."""
+    parts = [task.upper(), *textwrap.wrap(question.text, width)]
+    parts += textwrap.wrap(question.think, width, initial_indent="think: ")
+    return "\n".join(parts + textwrap.wrap(question.answer, width, initial_indent="answer: "))
+
+
+def majority(samples: Sequence[prior_tasks.PriorSample]) -> tuple[str, float]:
+    """The commonest gold answer, and the score of always giving it."""
+    (answer, count), *_ = Counter(s.question.answer for s in samples).most_common(1)
+    return answer, count / len(samples)
+
+
+def answers(completions: Iterable[str], n: int = 4) -> pd.DataFrame:
+    """Per completion: its think, the placement it gives ("" where none is valid), and the parser's reason."""
+    import pandas as pd
+
+    rows = []
+    for text in completions:
+        parsed = puzzles.parse(text, n)
+        think = text.partition("<think>")[2].partition("</think>")[0]
+        placement = " ".join(map(str, parsed.placement or ()))
+        rows.append({"think": think, "placement": placement, "reason": parsed.reason})
+    return pd.DataFrame(rows, columns=["think", "placement", "reason"])
+
+
+def placement_shares(found: pd.DataFrame, n: int = 4) -> pd.DataFrame:
+    """Share of all completions that give each of the n! placements, commonest first; `found`: see `answers`."""
+    import pandas as pd
+
+    counts = found["placement"].value_counts()
+    names = [" ".join(map(str, p)) for p in placements(n)]
+    rows = [{"placement": name, "share": counts.get(name, 0) / len(found)} for name in names]
+    return pd.DataFrame(rows).sort_values("share", ascending=False, kind="stable").reset_index(drop=True)
+
+
+@figures.use_style()
+def placement_bars(shares: pd.DataFrame) -> Figure:
+    """Share of completions per placement, with lines at 1 % and at a uniform choice. Drawn: placement, share."""
+    ax, uniform = _figure(8.0, 3.4).add_subplot(), 1 / len(shares)
+    ax.bar(shares["placement"], shares["share"], color=BAR)
+    for level, name in ((0.01, "1 %"), (uniform, f"uniform {uniform:.1%}")):
+        ax.axhline(level, color="black", linestyle="--" if level == uniform else ":", linewidth=1.2)
+        ax.text(1.01, level, name, transform=ax.get_yaxis_transform(), va="center")
+    ax.tick_params(axis="x", rotation=90)
+    ax.grid(axis="x", visible=False)
+    ax.set(ylabel="share of completions", xlabel="placement given", xlim=(-0.7, len(shares) - 0.3))
+    ax.set_title(f"What the base answers to a puzzle (valid: {shares['share'].sum():.0%} of completions)")
+    return figures._record(ax.figure, shares)
+
+
+def verdicts(battery: pd.DataFrame, shares: pd.DataFrame) -> pd.DataFrame:
+    """The five bars a base model must clear, each with what was measured and whether it was met.
+
+    `battery`: see `battery_table`; `shares`: see `placement_shares`.
+    """
+    import pandas as pd
+
+    score = battery.set_index("task")["value"]
+    bars = [
+        ("prior tasks scoring 0.80 or more", int((score >= 0.80).sum()), 10),
+        ("mean score of the battery", float(score.mean()), 0.92),
+        ("easy-VQA", float(score["easy_vqa"]), 0.90),
+        ("share of valid placements, T = 1", float(shares["share"].sum()), 0.60),
+        ("placements above 1 % of completions", int((shares["share"] > 0.01).sum()), 12),
+    ]
+    rows = [
+        {"bar": name, "measured": _short(value), "needed": _short(least), "verdict": _verdict(value, least)}
+        for name, value, least in bars
+    ]
+    return pd.DataFrame(rows)
+
+
+def _verdict(value: float, least: float) -> str:
+    return "met" if value >= least else "not met"
+
+
+def _short(value: float) -> str:
+    return f"{value}" if isinstance(value, int) else f"{value:.3f}"
+
+
+# ---------------------------------------------------------------------------- how the base was made
+
+
+def pretraining_prompts(recipe: Recipe, n: int, step: int = 0) -> list[prior_tasks.Question]:
+    """The questions of `n` pretraining pictures, one picture from each of `n` steps starting with `step`."""
+    from helpers.base import pretraining_sample
+
+    return [q for k in range(n) for q in pretraining_sample(recipe, step + k, 0)[1]]
+
+
+def share_with(texts: Sequence[str], wanted: str) -> float:
+    """Share of texts that contain `wanted`, in any case."""
+    return sum(wanted.lower() in text.lower() for text in texts) / len(texts)
+
+
+def imports_of(files: Iterable[str | Path]) -> set[str]:
+    """Names of the helper modules that Python files import, wherever in the file the import stands."""
+    import ast
+
+    found = set()
+    for file in files:
+        for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("helpers"):
+                below = node.module.removeprefix("helpers").lstrip(".")
+                found |= {below} if below else {alias.name for alias in node.names}
+    return found
+
+
+def rebuild(recipe: Recipe, steps: int) -> pd.DataFrame:
+    """The first `steps` steps of a pretraining, from random weights: columns step, loss, grad_norm, seconds."""
+    import time
+
+    import pandas as pd
+
+    from helpers import base
+
+    model, processor = base.new_model(recipe)
+    model.train()
+    optims, rows = base.optimizers(model, recipe), []
+    for step in range(steps):
+        begin = time.perf_counter()
+        data = base.batch(processor.tokenizer, recipe, step)
+        loss, norm = base.train_step(model, optims, data, base.rate_at(recipe, step))
+        rows.append((step, loss, norm, time.perf_counter() - begin))
+    return pd.DataFrame(rows, columns=LOG_COLUMNS)
+
+
+def training_log(path: str | Path = TRAINING_LOG) -> pd.DataFrame | None:
+    """The log of the shipped base's pretraining (columns step, loss, grad_norm, seconds), or None without one.
+
+    Raises UserError when a column is missing or there are no rows.
+    """
+    import pandas as pd
+
+    if not Path(path).is_file():
+        return None
+    table = pd.read_csv(path)
+    if table.empty or not set(LOG_COLUMNS) <= set(table.columns):
+        raise UserError(f"{path} must have the columns {', '.join(LOG_COLUMNS)} and rows: restore it.")
+    return table[LOG_COLUMNS]
+
+
+@figures.use_style()
+def loss_curves(live: pd.DataFrame, shipped: pd.DataFrame | None) -> Figure:
+    """Training loss against step, log axes: the shipped run as a line, the steps taken now as points.
+
+    Drawn columns: source, step, loss.
+    """
+    import pandas as pd
+
+    frames = {"taken now": live} | ({"shipped": shipped} if shipped is not None else {})
+    ax = _figure(7.0, 3.6).add_subplot()
+    if shipped is not None:
+        ax.plot(shipped["step"] + 1, shipped["loss"], color=DARK, label="shipped", linewidth=1.2)
+    ax.plot(live["step"] + 1, live["loss"], "o", color="#A84300", label="taken now", markersize=5)
+    ax.set(xscale="log", yscale="log", xlabel="step (log scale)", ylabel="loss, nats per token (log scale)")
+    ax.set_title("Pretraining the base model")
+    ax.legend()
+    drawn = [t[["step", "loss"]].assign(source=name) for name, t in frames.items()]
+    return figures._record(ax.figure, pd.concat(drawn)[["source", "step", "loss"]])
