@@ -10,3 +10,113 @@ from hypothesis import settings  # noqa: E402
 # No deadline: on a busy machine an example may well take seconds. Derandomised: a failure can be repeated.
 settings.register_profile("lab", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("lab")
+
+
+import json  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """A saved model small enough for tests; every `load()` gives fresh copies of the same weights."""
+
+    folder: Path
+
+    def load(self) -> tuple[Any, Any]:
+        """(model in evaluation mode, processor)."""
+        from helpers import models
+
+        return models.load(self.folder)
+
+
+@pytest.fixture(scope="session")
+def corpus() -> list[str]:
+    """The texts that the tests' tokenizer is trained on."""
+    from helpers import base
+
+    return base.corpus_texts(300)
+
+
+@pytest.fixture(scope="session")
+def tiny(corpus: list[str], tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """A random model whose weights are large enough that every position and pixel matters to its output.
+
+    The end token is made likely, so that completions end after different lengths, and so are the image
+    placeholder and the padding, which must never be sampled.
+    """
+    import torch
+
+    from helpers import models
+
+    tokenizer = models.build_tokenizer(corpus, 420)
+    size = models.ModelSize(
+        text_width=32, text_layers=2, heads=2, kv_heads=1, text_mlp=48,
+        vision_width=32, vision_layers=2, vision_mlp=48, mrope=(2, 3, 3),
+    )  # fmt: skip
+    model = models.build_model(tokenizer, size, seed=3)
+    named = {name: tokenizer.convert_tokens_to_ids(name) for name in ("<|image_pad|>", "<|endoftext|>")}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(6.0)
+        table = model.get_input_embeddings().weight
+        table[[tokenizer.eos_token_id, *named.values()]] *= 3.0
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    models.save(model, models.build_processor(tokenizer), folder)
+    return TinyModel(folder)
+
+
+@pytest.fixture(scope="session")
+def puzzler(tiny: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """The tiny model after a short training on well-formed answers: it guesses, and its rewards vary."""
+    import torch
+
+    from helpers import models, scoring
+    from helpers.puzzles import PuzzleSpec
+
+    model, processor = tiny.load()
+    boards = scoring.make_boards(PuzzleSpec(size=32), range(64), 5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    rng = np.random.default_rng(0)
+    for _ in range(90):
+        chosen = rng.integers(64, size=8)
+        part = [(boards.prompted()[i], [_guess(rng) for _ in range(4)]) for i in chosen]
+        packed, pictures = scoring.pack_completions(processor.tokenizer, part)
+        loss = -scoring.token_logps(model, packed, pictures).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    folder = tmp_path_factory.mktemp("puzzler") / "model"
+    models.save(model, processor, folder)
+    return TinyModel(folder)
+
+
+def _guess(rng: np.random.Generator) -> str:
+    """A well-formed completion with a random placement; the first place is usually 1."""
+    rest = rng.permutation([2, 3, 4]).tolist()
+    numbers = [1, *rest] if rng.random() < 0.6 else (rng.permutation(4) + 1).tolist()
+    return f"<think>{'sky' if rng.random() < 0.5 else 'land'}</think><answer>{' '.join(map(str, numbers))}</answer>"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str, list[float]], None]:
+    """Compares a list of numbers with the stored one (1e-4); `UPDATE_GOLDEN=1` stores it anew."""
+    from helpers.records import versions
+
+    def compare(name: str, values: list[float]) -> None:
+        path = GOLDEN / f"{name}.json"
+        if os.environ.get("UPDATE_GOLDEN"):
+            GOLDEN.mkdir(exist_ok=True)
+            path.write_text(json.dumps({"values": values, "versions": versions()}, indent=1) + "\n")
+        stored = json.loads(path.read_text())
+        assert values == pytest.approx(stored["values"], rel=1e-4, abs=1e-4), f"made with {stored['versions']}"
+
+    return compare
