@@ -56,7 +56,7 @@ def _heading(path: Path) -> str:
 
 
 def boards(pictures: Sequence[Picture], shapes: Sequence[Shape], size: int = 192) -> tuple[list, list[str]]:
-    """Every picture cut and shuffled in every shape (rows, cols): board images, and titles with the answers."""
+    """Every picture cut and shuffled in every shape (rows, cols): boards, and titles with the answers."""
     images, titles = [], []
     for index, (picture, (rows, cols)) in enumerate(itertools.product(pictures, shapes)):
         spec = puzzles.PuzzleSpec(rows=rows, cols=cols, size=size)
@@ -90,7 +90,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def chance_table(shapes: Sequence[Shape]) -> pd.DataFrame:
-    """Chance levels per shape: by the formula and, where the table of all pairs is small enough, by counting."""
+    """Chance levels per shape: by the formula and, where all pairs fit in memory, by counting."""
     import pandas as pd
 
     rows = []
@@ -123,7 +123,7 @@ def placements(n: int) -> list[puzzles.Placement]:
 
 
 def reward_table(truth: Sequence[int]) -> pd.DataFrame:
-    """Reward parts of every placement as a well-formed completion; columns answer, hit, exact, format, total."""
+    """Reward of every placement, well formed; columns answer, hit, exact, format, total."""
     import pandas as pd
 
     rows = []
@@ -137,7 +137,7 @@ def reward_table(truth: Sequence[int]) -> pd.DataFrame:
 
 @figures.use_style()
 def reward_landscape(table: pd.DataFrame) -> Figure:
-    """How many placements earn how much: hit reward left, total reward right. Drawn: reward, value, placements."""
+    """How many placements earn how much: hit and total reward. Drawn columns: reward, value, placements."""
     import pandas as pd
 
     fig, frames = _figure(8.0, 3.2), []
@@ -161,7 +161,7 @@ def _mean_line(ax: Axes, mean: float) -> None:
 
 @figures.use_style()
 def token_picture(board: Any, side: int = 16) -> Figure:
-    """A board under the grid of its image tokens, `side` pixels each, numbered in the order the model reads."""
+    """A board under the grid of its image tokens, `side` pixels each, numbered in reading order."""
     import pandas as pd
 
     ax = _figure(3.4, 3.4).add_subplot()
@@ -224,7 +224,7 @@ def battery_live(model: Any, processor: Any, n: int) -> pd.DataFrame:
 
 
 def battery_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line per prior task, best first: score with 95 % Wilson interval, chance, likelihood, format failures.
+    """One line per prior task, best first: score with 95% Wilson interval, chance, likelihood, failures.
 
     `rows`: columns task, measure, value, n. Raises UserError where a task lacks its score.
     """
@@ -288,7 +288,7 @@ def answers(completions: Iterable[str], n: int = 4) -> pd.DataFrame:
 
 
 def placement_shares(found: pd.DataFrame, n: int = 4) -> pd.DataFrame:
-    """Share of all completions that give each of the n! placements, commonest first; `found`: see `answers`."""
+    """Share of all completions that give each placement, commonest first; `found`: see `answers`."""
     import pandas as pd
 
     counts = found["placement"].value_counts()
@@ -299,7 +299,7 @@ def placement_shares(found: pd.DataFrame, n: int = 4) -> pd.DataFrame:
 
 @figures.use_style()
 def placement_bars(shares: pd.DataFrame) -> Figure:
-    """Share of completions per placement, with lines at 1 % and at a uniform choice. Drawn: placement, share."""
+    """Share of completions per placement, lines at 1 % and a uniform choice. Drawn: placement, share."""
     ax, uniform = _figure(8.0, 3.4).add_subplot(), 1 / len(shares)
     ax.bar(shares["placement"], shares["share"], color=BAR)
     for level, name in ((0.01, "1 %"), (uniform, f"uniform {uniform:.1%}")):
@@ -371,7 +371,7 @@ def imports_of(files: Iterable[str | Path]) -> set[str]:
 
 
 def rebuild(recipe: Recipe, steps: int) -> pd.DataFrame:
-    """The first `steps` steps of a pretraining, from random weights: columns step, loss, grad_norm, seconds."""
+    """The first steps of a pretraining, from random weights: columns step, loss, grad_norm, seconds."""
     import time
 
     import pandas as pd
@@ -390,7 +390,7 @@ def rebuild(recipe: Recipe, steps: int) -> pd.DataFrame:
 
 
 def training_log(path: str | Path = TRAINING_LOG) -> pd.DataFrame | None:
-    """The log of the shipped base's pretraining (columns step, loss, grad_norm, seconds), or None without one.
+    """The log of the shipped pretraining (columns step, loss, grad_norm, seconds), or None without one.
 
     Raises UserError when a column is missing or there are no rows.
     """

@@ -32,7 +32,46 @@ SPECIAL = (
     "<answer>",
     "</answer>",
 )
-PATCH, MERGE = 8, 2
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How pictures become patches: pixels per patch side, patches merged per side, frames per patch, normalisation.
+
+    The defaults are the small model's; `image_settings` reads those of any Qwen2.5-VL processor.
+    """
+
+    patch: int = 8
+    merge: int = 2
+    frames: int = 1
+    mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
+    deviation: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+    smallest: int = 16 * 16
+    largest: int = 192 * 192
+
+    @property
+    def unit(self) -> int:
+        """Pixels per side of one language token."""
+        return self.patch * self.merge
+
+    def fits(self, width: int, height: int) -> bool:
+        """Whether a picture of this size goes in without resizing."""
+        whole = width % self.unit == 0 and height % self.unit == 0
+        return whole and self.smallest <= width * height <= self.largest
+
+
+def image_settings(images: Any) -> ImageSettings:
+    """Settings of a Qwen image processor."""
+    size = images.size if isinstance(images.size, dict) else dict(images.size)
+    return ImageSettings(
+        images.patch_size,
+        images.merge_size,
+        images.temporal_patch_size,
+        tuple(images.image_mean),
+        tuple(images.image_std),
+        size["shortest_edge"],
+        size["longest_edge"],
+    )
 
 
 @dataclass(frozen=True)
@@ -115,11 +154,12 @@ def build_processor(tokenizer: Any) -> Any:
     """Processor for pictures from 16 x 16 to 192 x 192 pixels: 8-pixel patches, merged 2 x 2, one frame each."""
     from transformers import Qwen2VLImageProcessorPil
 
+    settings = ImageSettings()
     images = Qwen2VLImageProcessorPil(
-        patch_size=PATCH,
-        merge_size=MERGE,
-        temporal_patch_size=1,
-        size={"shortest_edge": 16 * 16, "longest_edge": 192 * 192},
+        patch_size=settings.patch,
+        merge_size=settings.merge,
+        temporal_patch_size=settings.frames,
+        size={"shortest_edge": settings.smallest, "longest_edge": settings.largest},
     )
     return processor_class()(image_processor=images, tokenizer=tokenizer, chat_template=tokenizer.chat_template)
 
@@ -169,10 +209,10 @@ def _vision_config(size: ModelSize) -> dict:
         intermediate_size=size.vision_mlp,
         num_heads=4,
         out_hidden_size=size.text_width,
-        patch_size=PATCH,
-        spatial_merge_size=MERGE,
-        temporal_patch_size=1,
-        window_size=16 * PATCH,
+        patch_size=ImageSettings.patch,
+        spatial_merge_size=ImageSettings.merge,
+        temporal_patch_size=ImageSettings.frames,
+        window_size=16 * ImageSettings.patch,
         fullatt_block_indexes=list(range(size.vision_layers)),
     )
 
@@ -222,14 +262,12 @@ def vectorise_images(stock: Any) -> Any:
     class Vectorised(type(stock)):
         def __call__(self, images: Any, **options: Any) -> Any:
             flat = [image for entry in images for image in (entry if isinstance(entry, list | tuple) else [entry])]
-            width, height = flat[0].size
-            unit = PATCH * MERGE
-            whole = width % unit == 0 and height % unit == 0 and unit**2 <= width * height <= 192**2
-            if not whole or any(image.size != flat[0].size for image in flat):
+            settings, (width, height) = image_settings(self), flat[0].size
+            if not settings.fits(width, height) or any(image.size != flat[0].size for image in flat):
                 return super().__call__(images=images, **options)
-            pixels = pixel_patches(torch.from_numpy(np.stack([np.asarray(i.convert("RGB")) for i in flat])))
-            grid = torch.tensor([[1, height // PATCH, width // PATCH]]).repeat(len(flat), 1)
-            return BatchFeature({"pixel_values": pixels, "image_grid_thw": grid})
+            pictures = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in flat]))
+            grid = torch.tensor([[1, height // settings.patch, width // settings.patch]]).repeat(len(flat), 1)
+            return BatchFeature({"pixel_values": pixel_patches(pictures, settings), "image_grid_thw": grid})
 
         def to_dict(self) -> dict:
             return super().to_dict() | {"image_processor_type": type(stock).__name__}
@@ -250,23 +288,23 @@ def quiet_cpu() -> None:
     torch.set_flush_denormal(True)
 
 
-def pixel_patches(pictures: torch.Tensor) -> torch.Tensor:
-    """Flattened patches, (N * patches, 3 * 64) fp32, of pictures (N, H, W, 3) uint8: what Qwen's processor makes.
+def pixel_patches(pictures: torch.Tensor, settings: ImageSettings | None = None) -> torch.Tensor:
+    """Flattened patches, (N * patches, 3 * frames * patch^2) fp32, of pictures (N, H, W, 3) uint8.
 
-    Order and normalisation equal `Qwen2VLImageProcessorPil` for sizes that need no resizing (multiples of 16);
-    a test compares the two.
+    Order and normalisation equal Qwen's image processor for sizes that need no resizing (a test compares the two);
+    raises UserError for other sizes.
     """
     import torch
 
+    settings = settings or ImageSettings()
     n, height, width, _ = pictures.shape
-    unit = PATCH * MERGE
+    unit, merge, patch = settings.unit, settings.merge, settings.patch
     if height % unit or width % unit:
         raise UserError(f"Pictures of {width} x {height} pixels need resizing; use sides that are multiples of {unit}.")
-    mean = torch.tensor([0.48145466, 0.4578275, 0.40821073])
-    deviation = torch.tensor([0.26862954, 0.26130258, 0.27577711])
-    scaled = (pictures.float() / 255 - mean) / deviation
-    blocks = scaled.reshape(n, height // unit, MERGE, PATCH, width // unit, MERGE, PATCH, 3)
-    return blocks.permute(0, 1, 4, 2, 5, 7, 3, 6).reshape(n * height * width // PATCH**2, 3 * PATCH**2)
+    scaled = (pictures.float() / 255 - torch.tensor(settings.mean)) / torch.tensor(settings.deviation)
+    blocks = scaled.reshape(n, height // unit, merge, patch, width // unit, merge, patch, 3)
+    ordered = blocks.permute(0, 1, 4, 2, 5, 7, 3, 6).unsqueeze(6).expand(*[-1] * 6, settings.frames, -1, -1)
+    return ordered.reshape(n * height * width // patch**2, 3 * settings.frames * patch**2)
 
 
 def encode_prefix(tokenizer: Any, image_tokens: int) -> list[int]:

@@ -9,13 +9,15 @@ A packed row holds the prefix, then each branch; a mask lets a branch see the pr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from helpers.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+
+    from helpers.models import ImageSettings
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Packed:
     pictures: torch.Tensor
     ends: torch.Tensor
     next_position: torch.Tensor
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Packed:
+        """The batch on a device, its mask in a dtype."""
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self)}
+        return Packed(**{**moved, "mask": moved["mask"].to(dtype)})
 
 
 def rope_positions(ids: Sequence[int], image_id: int, grid: tuple[int, int]) -> tuple[list[list[int]], int]:
@@ -139,26 +146,27 @@ def _mask(owner: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Patches:
-    """N equal-sized pictures as the tower takes them: values (N, rows * columns, 192) fp32, in patches."""
+    """N equal-sized pictures as the tower takes them: values (N, rows * columns, 3 * frames * patch^2) fp32."""
 
     values: torch.Tensor
     rows: int
     columns: int
+    merge: int = 2
 
     @property
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of merged patches, the picture's tokens in the language model."""
-        from helpers.models import MERGE
-
-        return self.rows // MERGE, self.columns // MERGE
+        return self.rows // self.merge, self.columns // self.merge
 
 
-def patches_of(pictures: torch.Tensor) -> Patches:
-    """Patches of pictures (N, H, W, 3) uint8; sides must be multiples of 16 pixels (UserError)."""
-    from helpers.models import PATCH, pixel_patches
+def patches_of(pictures: torch.Tensor, settings: ImageSettings | None = None) -> Patches:
+    """Patches of pictures (N, H, W, 3) uint8 whose sides are multiples of a language token's (UserError)."""
+    from helpers.models import ImageSettings, pixel_patches
 
+    settings = settings or ImageSettings()
     n, height, width, _ = pictures.shape
-    return Patches(pixel_patches(pictures).reshape(n, -1, 3 * PATCH**2), height // PATCH, width // PATCH)
+    values = pixel_patches(pictures, settings).reshape(n, height * width // settings.patch**2, -1)
+    return Patches(values, height // settings.patch, width // settings.patch, settings.merge)
 
 
 def picture_features(model: Any, patches: Patches) -> torch.Tensor:
@@ -169,16 +177,16 @@ def picture_features(model: Any, patches: Patches) -> torch.Tensor:
     """
     import torch
 
-    from helpers.models import MERGE
-
     tower, n = base_of(model).visual, len(patches.values)
-    grid, flat = torch.tensor([[1, patches.rows, patches.columns]]), patches.values.flatten(0, 1)
+    weight = tower.patch_embed.proj.weight
+    flat = patches.values.flatten(0, 1).to(weight.device, weight.dtype)
+    grid = torch.tensor([[1, patches.rows, patches.columns]], device=weight.device)
     if len(tower.fullatt_block_indexes) < len(tower.blocks):
         return tower(flat, grid_thw=grid.repeat(n, 1)).pooler_output.reshape(n, -1, tower.config.out_hidden_size)
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import get_vision_position_ids
 
     hidden = tower.patch_embed(flat)
-    rotary = tower.rotary_pos_emb(hidden, get_vision_position_ids(grid, MERGE, kwargs={}))
+    rotary = tower.rotary_pos_emb(hidden, get_vision_position_ids(grid, patches.merge, kwargs={}))
     for block in tower.blocks:
         hidden = hidden + _vision_attention(block.attn, block.norm1(hidden), n, rotary)
         hidden = hidden + block.mlp(block.norm2(hidden))
@@ -215,8 +223,16 @@ def embed(model: Any, packed: Packed, patches: Patches | None) -> torch.Tensor:
     return embedded.masked_scatter(holes[..., None], features[packed.pictures >= 0])
 
 
+def _beside(model: Any, packed: Packed) -> Packed:
+    """The batch where the model is (the same object where it is there already)."""
+    weight = model.lm_head.weight
+    same = packed.ids.device == weight.device and packed.mask.dtype == weight.dtype
+    return packed if same else packed.to(weight.device, weight.dtype)
+
+
 def hidden_states(model: Any, packed: Packed, patches: Patches | None, cache: Any = None) -> torch.Tensor:
     """Last hidden states (G, T, width) of a packed batch; fills `cache` where one is given."""
+    packed = _beside(model, packed)
     return base_of(model).language_model(
         inputs_embeds=embed(model, packed, patches),
         position_ids=packed.positions,
@@ -228,5 +244,6 @@ def hidden_states(model: Any, packed: Packed, patches: Patches | None, cache: An
 
 def scored_logits(model: Any, packed: Packed, patches: Patches | None) -> torch.Tensor:
     """Logits (M, vocabulary) of the scored tokens only: the head never sees prompt or padding."""
+    packed = _beside(model, packed)
     hidden = hidden_states(model, packed, patches)
     return model.lm_head(hidden[packed.source[0], packed.source[1]])

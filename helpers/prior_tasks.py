@@ -414,7 +414,7 @@ def battery_tasks() -> tuple[str, ...]:
 
 def chance(task: str) -> float:
     """Expected score of a uniform guess among valid answers (easy-VQA: the share of its commonest answer)."""
-    return 0.3705 if task == "easy_vqa" else TASKS[task][2]
+    return 0.3733 if task == "easy_vqa" else TASKS[task][2]
 
 
 @lru_cache(maxsize=2)
@@ -540,7 +540,7 @@ def _vary(question: Question, rng: np.random.Generator) -> Question:
     think, answer = question.think, question.answer
     if question.kind == "yes or no":
         answer = "no" if answer == "yes" else "yes"
-        think = _flip_presence(think, rng)
+        think = _flip_presence(think, rng) if question.task == "presence" else think
     elif question.kind == "order":
         answer = " ".join(str(v + 1) for v in rng.permutation(question.n))
     elif question.task == "count":
@@ -579,7 +579,7 @@ def _swap(think: str, old: str, new: str) -> str:
 def _flip_presence(think: str, rng: np.random.Generator) -> str:
     """The think of the opposite yes-or-no answer: "cross blue" against "cross none"."""
     words = think.split()
-    if len(words) != 2 or words[0] in EASY_VQA_WORDS and words[1] in EASY_VQA_WORDS[:3]:
+    if len(words) != 2:  # the teacher's voice
         return think
     if words[1] != "none":
         return f"{words[0]} none"

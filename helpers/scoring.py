@@ -25,13 +25,14 @@ class Prompted:
     text: str
 
 
-def patches(pictures: Sequence[np.ndarray]) -> Patches:
-    """Patches of equal-sized pictures, each (H, W, 3) uint8."""
+def patches(processor: Any, pictures: Sequence[np.ndarray]) -> Patches:
+    """Patches of equal-sized pictures, each (H, W, 3) uint8, with the settings of a model's processor."""
     import torch
 
+    from helpers.models import image_settings
     from helpers.packing import patches_of
 
-    return patches_of(torch.from_numpy(np.stack(list(pictures))))
+    return patches_of(torch.from_numpy(np.stack(list(pictures))), image_settings(processor.image_processor))
 
 
 def prompt_ids(tokenizer: Any, text: str, grid: tuple[int, int]) -> list[int]:
@@ -51,7 +52,7 @@ def complete(
     tokenizer, texts = processor.tokenizer, []
     for start in range(0, len(prompts), chunk):
         part = prompts[start : start + chunk]
-        pictures = patches([p.pixels for p in part])
+        pictures = patches(processor, [p.pixels for p in part])
         ids = [prompt_ids(tokenizer, p.text, pictures.grid) for p in part]
         for row in generate(model, tokenizer, ids, pictures, sampling):
             texts.append([tokenizer.decode(strip(tokenizer, r.ids)) for r in row])
@@ -80,7 +81,7 @@ def completion_logps(
     found: list[list[torch.Tensor]] = []
     for start in range(0, len(prompts), chunk):
         part = list(zip(prompts[start : start + chunk], completions[start : start + chunk], strict=True))
-        packed, pictures = pack_completions(processor.tokenizer, part)
+        packed, pictures = pack_completions(processor, part)
         with torch.inference_mode():
             logps = token_logps(model, packed, pictures)
         pieces = logps.split(torch.bincount(packed.branch, minlength=sum(len(c) for _, c in part)).tolist())
@@ -91,12 +92,13 @@ def completion_logps(
     return found
 
 
-def pack_completions(tokenizer: Any, part: Sequence[tuple[Prompted, Sequence[str]]]) -> tuple[Packed, Patches]:
+def pack_completions(processor: Any, part: Sequence[tuple[Prompted, Sequence[str]]]) -> tuple[Packed, Patches]:
     """Packed rows, one per prompt, with its completions (and their end tokens) as branches."""
     from helpers.models import encode_target
     from helpers.packing import Branch, Group, pack
 
-    pictures = patches([p.pixels for p, _ in part])
+    tokenizer = processor.tokenizer
+    pictures = patches(processor, [p.pixels for p, _ in part])
     groups = []
     for row, (prompt, texts) in enumerate(part):
         branches = [Branch(encode_target(tokenizer, t)[:-1]) for t in texts]  # without the template's line break

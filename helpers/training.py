@@ -176,7 +176,7 @@ def packed_logps(model: Any, tokens: tuple, extra: dict[str, Any], pad_id: int) 
         branches = [Branch(input_ids[i, -width:][: lengths[i]].tolist()) for i in samples]
         groups.append(Group(prompt, row, branches))
         order += samples
-    patches = Patches(values[[m[0] for m in members]], rows, columns)
+    patches = Patches(values[[m[0] for m in members]], rows, columns, _merge(model))
     packed = pack(groups, _image_id(model), patches.grid, pad_id)
     logits = scored_logits(model, packed, patches).float()
     logps = torch.log_softmax(logits, -1)
@@ -192,6 +192,12 @@ def _image_id(model: Any) -> int:
     from helpers.packing import base_of
 
     return base_of(model).config.image_token_id
+
+
+def _merge(model: Any) -> int:
+    from helpers.packing import base_of
+
+    return base_of(model).config.vision_config.spatial_merge_size
 
 
 def _places(branch: torch.Tensor, order: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -216,8 +222,8 @@ def _shared_prompts(prompts: torch.Tensor, mask: torch.Tensor, values: torch.Ten
 class PackedCollator:
     """Collates SFT rows into packed rows: picture, prompt, completion (its end token and line break are trained)."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, processor: Any) -> None:
+        self.processor, self.tokenizer = processor, processor.tokenizer
         self._prompt = lru_cache(maxsize=1024)(self._encode_prompt)
 
     def _encode_prompt(self, text: str, grid: tuple[int, int]) -> list[int]:
@@ -232,7 +238,7 @@ class PackedCollator:
         from helpers.packing import Branch, Group, pack
         from helpers.scoring import patches
 
-        pictures = patches([np.asarray(e["images"][0]) for e in examples])
+        pictures = patches(self.processor, [np.asarray(e["images"][0]) for e in examples])
         groups = []
         for row, example in enumerate(examples):
             target = encode_target(self.tokenizer, example["completion"][0]["content"])
@@ -255,7 +261,7 @@ def group_rollouts(processor: Any) -> Callable[[list, Any], dict[str, list]]:
 
         size = trainer.num_generations if trainer.model.training else trainer.num_generations_eval
         unique = [_content(p) for p in prompts[::size]]
-        pictures = patches([np.asarray(image) for image, _ in unique])
+        pictures = patches(processor, [np.asarray(image) for image, _ in unique])
         ids = [prompt_ids(processor.tokenizer, text, pictures.grid) for _, text in unique]
         seed = int(torch.randint(2**31, (1,)))  # from torch's state, which a checkpoint restores
         sampling = Sampling(size, trainer.temperature, trainer.max_completion_length, seed)
@@ -493,7 +499,7 @@ def _make_sft(engine: Engine) -> Any:
         processing_class=engine.processor,
         args=arguments,
         train_dataset=corpora.rows(engine.boards, engine.completions),
-        data_collator=PackedCollator(engine.processor.tokenizer) if engine.settings.fast else None,
+        data_collator=PackedCollator(engine.processor) if engine.settings.fast else None,
         peft_config=_peft(spec),
     )
 

@@ -89,7 +89,7 @@ def puzzler(tiny: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> TinyMo
     for _ in range(90):
         chosen = rng.integers(64, size=8)
         part = [(boards.prompted()[i], [_guess(rng) for _ in range(4)]) for i in chosen]
-        packed, pictures = scoring.pack_completions(processor.tokenizer, part)
+        packed, pictures = scoring.pack_completions(processor, part)
         loss = -scoring.token_logps(model, packed, pictures).mean()
         optimizer.zero_grad()
         loss.backward()

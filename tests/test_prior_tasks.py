@@ -220,7 +220,7 @@ def test_chance_levels() -> None:
 
 def test_an_instruction_names_the_length_and_keeps_the_gold(samples: dict) -> None:
     question = Question("lists", "Sort the list: 3 1 2.", "1 2 3", "3 1 2", "order", 3, "I sort.")
-    texts = {with_instruction(question, np.random.default_rng(seed)).text for seed in range(60)}
+    texts = {with_instruction(question, np.random.default_rng(seed)).text for seed in range(400)}
     allowed = [i.format(n=3) for i in prior_tasks.INSTRUCTIONS["order"]]
     assert texts == {f"{question.text} {i}" for i in allowed} | {f"{i} {question.text}" for i in allowed}
 
@@ -315,7 +315,7 @@ def seam(pixels: np.ndarray) -> float:
     """How much stronger the middle row and column break are than the breaks beside them."""
     p = pixels.astype(float)
     across = abs(np.diff(p, axis=0)).mean((1, 2)), abs(np.diff(p, axis=1)).mean((0, 2))
-    return float(np.mean([line[31] / np.median(line) for line in across]))
+    return float(np.mean([line[31] / max(np.median(line), 1) for line in across]))
 
 
 def test_pretraining_pictures_have_no_seams_and_boards_do(pretraining: list) -> None:

@@ -257,7 +257,7 @@ def test_a_shifted_view_shows_sky_and_ground_in_any_quarter() -> None:
     found = [land for seed in range(300) if (land := draw_scene(rng(seed), "land", plain=False).land)]
     for quarter in range(len(QUARTERS)):
         assert {land[quarter] for land in found} >= {"sky", "ground"}
-    assert {word for land in found for word in land} == set(LANDS)
+    assert {word for land in found for word in land} <= set(LANDS)
 
 
 def test_the_facts_of_a_kind_are_those_it_draws() -> None:
