@@ -30,12 +30,16 @@ if TYPE_CHECKING:
 PRIOR = "mean of the prior tasks"
 
 
+@use_style()
 def prior_curves(evaluations: pd.DataFrame, measure: str, x: str = "step", ax: Axes | None = None) -> Figure:
     """`figures.learning_curves` of the mean over the prior tasks: score, likelihood or format_failure."""
     mean = battery_mean(evaluations).assign(task=PRIOR)
-    fig = learning_curves(mean, PRIOR, measure, x=x, ax=ax)
-    _zero_based(ax if ax is not None else fig.axes[0])
-    return fig
+    ax = ax if ax is not None else _new_axes()
+    tops = seed_summary(mean[mean["measure"] == measure], ["arm", x])["high"]
+    # Scores compare by height only from zero; the room below keeps markers at 0 whole. Before drawing: labels
+    # are placed by these limits.
+    ax.set_ylim(-0.02, max(0.1, min(1.03, 1.06 * tops.max())))
+    return learning_curves(mean, PRIOR, measure, x=x, ax=ax)
 
 
 @use_style()
@@ -54,12 +58,6 @@ def measure_panels(evaluations: pd.DataFrame, arms: Sequence[str], measures: Seq
     return fig
 
 
-def _zero_based(ax: Axes) -> None:
-    """Scores compare by height only from zero; a little room keeps markers at 0 and 1 whole."""
-    low, high = ax.get_ylim()
-    ax.set_ylim(min(low, -0.02), high)
-
-
 @use_style()
 def add_live(fig: Figure, live: pd.DataFrame, task: str, measure: str, x: str = "step") -> Figure:
     """Lay the points of a live run over `learning_curves`: large open markers, named in the legend.
@@ -74,9 +72,10 @@ def add_live(fig: Figure, live: pd.DataFrame, task: str, measure: str, x: str = 
         raise UserError(f"The live run has no {measure} of {task}: choose a measure that it was evaluated on.")
     ax, style = fig.axes[0], arm_style(rows["arm"].iloc[0])
     look = {"mfc": "none", "mec": style.colour, "ms": 11, "mew": 1.8, "ls": "none", "zorder": 5}
-    ax.plot(rows[x], rows["value"], marker=style.marker, label=f"{rows['arm'].iloc[0]}, live", **look)
+    label = f"{rows['arm'].iloc[0]}, live"
+    (points,) = ax.plot(rows[x], rows["value"], marker=style.marker, label=label, clip_on=False, **look)
     ax.set_xlim(right=max(ax.get_xlim()[1], rows[x].max() * 1.12))
-    ax.legend(loc="best")
+    ax.legend(handles=[points], loc="best")
     drawn = {"task": task if task != ALL else PRIOR, "measure": measure, "arm": rows["arm"] + " (live)", x: rows[x]}
     values = {name: rows["value"] for name in ("mean", "low", "high")}
     frame = pd.DataFrame(drawn | values | {"seeds": 1})
@@ -134,7 +133,9 @@ def early_rollouts(completions: pd.DataFrame) -> Figure:
     values = completions.dropna(subset="logp_base")
     if values.empty:
         raise UserError("None of these completions has a base log-prob: take the first steps of a run.")
-    edges = np.linspace(values["logp_base"].min() - 0.5, min(0.5, values["logp_base"].max() + 0.5), 25)
+    lowest, highest = values["logp_base"].quantile(0.01) - 0.5, min(0.5, values["logp_base"].max() + 0.5)
+    values = values.assign(logp_base=values["logp_base"].clip(lower=lowest))  # stragglers count in the first bin
+    edges = np.linspace(lowest, highest, 25)
     ax, frames = _new_axes(7.0, 3.6), []
     kinds = (("correct", values["exact"] == 1, "#0072B2", "-"), ("wrong", values["exact"] < 1, "#A84300", "--"))
     for kind, keep, colour, dash in kinds:
@@ -148,7 +149,7 @@ def early_rollouts(completions: pd.DataFrame) -> Figure:
             frames.append(pd.DataFrame(rows))
     ax.set(xlabel="base log-prob of the completion (nats; right: more probable)", ylabel="share of rollouts")
     ax.set_title("How probable early rollouts are under the base model (thin line: median)")
-    ax.figure.legend(loc="outside right upper")
+    ax.legend(loc="upper left")
     return _record(ax.figure, pd.concat(frames))
 
 
@@ -184,17 +185,22 @@ def drop_vs_perplexity(points: pd.DataFrame, ylabel: str) -> Figure:
 
     `points`: columns arm, perplexity, drop, low, high, seeds, which are also what is drawn.
     """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     ax = _new_axes(6.4, 3.8)
     for row in points.itertuples():
         style = arm_style(row.arm)
         error = [[row.drop - row.low], [row.high - row.drop]]
-        ax.errorbar(row.perplexity, row.drop, yerr=error, capsize=3, **style.line() | {"ls": "none", "ms": 9})
+        ax.errorbar(
+            row.perplexity, row.drop, yerr=error, capsize=3, **style.line() | {"linestyle": "none", "markersize": 9}
+        )
         offset = {"xytext": (9, 5), "textcoords": "offset points"}
         ax.annotate(row.arm, (row.perplexity, row.drop), color=style.colour, **offset)
     ax.set_xscale("log")
     ax.margins(x=0.22, y=0.15)
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
-    ax.xaxis.set_minor_formatter(lambda value, _: f"{value:,.4g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.axhline(0, color=GREY, linewidth=1, zorder=1)
     ax.set(xlabel="corpus perplexity under the base model (log scale)", ylabel=ylabel)
     ax.set_title("Does an improbable corpus cost more?")

@@ -62,7 +62,8 @@ def boards(pictures: Sequence[Picture], shapes: Sequence[Shape], size: int = 192
         spec = puzzles.PuzzleSpec(rows=rows, cols=cols, size=size)
         puzzle = puzzles.make_puzzle(picture.image, spec, index)
         images.append(puzzle.board)
-        titles.append(f"{picture.name}, {rows} x {cols}\n{in_rows(puzzle.placement, cols)}")
+        answer = textwrap.fill(in_rows(puzzle.placement, cols), 24)
+        titles.append(f"{picture.name}, {rows} x {cols}\n{answer}")
     return images, titles
 
 
@@ -144,18 +145,21 @@ def reward_landscape(table: pd.DataFrame) -> Figure:
     for place, (name, title) in enumerate((("hit", "Hit reward"), ("total", "Total reward")), start=1):
         counts = table[name].value_counts().sort_index()
         ax = fig.add_subplot(1, 2, place)
-        ax.bar(counts.index, counts, width=0.12 * (table[name].max() or 1), color=BAR)
-        for value, count in counts.items():
-            ax.annotate(f"{count}", (value, count), ha="center", va="bottom")
         _mean_line(ax, float(table[name].mean()))
-        ax.set(title=title, xlabel="reward", ylabel="placements", xticks=list(counts.index))
-        ax.margins(y=0.15)
+        ax.bar(counts.index, counts, width=0.05 * np.ptp(counts.index) + 0.02, color=BAR)
+        for value, count in counts.items():
+            above = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center"}
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            ax.annotate(f"{count}", (value, count), bbox=box, **above)
+        ax.set(title=title, xlabel="reward", ylabel="placements")
+        ax.set_xticks(list(counts.index), [f"{value:g}" for value in counts.index], fontsize=8)
+        ax.margins(y=0.2)
         frames.append(pd.DataFrame({"reward": name, "value": counts.index, "placements": counts.to_numpy()}))
     return figures._record(fig, pd.concat(frames))
 
 
 def _mean_line(ax: Axes, mean: float) -> None:
-    ax.axvline(mean, color=DARK, linestyle="--", linewidth=1.2)
+    ax.axvline(mean, color=DARK, linestyle="--", linewidth=1.2, zorder=0)
     ax.text(mean, 1.0, f" mean {mean:.2f}", transform=ax.get_xaxis_transform(), va="top", color=DARK)
 
 
@@ -349,7 +353,7 @@ def pretraining_prompts(recipe: Recipe, n: int, step: int = 0) -> list[prior_tas
     """The questions of `n` pretraining pictures, one picture from each of `n` steps starting with `step`."""
     from helpers.base import pretraining_sample
 
-    return [q for k in range(n) for q in pretraining_sample(recipe, step + k, 0)[1]]
+    return [q for k in range(n) for q in pretraining_sample(recipe, step + k, 1)[1]]
 
 
 def share_with(texts: Sequence[str], wanted: str) -> float:
@@ -406,7 +410,7 @@ def training_log(path: str | Path = TRAINING_LOG) -> pd.DataFrame | None:
 
 @figures.use_style()
 def loss_curves(live: pd.DataFrame, shipped: pd.DataFrame | None) -> Figure:
-    """Training loss against step, log axes: the shipped run as a line, the steps taken now as points.
+    """Training loss against step (log): the shipped run as a line, the steps taken now as points.
 
     Drawn columns: source, step, loss.
     """
@@ -417,8 +421,10 @@ def loss_curves(live: pd.DataFrame, shipped: pd.DataFrame | None) -> Figure:
     if shipped is not None:
         ax.plot(shipped["step"] + 1, shipped["loss"], color=DARK, label="shipped", linewidth=1.2)
     ax.plot(live["step"] + 1, live["loss"], "o", color="#A84300", label="taken now", markersize=5)
-    ax.set(xscale="log", yscale="log", xlabel="step (log scale)", ylabel="loss, nats per token (log scale)")
-    ax.set_title("Pretraining the base model")
+    ax.set(xscale="log", ylim=(0, None), xlabel="step, counted from 1 (log scale)")
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    ax.xaxis.set_minor_formatter(lambda value, _: "")
+    ax.set(title="Pretraining the base model", ylabel="loss (nats per token)")
     ax.legend()
     drawn = [t[["step", "loss"]].assign(source=name) for name, t in frames.items()]
     return figures._record(ax.figure, pd.concat(drawn)[["source", "step", "loss"]])

@@ -203,6 +203,18 @@ def base_logps(base: tuple[Any, Any], corpus: Corpus) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["corpus", "item", "completion", "tokens", "logp", "per_token"])
 
 
+def token_view(base: tuple[Any, Any], corpus: Corpus, item: int) -> tuple[list[str], list[float]]:
+    """Tokens of one completion of a corpus (end token included) and their base log-probs, for `heat_tokens`."""
+    from helpers.models import encode_target
+    from helpers.scoring import completion_logps
+
+    model, processor = base
+    text = corpus.completions[item]
+    ((logps,),) = completion_logps(model, processor, corpus.prompted()[item : item + 1], [[text]])
+    ids = encode_target(processor.tokenizer, text)[: len(logps)]
+    return [processor.tokenizer.decode([i]) for i in ids], logps.tolist()
+
+
 def perplexities(logps: pd.DataFrame) -> pd.DataFrame:
     """Perplexity of each corpus under the base model: exp of minus the mean base log-prob per token, tokens pooled.
 

@@ -57,10 +57,10 @@ class Packed:
     ends: torch.Tensor
     next_position: torch.Tensor
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Packed:
-        """The batch on a device, its mask in a dtype."""
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Packed:
+        """The batch on a device, its mask in a dtype (the trainers' data loaders pass a device only)."""
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self)}
-        return Packed(**{**moved, "mask": moved["mask"].to(dtype)})
+        return Packed(**{**moved, "mask": moved["mask"].to(dtype or self.mask.dtype)})
 
 
 def rope_positions(ids: Sequence[int], image_id: int, grid: tuple[int, int]) -> tuple[list[list[int]], int]:

@@ -104,7 +104,7 @@ def _colour(scene: Scene, rng: np.random.Generator) -> Question | None:
     item = _pick(rng, scene.items)
     text = _pick(rng, ("What colour is the {}?", "The {} has which colour?", "Which colour has the {}?"))
     teacher = f"Let me look at the {item.shape}. The {item.shape} is {item.colour}, so the answer is {item.colour}."
-    think = f"{item.shape} {item.colour}"
+    think = ", ".join(f"{i.shape} {i.colour}" for i in scene.items)
     return Question("colour", text.format(item.shape), item.colour, think, "word", teacher=teacher)
 
 
@@ -114,7 +114,7 @@ def _shape(scene: Scene, rng: np.random.Generator) -> Question | None:
     item = _pick(rng, scene.items)
     text = _pick(rng, ("What shape is the {} thing?", "Which shape is {}?", "The {} thing has which shape?"))
     teacher = f"Let me look at the {item.colour} thing. It is a {item.shape}, so the answer is {item.shape}."
-    think = f"{item.colour} {item.shape}"
+    think = ", ".join(f"{i.colour} {i.shape}" for i in scene.items)
     return Question("shape", text.format(item.colour), item.shape, think, "word", teacher=teacher)
 
 
@@ -122,12 +122,14 @@ def _grounding(scene: Scene, rng: np.random.Generator) -> Question | None:
     if scene.kind != "things":
         return None
     item = _pick(rng, scene.items)
-    name = _pick(rng, (item.shape, item.colour + " thing"))
+    by_shape = rng.random() < 0.5
+    name = item.shape if by_shape else item.colour + " thing"
+    think = ", ".join(f"{i.shape if by_shape else i.colour} {i.cell[0]} {i.cell[1]}" for i in scene.items)
     text = _pick(rng, ("Where is the {}?", "In which row and column is the {}?", "Find the {}."))
     row, column = item.cell
     place = QUARTERS[item.quarter]
     teacher = f"Let me look at the {name}. It lies at the {place}, in row {row} and column {column}."
-    return Question("grounding", text.format(name), f"{row} {column}", name, "cell", 2, teacher)
+    return Question("grounding", text.format(name), f"{row} {column}", think, "cell", 2, teacher)
 
 
 def _presence(scene: Scene, rng: np.random.Generator) -> Question | None:
@@ -140,7 +142,7 @@ def _presence(scene: Scene, rng: np.random.Generator) -> Question | None:
     name = wanted if by_shape else f"{wanted} thing"
     text = _pick(rng, ("Is there a {}?", "Does the picture show a {}?", "Can you see a {}?")).format(name)
     found = wanted in shown
-    think = f"{wanted} {shown[wanted]}" if found else f"{wanted} none"
+    think = " ".join(shown)
     teacher = f"Let me look for a {name}. " + (f"There is a {name}." if found else f"There is no {name}.")
     return Question("presence", text, "yes" if found else "no", think, "yes or no", teacher=teacher)
 
@@ -536,11 +538,10 @@ _POOLS = (
 
 
 def _vary(question: Question, rng: np.random.Generator) -> Question:
-    """One random change of a question's gold think and answer."""
+    """One random change of a question's gold answer, and of its think where that states the answer."""
     think, answer = question.think, question.answer
     if question.kind == "yes or no":
         answer = "no" if answer == "yes" else "yes"
-        think = _flip_presence(think, rng) if question.task == "presence" else think
     elif question.kind == "order":
         answer = " ".join(str(v + 1) for v in rng.permutation(question.n))
     elif question.task == "count":
@@ -553,6 +554,7 @@ def _vary(question: Question, rng: np.random.Generator) -> Question:
         place = int(rng.choice(digits))
         low, high = (1, 5) if question.kind == "cell" else (0, 4 if question.kind == "numbers" else 10)
         answer = answer[:place] + str(rng.integers(low, high)) + answer[place + 1 :]
+        think = think.replace(question.answer, answer)
     else:
         words = answer.replace(",", "").split()
         old = _pick(rng, words)
@@ -573,14 +575,4 @@ def _swap(think: str, old: str, new: str) -> str:
     """Carry a changed word over to the think ("right dark" is what the light from the left leaves)."""
     if {old, new} == {"left", "right"}:
         return " ".join({"left": "right", "right": "left"}.get(w, w) for w in think.split())
-    return " ".join(new if w == old else w for w in think.split())
-
-
-def _flip_presence(think: str, rng: np.random.Generator) -> str:
-    """The think of the opposite yes-or-no answer: "cross blue" against "cross none"."""
-    words = think.split()
-    if len(words) != 2:  # the teacher's voice
-        return think
-    if words[1] != "none":
-        return f"{words[0]} none"
-    return f"{words[0]} {_pick(rng, tuple(COLOURS) if words[0] in SHAPES else SHAPES)}"
+    return re.sub(rf"\b{old}\b", new, think)

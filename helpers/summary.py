@@ -267,6 +267,17 @@ def interval_text(row: Any | None, digits: int = 2) -> str:
     return f"{row.value:.{digits}f} ({row.low:.{digits}f} to {row.high:.{digits}f}, {row.seeds} seeds)"
 
 
+def final_text(evaluations: pd.DataFrame, measure: str, task: str = ALL) -> str:
+    """ "base 0.71, rft 0.65": mean over seeds at the last step of each arm, for alt texts and sentences."""
+    from helpers.figures import ARM_STYLE
+
+    rows = battery_mean(evaluations) if task == ALL else evaluations[evaluations["task"] == task]
+    rows = rows[rows["measure"] == measure]
+    last = rows[rows["step"] == rows.groupby("run")["step"].transform("max")]
+    means = last.groupby("arm")["value"].mean()
+    return ", ".join(f"{arm} {means[arm]:.2f}" for arm in ARM_STYLE if arm in means.index)
+
+
 def paper_table(summary: pd.DataFrame) -> pd.DataFrame:
     """The summary in the layout of the paper's table: a row per arm, tasks as pairs of score and change.
 
@@ -294,21 +305,22 @@ def paper_table(summary: pd.DataFrame) -> pd.DataFrame:
 def order_check(rows: pd.DataFrame, quantity: str, order: Sequence[str] = PAPER_ORDER) -> pd.DataFrame:
     """Does each arm of `order` keep more than the next? A row per pair of neighbours.
 
-    `rows`: as `per_seed` gives them; `quantity`: a drop. Differences are taken seed by seed (a seed's boards are
-    the same for both arms). Columns more, less, difference (drop of `less` minus drop of `more`), low, high, seeds
-    and verdict: "holds" or "fails" where the 95% interval is clear of 0, else "undecided" (always below 3 seeds).
+    `rows`: as `per_seed` gives them; `quantity`: a drop, or anything of which less is better. Differences are
+    taken seed by seed (a seed's boards are the same for both arms). Columns more, less, difference (`less` minus
+    `more`), low, high, seeds and verdict: "holds" or "fails" where the 95% interval is clear of 0, else "undecided"
+    (always below 3 seeds; without a seed of both arms the numbers are NaN).
     """
     import pandas as pd
 
     from helpers.figures import seed_interval
 
-    chosen = rows[(rows["quantity"] == quantity) & (rows["task"] == ALL)]
+    chosen = rows[(rows["quantity"] == quantity) & rows["task"].isin([ALL, "puzzle"])]
     drops = {arm: group.set_index("seed")["value"] for arm, group in chosen.groupby("arm")}
     found = []
     for more, less in zip(order, order[1:], strict=False):
         both = more in drops and less in drops
         difference = (drops[less] - drops[more]).dropna() if both else []
-        interval = seed_interval(difference) if len(difference) else (0.0, 0.0, 0.0)
+        interval = seed_interval(difference) if len(difference) else (math.nan,) * 3
         found.append((more, less, *interval, len(difference), _verdict(interval, len(difference))))
     return pd.DataFrame(found, columns=["more", "less", "difference", "low", "high", "seeds", "verdict"])
 
@@ -326,6 +338,29 @@ def order_sentence(check: pd.DataFrame, where: str) -> str:
     pairs = "; ".join(_pair_text(row) for row in check.itertuples(index=False))
     order = " > ".join([*check["more"], check["less"].iloc[-1]])
     return f"The order {order} {whole} {where}. {pairs}."
+
+
+def fast_and_keeps(rows: pd.DataFrame, arm: str, accuracy: float = 0.5) -> list[str]:
+    """Three claims and their verdicts: `arm` is faster than RFT, keeps more than answer SFT, keeps less than RFT.
+
+    At the puzzle accuracy given, decided as in `order_check`; `rows` as `per_seed` gives them.
+    """
+    at = f"{accuracy:g}"
+    questions = (
+        (f"{arm} is faster than rft (steps to {at})", f"steps_to_{at}", (arm, "rft"), 0),
+        (f"{arm} keeps more than sft-answer at {at}", f"drop_at_{at}", (arm, "sft-answer"), 3),
+        (f"rft keeps more than {arm} at {at}", f"drop_at_{at}", ("rft", arm), 3),
+    )
+    return [_answer(text, order_check(rows, which, pair).iloc[0], digits) for text, which, pair, digits in questions]
+
+
+def _answer(claim: str, row: Any, digits: int) -> str:
+    seeds = int(row["seeds"])
+    if not seeds:
+        return f"{claim}: not reached by both"
+    span = f" ({row['low']:+.{digits}f} to {row['high']:+.{digits}f})" if seeds > 1 else ""
+    difference = f"{row['difference']:+.{digits}f}{span}"
+    return f"{claim}: {row['verdict']}, difference {difference}, {seeds} seed{'s' * (seeds > 1)}"
 
 
 def _pair_text(row: Any) -> str:
@@ -389,10 +424,13 @@ def beside_paper(summary: pd.DataFrame) -> pd.DataFrame:
     ours = paper_table(summary).set_index("arm")
     paper = paper_numbers().query("model == '7B' and arm != 'base'")
     change = paper[paper["quantity"] == "prior change"].pivot(index="arm", columns="benchmark", values="value")
-    puzzle = paper[paper["quantity"] == "puzzle accuracy"].set_index("arm")["value"]
+    puzzle, steps = (
+        paper[paper["quantity"] == quantity].set_index("arm")["value"] for quantity in ("puzzle accuracy", "steps")
+    )
     rows = []
     for arm in [a for a in PAPER_ORDER if a in ours.index]:
-        row = {"arm": arm, "ours: puzzle": 100 * ours.loc[arm, "puzzle accuracy"], "paper 7B: puzzle": puzzle[arm]}
+        row = {"arm": arm, "ours: steps": ours.loc[arm, "steps"], "paper 7B: steps": steps[arm]}
+        row |= {"ours: puzzle": 100 * ours.loc[arm, "puzzle accuracy"], "paper 7B: puzzle": puzzle[arm]}
         row["ours: prior mean change"] = 100 * ours.loc[arm, "prior mean change"]
         rows.append(row | {f"paper 7B: {b}": change.loc[arm, b] for b in _PAPER_CHANGES})
     return pd.DataFrame(rows)

@@ -235,7 +235,8 @@ def _text_block(name: str, text: str) -> str:
 
 
 def _number_table(row: pd.Series) -> str:
-    numbers = {name: float(row[name]) for name in NUMBER_COLUMNS if name in row.index}
+    # A base log-prob that was not recorded is NaN, which differs from itself.
+    numbers = {name: float(row[name]) for name in NUMBER_COLUMNS if name in row.index and row[name] == row[name]}
     if {"logp_policy", "logp_base"} <= numbers.keys():
         numbers["shift"] = numbers["logp_policy"] - numbers["logp_base"]
     head = "".join(f'<th scope="col">{name}</th>' for name in numbers)

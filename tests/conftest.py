@@ -69,6 +69,7 @@ def tiny(corpus: list[str], tmp_path_factory: pytest.TempPathFactory) -> TinyMod
                 parameter.mul_(6.0)
         table = model.get_input_embeddings().weight
         table[[tokenizer.eos_token_id, *named.values()]] *= 3.0
+        model.model.language_model.norm.weight.mul_(2.5)  # a sharp softmax
     folder = tmp_path_factory.mktemp("tiny") / "model"
     models.save(model, models.build_processor(tokenizer), folder)
     return TinyModel(folder)
@@ -84,11 +85,11 @@ def puzzler(tiny: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> TinyMo
 
     model, processor = tiny.load()
     boards = scoring.make_boards(PuzzleSpec(size=32), range(64), 5)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     rng = np.random.default_rng(0)
-    for _ in range(90):
-        chosen = rng.integers(64, size=8)
-        part = [(boards.prompted()[i], [_guess(rng) for _ in range(4)]) for i in chosen]
+    for _ in range(70):
+        chosen = rng.integers(64, size=3)
+        part = [(boards.prompted()[i], [_guess(rng) for _ in range(6)]) for i in chosen]
         packed, pictures = scoring.pack_completions(processor, part)
         loss = -scoring.token_logps(model, packed, pictures).mean()
         optimizer.zero_grad()
@@ -100,10 +101,9 @@ def puzzler(tiny: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> TinyMo
 
 
 def _guess(rng: np.random.Generator) -> str:
-    """A well-formed completion with a random placement; the first place is usually 1."""
-    rest = rng.permutation([2, 3, 4]).tolist()
-    numbers = [1, *rest] if rng.random() < 0.6 else (rng.permutation(4) + 1).tolist()
-    return f"<think>{'sky' if rng.random() < 0.5 else 'land'}</think><answer>{' '.join(map(str, numbers))}</answer>"
+    """A completion with one of two placements, sometimes without a think: few choices, all of which matter."""
+    think = ("<think>sky</think>", "<think>land</think>", "")[rng.integers(3)]
+    return f"{think}<answer>{('2 1 4 3', '3 1 4 2')[rng.integers(2)]}</answer>"
 
 
 @pytest.fixture(scope="session")

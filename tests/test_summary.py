@@ -244,6 +244,22 @@ def test_order_is_undecided_where_an_arm_is_missing():
     assert "no seed of both" in summary.order_sentence(check, "at the end")
 
 
+def test_an_arm_that_is_faster_and_keeps_more_than_answer_sft():
+    rows = pd.concat(
+        [
+            drops(rft=(0.1, 0.11, 0.1), sft_rollout=(0.1, 0.1, 0.11), sft_answer=(0.5, 0.5, 0.51)).assign(
+                quantity="drop_at_0.5"
+            ),
+            drops(rft=(900, 910, 905), sft_rollout=(60, 70, 65)).assign(quantity="steps_to_0.5", task="puzzle"),
+        ]
+    )
+    fast, keeps, matches = summary.fast_and_keeps(rows, "sft-rollout")
+    assert ": holds, difference +840" in fast
+    assert ": holds, difference +0.400" in keeps
+    assert ": undecided" in matches
+    assert all("not reached" in line for line in summary.fast_and_keeps(rows, "sft-self"))
+
+
 def test_one_failed_pair_fails_the_order():
     values = {"a": (0.1, 0.1, 0.11), "b": (0.3, 0.3, 0.31), "c": (0.2, 0.2, 0.21)}
     rows = drops(**values)

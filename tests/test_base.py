@@ -1,0 +1,225 @@
+"""The base model's pretraining: reproducible, resumable bit by bit, and never the puzzle (see test_prior_tasks)."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import base, models
+from helpers.base import Recipe
+from helpers.errors import UserError
+from helpers.prior_tasks import FULL_SENTENCES, TASKS
+
+SHORT = Recipe(steps=6, pictures=3, questions=2, warmup=2, learning_rate=3e-3, checkpoint_every=2)
+
+
+@pytest.fixture
+def small(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretrain a tiny model instead of the real one."""
+
+    def new_model(recipe: Recipe) -> tuple:
+        processor = tiny.load()[1]
+        size = models.ModelSize(text_width=32, text_layers=2, heads=2, kv_heads=2, text_mlp=48, vision_width=32,
+                                vision_layers=2, vision_mlp=48, mrope=(2, 3, 3))  # fmt: skip
+        return models.build_model(processor.tokenizer, size, recipe.seed), processor
+
+    monkeypatch.setattr(base, "new_model", new_model)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return models.load(folder / "model")[0].state_dict()
+
+
+# ---------------------------------------------------------------------------------------- samples
+
+
+def test_samples_are_fixed_by_their_numbers() -> None:
+    for step, slot in ((0, 0), (37, 5), (399, 2)):
+        first, second = (base.pretraining_sample(Recipe(), step, slot) for _ in range(2))
+        assert np.array_equal(first[0], second[0]) and first[1] == second[1]
+        assert first[0].shape == (64, 64, 3) and first[0].dtype == np.uint8
+        assert len(first[1]) == Recipe().questions
+    seen = {base.pretraining_sample(Recipe(), step, slot)[0].tobytes() for step in range(5) for slot in range(5)}
+    assert len(seen) > 20
+    other = base.pretraining_sample(dataclasses.replace(Recipe(), seed=1), 0, 0)
+    assert not np.array_equal(other[0], base.pretraining_sample(Recipe(), 0, 0)[0])
+
+
+def test_all_tasks_are_taught() -> None:
+    recipe = Recipe()
+    asked = {q.task for step in range(60) for slot in range(8)
+             for q in base.pretraining_sample(recipe, recipe.steps - 1 - step, slot)[1]}  # fmt: skip
+    assert asked == {*TASKS, "nonsense", "easy_vqa"}
+
+
+def test_the_teacher_speaks_in_steps_of_its_own() -> None:
+    recipe = dataclasses.replace(Recipe(), teacher_share=0.3)
+    voices = []
+    for step in range(40):
+        questions = [q for slot in range(4) for q in base.pretraining_sample(recipe, step, slot)[1]]
+        spoken = {q.text.endswith(FULL_SENTENCES) for q in questions if q.teacher and q.task != "easy_vqa"}
+        assert len(spoken) <= 1
+        voices += spoken
+    assert 3 < sum(voices) < 25
+
+
+def test_pictures_with_one_thing_come_first() -> None:
+    recipe = Recipe()
+
+    def things(step: int) -> set[int]:
+        captions = [q for slot in range(150) for q in base.pretraining_sample(recipe, step, slot)[1]
+                    if q.task == "caption"]  # fmt: skip
+        return {len(q.answer.split(", ")) for q in captions}
+
+    assert things(0) == {1}
+    assert things(recipe.steps - 1) == {1, 2, 3, 4}
+
+
+def test_a_batch_scores_the_completions_only(tiny) -> None:
+    processor = tiny.load()[1]
+    packed, patches = base.batch(processor.tokenizer, SHORT, 1)
+    questions = [q for slot in range(3) for q in base.pretraining_sample(SHORT, 1, slot)[1]]
+    parts = packed.target.split(torch.bincount(packed.branch).tolist())
+    assert [processor.tokenizer.decode(p) for p in parts] == [f"{q.completion}<|im_end|>\n" for q in questions]
+    assert patches.values.shape == (3, 64, 192) and patches.grid == (4, 4)
+    for row, slot in enumerate(range(3)):
+        pixels = torch.from_numpy(base.pretraining_sample(SHORT, 1, slot)[0])[None]
+        assert torch.equal(patches.values[row], models.pixel_patches(pixels))
+
+
+def test_the_tokenizers_texts_hold_no_nonsense() -> None:
+    texts = base.corpus_texts(40)
+    assert texts == base.corpus_texts(40)
+    assert any("Answer with" in t for t in texts) and "user\n" in texts
+
+
+# -------------------------------------------------------------------------------------- optimiser
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 6, 20), (2, 20, 6)])
+def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int, ...]) -> None:
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found = base.orthogonalise(drawn)
+    assert found.shape == drawn.shape
+    values = torch.linalg.svdvals(found)
+    assert values.min() > 0.5 and values.max() < 1.3
+    left, _, right = torch.linalg.svd(drawn, full_matrices=False)
+    nearest = left @ right
+    cosine = (found * nearest).sum((1, 2)) / found.norm(dim=(1, 2)) / nearest.norm(dim=(1, 2))
+    assert cosine.min() > 0.96
+
+
+def test_orthogonalising_does_not_mind_scale_or_company() -> None:
+    drawn = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(1))
+    found = base.orthogonalise(drawn)
+    assert torch.allclose(base.orthogonalise(1000 * drawn), found, atol=1e-4)
+    assert torch.allclose(base.orthogonalise(drawn[1:]), found[1:], atol=1e-5)
+    assert torch.isfinite(base.orthogonalise(torch.zeros(1, 3, 3))).all()
+
+
+def test_one_muon_step_by_hand() -> None:
+    start = torch.randn(4, 4, generator=torch.Generator().manual_seed(2))
+    parameter = torch.nn.Parameter(start.clone())
+    parameter.grad = torch.randn(4, 4, generator=torch.Generator().manual_seed(3))
+    gradient = parameter.grad.clone()
+    base.muon([parameter], 0.1).step()
+    change = base.orthogonalise(gradient[None])[0]  # the momentum's scale drops out
+    expected = start * (1 - 0.01 * 0.1) - 0.2 * 2.0 * 0.1 * change
+    assert torch.allclose(parameter, expected, atol=1e-5)
+
+
+def test_every_weight_has_one_optimiser(tiny) -> None:
+    model = tiny.load()[0]
+    muon, adam = base.optimizers(model, SHORT)
+    groups = [[p for g in o.param_groups for p in g["params"]] for o in (muon, adam)]
+    assert {id(p) for p in groups[0]} | {id(p) for p in groups[1]} == {id(p) for p in model.parameters()}
+    assert not {id(p) for p in groups[0]} & {id(p) for p in groups[1]}
+    assert all(p.ndim == 2 for p in groups[0]) and id(model.lm_head.weight) in {id(p) for p in groups[1]}
+
+
+def test_the_rate_rises_stays_and_falls() -> None:
+    recipe = Recipe(steps=1000, warmup=100, learning_rate=1.0)
+    rates = [base.rate_at(recipe, s) for s in (0, 49, 99, 400, 650, 825, 999)]
+    assert rates == pytest.approx([0.01, 0.5, 1.0, 1.0, 1.0, 0.5, 1 / 350])
+
+
+# --------------------------------------------------------------------------------------- resuming
+
+
+def test_an_interrupted_pretraining_ends_bit_for_bit_the_same(small: None, tmp_path: Path) -> None:
+    straight = base.pretrain(SHORT, tmp_path / "straight")
+    parts = base.pretrain(SHORT, tmp_path / "parts", minutes=1e-9)
+    assert [r["step"] for r in parts] == [0]
+    torch.manual_seed(7)
+    for _ in range(2):
+        parts += base.pretrain(SHORT, tmp_path / "parts", minutes=1e-9)
+    parts += base.pretrain(SHORT, tmp_path / "parts")
+    assert [r["step"] for r in parts] == list(range(6))
+    for name in ("loss", "grad_norm"):
+        assert [r[name] for r in parts] == [r[name] for r in straight]
+    first, second = weights(tmp_path / "straight"), weights(tmp_path / "parts")
+    assert all(torch.equal(first[n], second[n]) for n in first)
+
+
+def test_a_finished_pretraining_is_left_alone(small: None, tmp_path: Path) -> None:
+    base.pretrain(SHORT, tmp_path)
+    before = weights(tmp_path)
+    assert base.pretrain(SHORT, tmp_path) == []
+    assert all(torch.equal(before[n], w) for n, w in weights(tmp_path).items())
+
+
+def test_a_kill_while_writing_leaves_the_last_checkpoint(small: None, tmp_path: Path, monkeypatch) -> None:
+    base.pretrain(SHORT, tmp_path, minutes=1e-9)
+    before = (tmp_path / "state.pt").read_bytes()
+
+    def half(state: dict, path: Path) -> None:
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(KeyboardInterrupt):
+        base.pretrain(SHORT, tmp_path)
+    assert (tmp_path / "state.pt").read_bytes() == before
+
+
+def test_another_recipe_is_refused(small: None, tmp_path: Path) -> None:
+    base.pretrain(SHORT, tmp_path, minutes=1e-9)
+    with pytest.raises(UserError, match="belongs to another recipe"):
+        base.pretrain(dataclasses.replace(SHORT, seed=5), tmp_path)
+
+
+def test_the_log_has_finite_means(small: None, tmp_path: Path) -> None:
+    rows = base.pretrain(SHORT, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 3, 5]
+    assert lines[0]["loss"] == pytest.approx((rows[0]["loss"] + rows[1]["loss"]) / 2)
+    assert all(math.isfinite(v) for line in lines for v in line.values())
+
+
+def test_pretraining_learns(small: None, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(SHORT, steps=25, checkpoint_every=25)
+    losses = [r["loss"] for r in base.pretrain(recipe, tmp_path)]
+    assert np.mean(losses[-5:]) < 0.8 * losses[0]
+
+
+# ----------------------------------------------------------------------------------------- golden
+
+
+def test_a_short_rebuild_follows_the_stored_trajectory(tmp_path: Path, golden: Callable, monkeypatch) -> None:
+    """The real model and tokenizer, few pictures a step. Changes whenever what the base model is taught changes."""
+    stock = base.corpus_texts
+    monkeypatch.setattr(base, "corpus_texts", lambda: stock(400))
+    rows = base.pretrain(dataclasses.replace(Recipe(), steps=5, pictures=3, warmup=2), tmp_path)
+    golden("base", [r["loss"] for r in rows])
+
+
+def test_the_command_line_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls = []
+    monkeypatch.setattr(base, "pretrain", lambda *args: calls.append(args))
+    base.main(["--folder", str(tmp_path), "--steps", "3", "--minutes", "2.5"])
+    assert calls == [(Recipe(steps=3), tmp_path, 2.5)]
