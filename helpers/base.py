@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -240,16 +239,21 @@ def pretrain(recipe: Recipe, folder: Path, minutes: float | None = None) -> list
         if last or (step + 1) % recipe.checkpoint_every == 0:
             _checkpoint(folder, recipe, step + 1, model, optims)
             save(model, processor, folder / "model")
-            _log(folder, rows[-recipe.checkpoint_every :])
+            _log(folder, rows, step + 1)
         if last:
             break
     return rows
 
 
-def _log(folder: Path, rows: list[dict[str, float]]) -> None:
-    means = {k: sum(r[k] for r in rows) / len(rows) for k in rows[0]} | {"step": rows[-1]["step"]}
-    with (folder / "log.jsonl").open("a") as file:
-        file.write(json.dumps(means) + "\n")
+def _log(folder: Path, rows: list[dict[str, float]], end: int) -> None:
+    """Bring `training_log.csv` up to step `end`: a row per step, written whole and then renamed."""
+    path = folder / "training_log.csv"
+    old = path.read_text().splitlines()[1:] if path.exists() else []
+    new = [f"{int(r['step'])},{r['loss']:.5f},{r['grad_norm']:.4f},{r['seconds']:.3f}" for r in rows]
+    lines = {int(line.split(",")[0]): line for line in [*old, *new]}
+    text = "\n".join(["step,loss,grad_norm,seconds", *(lines[k] for k in sorted(lines) if k < end)])
+    (folder / "training_log.tmp").write_text(text + "\n")
+    os.replace(folder / "training_log.tmp", path)
 
 
 def _checkpoint(folder: Path, recipe: Recipe, step: int, model: Any, optims: list) -> None:

@@ -306,18 +306,18 @@ class Profile:
 # fmt: off
 #         arm             steps  batch  learning rate
 _SMOKE_BUDGETS = (
-    Budget("rft",              4,     2, 1e-4),
-    Budget("sft-answer",       2,     4, 1e-4),
-    Budget("sft-expert",       2,     4, 1e-4),
-    Budget("sft-rollout",      2,     4, 1e-4),
-    Budget("sft-self",         2,     4, 1e-4, extra=(("source_step", 2),)),
-    Budget("self-sft",         2,     4, 1e-4),
-    Budget("iterative-sft",    4,     4, 1e-4, extra=(("refresh_every", 2),)),
-    Budget("reinforce-1-0",    2,     2, 1e-4),
-    Budget("rft-kl",           2,     2, 1e-4, beta=0.04),
-    Budget("sft-kl",           2,     4, 1e-4, beta=0.1),
-    Budget("sft-replay",       2,     4, 1e-4, extra=(("replay_share", 0.5),)),
-    Budget("distill",          2,     2, 1e-4),
+    Budget("rft",              4,     2, 1e-3),
+    Budget("sft-answer",       2,     4, 1e-3),
+    Budget("sft-expert",       2,     4, 1e-3),
+    Budget("sft-rollout",      2,     4, 1e-3),
+    Budget("sft-self",         2,     4, 1e-3, extra=(("source_step", 2),)),
+    Budget("self-sft",         2,     4, 1e-3),
+    Budget("iterative-sft",    4,     4, 1e-3, extra=(("refresh_every", 2),)),
+    Budget("reinforce-1-0",    2,     2, 1e-3),
+    Budget("rft-kl",           2,     2, 1e-3, beta=0.04),
+    Budget("sft-kl",           2,     4, 1e-3, beta=0.1),
+    Budget("sft-replay",       2,     4, 1e-3, extra=(("replay_share", 0.5),)),
+    Budget("distill",          2,     2, 1e-3),
 )
 
 _CPU_BUDGETS = (

@@ -38,7 +38,8 @@ SCHEMAS: Mapping[str, Mapping[str, str]] = MappingProxyType({
     "metrics": MappingProxyType({
         **_IDENTITY, "step": "int", "samples": "int", "name": "text", "value": "float",
     }),
-    # One completion; log-probs in nats at T = 1, summed over its `tokens`; `temperature` is the sampling one.
+    # One completion; log-probs in nats, summed over its `tokens`: `logp_policy` at the
+    # sampling `temperature`, `logp_base` at T = 1.
     # `logp_base` is empty at steps that were not scored under the base model.
     "completions": MappingProxyType({
         "run": "text", "seed": "int", "step": "int", "puzzle_id": "int", "prompt": "text",

@@ -178,7 +178,7 @@ def score_battery(
     order = sorted(range(len(samples)), key=lambda i: len(samples[i].question.text))
     prompts = [Prompted(samples[i].pixels, samples[i].question.text) for i in order]
     texts = [row[0] for row in complete(model, processor, prompts)]
-    hits = likelihood_hits(model, processor, [samples[i] for i in order], order)
+    hits = likelihood_hits(model, processor, [samples[i] for i in order], [i % n for i in order])
     found: dict[str, list[tuple[float, bool, bool]]] = {}
     for i, text, hit in zip(order, texts, hits, strict=True):
         question = samples[i].question

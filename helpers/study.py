@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,7 +109,10 @@ def _launch(profile: Profile, spec: RunSpec) -> subprocess.Popen:
         "MALLOC_TRIM_THRESHOLD_": "4294967296",
     }
     command = [sys.executable, "-m", "helpers.study", "--profile", profile.name, "--spec", spec.to_json()]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    words = tempfile.TemporaryFile("w+")  # a file, not a pipe: nobody reads while the run goes on
+    process = subprocess.Popen(command, env=environment, stderr=words, stdout=subprocess.DEVNULL)
+    process.words = words
+    return process
 
 
 def _stop(running: Sequence[tuple]) -> None:
@@ -119,7 +122,8 @@ def _stop(running: Sequence[tuple]) -> None:
 
 def _last_words(process: subprocess.Popen) -> str:
     """The last line a failed process wrote."""
-    lines = [line for line in (process.stderr.read() or "").splitlines() if line.strip()]
+    process.words.seek(0)
+    lines = [line for line in process.words.read().splitlines() if line.strip()]
     return lines[-1] if lines else f"exit status {process.returncode}"
 
 
@@ -129,7 +133,6 @@ def live(profile_name: str, arm: str, steps: int) -> tuple[pandas.DataFrame, pan
     The run is thrown away: it shows the reader what a step costs and lays its points over the published curves.
     Arms that learn from an RFT run take the correct rollouts of its record, so they need no checkpoint.
     """
-    import tempfile
     from dataclasses import replace
 
     from helpers.training import Settings, train
@@ -167,7 +170,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.spec:
         from helpers.training import train
 
-        train(RunSpec.from_json(json.dumps(json.loads(options.spec))), store(options.profile), settings(profile))
+        train(RunSpec.from_json(options.spec), store(options.profile), settings(profile))
         return
     ensure(options.profile, True, options.arms, options.jobs)
     if options.publish:

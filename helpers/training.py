@@ -151,15 +151,17 @@ def _classes() -> dict[str, type]:
                 return super()._get_per_token_logps_and_entropies(
                     model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **extra
                 )
-            return packed_logps(model, (input_ids, attention_mask, logits_to_keep), extra, self._tokenizer.pad_token_id)
+            extra |= {"temperature": self.temperature, "pad_id": self._tokenizer.pad_token_id}
+            return packed_logps(model, (input_ids, attention_mask, logits_to_keep), extra)
 
     return {"callback": TrainerCallback, "sft": StudySFTTrainer, "rft": StudyGRPOTrainer}
 
 
-def packed_logps(model: Any, tokens: tuple, extra: dict[str, Any], pad_id: int) -> tuple:
+def packed_logps(model: Any, tokens: tuple, extra: dict[str, Any]) -> tuple:
     """Per-token log-probs and entropies, each (B, C), of completions (padded right) behind prompts (padded left).
 
-    `tokens` = (input ids (B, P + C), attention mask, C); `extra` holds TRL's `pixel_values` and `image_grid_thw`.
+    `tokens` = (input ids (B, P + C), attention mask, C); `extra` holds TRL's `pixel_values` and `image_grid_thw`,
+    the sampling `temperature` (TRL divides the logits by it) and the `pad_id`.
     Samples with the same prompt and picture share one packed row. Third value: no auxiliary loss.
     """
     import torch
@@ -177,11 +179,10 @@ def packed_logps(model: Any, tokens: tuple, extra: dict[str, Any], pad_id: int) 
         groups.append(Group(prompt, row, branches))
         order += samples
     patches = Patches(values[[m[0] for m in members]], rows, columns, _merge(model))
-    packed = pack(groups, _image_id(model), patches.grid, pad_id)
-    logits = scored_logits(model, packed, patches).float()
+    packed = pack(groups, _image_id(model), patches.grid, extra["pad_id"])
+    logits = scored_logits(model, packed, patches).float() / extra["temperature"]
     logps = torch.log_softmax(logits, -1)
-    with torch.no_grad():
-        entropy = -(logps.exp() * logps).sum(-1)
+    entropy = -(logps.exp() * logps).sum(-1)
     chosen = logps.gather(1, packed.target[:, None])[:, 0]
     place = _places(packed.branch, torch.tensor(order))
     empty = torch.zeros(len(input_ids), width)
@@ -301,7 +302,9 @@ def recorder(engine: Engine) -> Callable[..., list[float]]:
         if step in scored_steps:  # scoring each step would cost a third of the run
             asked = [Prompted(engine.boards.pixels[i], engine.boards.text) for i in puzzle_id[::size]]
             shared = [texts[i : i + size] for i in range(0, len(texts), size)]
-            logp_base = [float(x.sum()) for row in completion_logps(base, engine.processor, asked, shared) for x in row]
+            scored = [x for row in completion_logps(base, engine.processor, asked, shared) for x in row]
+            # a completion that was cut off has no end token to score
+            logp_base = [float(x[: len(ids)].sum()) for x, ids in zip(scored, completion_ids, strict=True)]
         rows = zip(
             puzzle_id,
             texts,

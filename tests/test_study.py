@@ -141,7 +141,6 @@ def test_a_process_that_says_nothing_gives_its_exit_status() -> None:
     assert study._last_words(process) == "exit status 3"
 
 
-@pytest.mark.xfail(strict=True, reason="nobody reads the pipe that _launch opens for the errors of a run")
 def test_a_talkative_process_does_not_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe that nobody reads holds 64 KiB; a run that writes more would wait for ever."""
     stock = subprocess.Popen
@@ -210,7 +209,6 @@ def test_a_mistake_gives_one_sentence_and_no_traceback(tmp_path: Path, arguments
     assert len(found.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="main reads the spec with json.loads before RunSpec.from_json checks it")
 def test_a_spec_that_is_no_json_gives_one_sentence(tmp_path: Path) -> None:
     found = command(tmp_path, "--profile", "smoke", "--spec", "{broken")
     assert found.returncode == 1 and "Traceback" not in found.stderr
