@@ -41,6 +41,11 @@ class Boards:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def only(self, numbers: Sequence[int]) -> Boards:
+        """Some of the boards, renumbered from 0."""
+        lights, lands = tuple(self.lights[i] for i in numbers), tuple(self.lands[i] for i in numbers)
+        return Boards(self.spec, self.pixels[numbers], self.placements[numbers], lights, lands)
+
 
 @lru_cache(maxsize=4)
 def training_boards(spec: puzzles.PuzzleSpec, n: int, seed: int) -> Boards:
@@ -84,15 +89,22 @@ def _expert(placement: list[int], light: str, land: tuple[str, ...] | None) -> s
     return f"<think>Let me look at each quarter. {' '.join(parts)}</think>{answer(placement)}"
 
 
-def rollout_completions(model: Any, processor: Any, boards: Boards, seed: int, tries: int = 4) -> list[str | None]:
+def rollout_completions(
+    model: Any, processor: Any, boards: Boards, seed: int, tries: int = 4, rounds: int = 1
+) -> list[str | None]:
     """`sft-rollout` (and `self-sft`): a correct completion that `model` itself wrote, T = 1; None where none came.
 
-    Each board gets `tries` completions; the first correct, well-formed one is kept.
+    Each board gets `tries` completions a round until one is correct and well-formed; the first such is kept.
     """
-    found: list[str | None] = []
-    for row, placement in zip(_sample(model, processor, boards, seed, tries), boards.placements.tolist(), strict=True):
-        right = [t for t in row if _is_correct(t, placement)]
-        found.append(right[0] if right else None)
+    found: list[str | None] = [None] * len(boards)
+    for turn in range(rounds):
+        open_ = [i for i, text in enumerate(found) if text is None]
+        if not open_:
+            break
+        drawn = _sample(model, processor, boards.only(open_), seed + 10**6 * turn, tries)
+        for i, row in zip(open_, drawn, strict=True):
+            right = [t for t in row if _is_correct(t, boards.placements[i].tolist())]
+            found[i] = right[0] if right else None
     return found
 
 

@@ -321,11 +321,11 @@ _SMOKE_BUDGETS = (
 )
 
 _CPU_BUDGETS = (
-    Budget("rft",           1500,    16, 1e-4),
-    Budget("sft-answer",     400,    32, 2e-4),
-    Budget("sft-expert",     400,    32, 2e-4),
-    Budget("sft-rollout",    400,    32, 2e-4),
-    Budget("sft-self",       400,    32, 2e-4, extra=(("source_step", 128),)),
+    Budget("rft",            512,    16, 2e-4),
+    Budget("sft-answer",     256,    32, 2e-4),
+    Budget("sft-expert",     256,    32, 2e-4),
+    Budget("sft-rollout",    256,    32, 2e-4),
+    Budget("sft-self",       256,    32, 2e-4, extra=(("source_step", 128),)),
     Budget("self-sft",       600,    32, 1e-4),
     Budget("iterative-sft",  600,    32, 1e-4, extra=(("refresh_every", 50),)),
     Budget("reinforce-1-0", 1500,    16, 1e-4),
@@ -376,7 +376,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             cols=2,
             size=64,
             puzzle_test_size=500,
-            battery_per_task=200,
+            battery_per_task=40,
             group_size=8,
             max_completion_length=32,
             budgets=_CPU_BUDGETS,

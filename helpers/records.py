@@ -629,7 +629,7 @@ def _table_problems(folder: Path, table: str, sealed: Mapping[str, object]) -> l
     return []
 
 
-def publish(store: RunStore, destination: str | Path, completion_groups: int = 40) -> list[Path]:
+def publish(store: RunStore, destination: str | Path, completion_groups: int = 80) -> list[Path]:
     """Copy the finished runs' tables to `destination`: one parquet per table, and `specs.json`; no weights.
 
     Of each run at most `completion_groups` groups (one puzzle at one step) of completions are kept, whole and
@@ -663,15 +663,23 @@ def _published_bytes(folders: Sequence[Path], table: str, groups: int) -> bytes:
 
 
 def _thinned(completions: "pyarrow.Table", groups: int) -> "pyarrow.Table":
-    """At most `groups` whole (step, puzzle) groups of one run, evenly spaced from the first to the last."""
+    """Whole (step, puzzle) groups of one run: the first `groups`, and as many evenly spaced over the rest.
+
+    The early ones show where learning starts from; of the rest, groups scored under the base model come first.
+    """
     import pyarrow as pa
 
-    keys = list(zip(completions["step"].to_pylist(), completions["puzzle_id"].to_pylist(), strict=True))
-    known = sorted(set(keys))
-    if len(known) <= groups:
+    columns = (completions[name].to_pylist() for name in ("step", "puzzle_id", "logp_base"))
+    rows = list(zip(*columns, strict=True))
+    known = sorted({row[:2] for row in rows})
+    if len(known) <= 2 * groups:
         return completions
-    kept = {known[round(i * (len(known) - 1) / max(groups - 1, 1))] for i in range(groups)}
-    return completions.filter(pa.array([key in kept for key in keys], pa.bool_()))
+    early, late = known[:groups], known[groups:]
+    scored = {row[:2] for row in rows if row[2] is not None}
+    late = [key for key in late if key in scored] or late
+    spaced = {late[round(i * (len(late) - 1) / max(groups - 1, 1))] for i in range(groups)}
+    kept = spaced | set(early)
+    return completions.filter(pa.array([row[:2] in kept for row in rows], pa.bool_()))
 
 
 def _provenance(folder: Path) -> dict[str, object]:

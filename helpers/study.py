@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ def settings(profile: Profile) -> Settings:
     smoke = profile.name == "smoke"
     return Evaluation(
         puzzle_tests=profile.puzzle_test_size,
-        battery=min(20, profile.battery_per_task),
+        battery=profile.battery_per_task,
         final_battery=profile.battery_per_task,
         per_octave=1 if smoke else 2,
     )
@@ -109,7 +110,7 @@ def _launch(profile: Profile, spec: RunSpec) -> subprocess.Popen:
         "MALLOC_TRIM_THRESHOLD_": "4294967296",
     }
     command = [sys.executable, "-m", "helpers.study", "--profile", profile.name, "--spec", spec.to_json()]
-    words = tempfile.TemporaryFile("w+")  # a file, not a pipe: nobody reads while the run goes on
+    words = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- a file, not a pipe: nobody reads while the run goes on
     process = subprocess.Popen(command, env=environment, stderr=words, stdout=subprocess.DEVNULL)
     process.words = words
     return process
@@ -124,7 +125,8 @@ def _last_words(process: subprocess.Popen) -> str:
     """The last line a failed process wrote."""
     process.words.seek(0)
     lines = [line for line in process.words.read().splitlines() if line.strip()]
-    return lines[-1] if lines else f"exit status {process.returncode}"
+    named = [line for line in lines if "Error" in line or "error" in line]
+    return (named or lines or [f"exit status {process.returncode}"])[-1]
 
 
 def live(profile_name: str, arm: str, steps: int) -> tuple[pandas.DataFrame, pandas.DataFrame]:
@@ -133,8 +135,6 @@ def live(profile_name: str, arm: str, steps: int) -> tuple[pandas.DataFrame, pan
     The run is thrown away: it shows the reader what a step costs and lays its points over the published curves.
     Arms that learn from an RFT run take the correct rollouts of its record, so they need no checkpoint.
     """
-    from dataclasses import replace
-
     from helpers.training import Settings, train
 
     profile = get_profile(profile_name)
@@ -162,6 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m helpers.study", description="Train the runs of the study.")
     parser.add_argument("--profile", default="cpu", choices=("smoke", "cpu", "gpu"))
     parser.add_argument("--arms", nargs="*", default=list(STUDY_ARMS))
+    parser.add_argument("--seeds", nargs="*", type=int, default=None, help="some of the profile's seeds")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--spec", help=argparse.SUPPRESS)
     parser.add_argument("--publish", action="store_true", help="also write figures/records")
@@ -172,7 +173,10 @@ def main(arguments: list[str] | None = None) -> None:
 
         train(RunSpec.from_json(options.spec), store(options.profile), settings(profile))
         return
-    ensure(options.profile, True, options.arms, options.jobs)
+    if options.seeds is not None:
+        profile = replace(profile, seeds=tuple(options.seeds))
+    wanted = store(options.profile).plan(specs(profile, options.arms))
+    run_all(profile, wanted, options.jobs)
     if options.publish:
         publish_records(options.profile)
 

@@ -399,7 +399,7 @@ def prepare(
     if settings.fast:
         processor.image_processor = models.vectorise_images(processor.image_processor)
     wanted = spec.steps * spec.batch_size
-    n = min(CORPUS_BOARDS, wanted) if spec.arm in SFT_ARMS else min(2 * CORPUS_BOARDS, max(wanted, 1))
+    n = min(CORPUS_BOARDS, max(wanted, 64)) if spec.arm in SFT_ARMS else min(2 * CORPUS_BOARDS, max(wanted, 1))
     boards = corpora.training_boards(puzzle_spec(spec), n, spec.seed)
     completions = None
     if spec.arm in SFT_ARMS:
@@ -423,7 +423,7 @@ def make_completions(spec: RunSpec, store: RunStore, processor: Any, boards: Boa
         model, _ = models.load(_checkpoint_at(folder, wanted))
         return corpora.self_completions(model, processor, boards, spec.seed)
     model, _ = models.load(_checkpoint_at(folder, None))
-    return corpora.rollout_completions(model, processor, boards, spec.seed)
+    return corpora.rollout_completions(model, processor, boards, spec.seed, rounds=6)
 
 
 def _checkpoint_at(folder: Path, step: int | None) -> Path:
