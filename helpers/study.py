@@ -129,29 +129,6 @@ def _last_words(process: subprocess.Popen) -> str:
     return (named or lines or [f"exit status {process.returncode}"])[-1]
 
 
-def live(profile_name: str, arm: str, steps: int) -> tuple[pandas.DataFrame, pandas.DataFrame]:
-    """Train the first `steps` steps of an arm here and now; returns its (evaluations, metrics).
-
-    The run is thrown away: it shows the reader what a step costs and lays its points over the published curves.
-    Arms that learn from an RFT run take the correct rollouts of its record, so they need no checkpoint.
-    """
-    from helpers.training import Settings, train
-
-    profile = get_profile(profile_name)
-    spec = replace(specs(profile, [arm])[0], steps=steps)
-    given = _recorded_rollouts(profile_name, spec) if arm in SOURCE_ARMS else None
-    with tempfile.TemporaryDirectory() as folder:
-        quick = Settings(puzzle_tests=min(100, profile.puzzle_test_size), battery=4, final_battery=4, per_octave=1)
-        train(spec, RunStore(Path(folder)), quick, given)
-        return load_table(folder, "evaluations"), load_table(folder, "metrics")
-
-
-def _recorded_rollouts(profile_name: str, spec: RunSpec) -> dict[int, str]:
-    """One recorded completion per training board of the source run, the correct ones first."""
-    found = table(profile_name, "completions").query("run == @spec.source").sort_values("exact")
-    return dict(zip(found["puzzle_id"], found["completion"], strict=True))
-
-
 def publish_records(profile_name: str = "cpu", destination: Path = PUBLISHED) -> list[Path]:
     """Copy the small tables of a finished profile to where a fresh clone finds them."""
     return publish(store(profile_name), destination)

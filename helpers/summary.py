@@ -434,3 +434,53 @@ def beside_paper(summary: pd.DataFrame) -> pd.DataFrame:
         row["ours: prior mean change"] = 100 * ours.loc[arm, "prior mean change"]
         rows.append(row | {f"paper 7B: {b}": change.loc[arm, b] for b in _PAPER_CHANGES})
     return pd.DataFrame(rows)
+
+
+README_COLUMNS: Mapping[str, str] = {
+    "puzzle_exact": "puzzle exact match",
+    "prior_score": "prior score",
+    "prior_score_likelihood": "by likelihood",
+    "format_failure": "format failures",
+    "samples_to_0.5": "boards to 0.5",
+    "drop_at_0.5": "drop at 0.5",
+    "update_norm": "update norm",
+    "minutes": "minutes",
+}
+README_MARKS = ("<!-- results -->", "<!-- /results -->")
+
+
+def readme_table(summary: pd.DataFrame) -> str:
+    """The README's table of results in Markdown: an arm a row, mean over seeds with its interval where it has one."""
+    lines = ["| arm | seeds | " + " | ".join(README_COLUMNS.values()) + " |", "|---" * (len(README_COLUMNS) + 2) + "|"]
+    for arm in arms(summary):
+        rows = [
+            look_up(summary, q, arm, ALL if q.startswith(("prior", "drop", "format")) else "puzzle")
+            for q in README_COLUMNS
+        ]
+        seeds = max((int(r.seeds) for r in rows if r is not None), default=0)
+        lines.append(f"| `{arm}` | {seeds} | " + " | ".join(map(_readme_cell, rows)) + " |")
+    return "\n".join(lines)
+
+
+def _readme_cell(row: Any) -> str:
+    """One number with its interval; a dash where an arm never got there."""
+    if row is None:
+        return "–"
+    digits = 0 if row.quantity.startswith(("samples", "steps")) else 1 if row.quantity == "minutes" else 2
+    text = f"{row.value:.{digits}f}"
+    if row.seeds < 2 or not math.isfinite(row.low) or row.low == row.high:
+        return text
+    return f"{text} [{row.low:.{digits}f}, {row.high:.{digits}f}]"
+
+
+def write_readme(summary: pd.DataFrame, readme: Path = Path("README.md")) -> None:
+    """Put the table of results between the README's marks. Raises UserError where the marks are missing."""
+    text = readme.read_text(encoding="utf-8")
+    if any(text.count(mark) != 1 for mark in README_MARKS):
+        raise UserError(f"{readme} needs {README_MARKS[0]} and {README_MARKS[1]} once each; put them back.")
+    head, rest = text.split(README_MARKS[0])
+    tail = rest.split(README_MARKS[1])[1]
+    new = f"{head}{README_MARKS[0]}\n{readme_table(summary)}\n{README_MARKS[1]}{tail}"
+    temporary = readme.with_suffix(".tmp")
+    temporary.write_text(new, encoding="utf-8")
+    os.replace(temporary, readme)

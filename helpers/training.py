@@ -348,21 +348,15 @@ def load_base(spec: RunSpec) -> tuple[Any, Any]:
     return models.load(models.SHIPPED if spec.base == "shipped" else spec.base)
 
 
-def train(
-    spec: RunSpec,
-    store: RunStore,
-    settings: Settings | None = None,
-    completions: dict[int, str] | None = None,
-) -> Run:
+def train(spec: RunSpec, store: RunStore, settings: Settings | None = None) -> Run:
     """Carry out one run (or resume it, or do nothing where it is done) and return its record.
 
-    `completions` (by board number) replace the corpus of an SFT arm. Raises UserError where the run's source is not
-    finished.
+    Raises UserError where the run's source is not finished.
     """
     run = store.start(spec)
     if run.done:
         return run
-    engine = prepare(spec, store, run, settings or Settings(), completions)
+    engine = prepare(spec, store, run, settings or Settings())
     if spec.arm == "base":
         run.truncate(-1)
         run.append("evaluations", evaluate(engine, 0, full=True))
@@ -385,10 +379,8 @@ def training_minutes(run: Run) -> float:
     return float(metrics.loc[metrics["name"] == "seconds", "value"].sum()) / 60
 
 
-def prepare(
-    spec: RunSpec, store: RunStore, run: Run, settings: Settings, given: dict[int, str] | None = None
-) -> Engine:
-    """Model, boards and corpus of a run; `given` completions (by board number) replace the arm's own."""
+def prepare(spec: RunSpec, store: RunStore, run: Run, settings: Settings) -> Engine:
+    """Model, boards and corpus of a run."""
     import torch
 
     from helpers import corpora, models
@@ -401,9 +393,7 @@ def prepare(
     wanted = spec.steps * spec.batch_size
     n = min(CORPUS_BOARDS, max(wanted, 64)) if spec.arm in SFT_ARMS else min(2 * CORPUS_BOARDS, max(wanted, 1))
     boards = corpora.training_boards(puzzle_spec(spec), n, spec.seed)
-    completions = None
-    if spec.arm in SFT_ARMS:
-        completions = [given.get(i) for i in range(n)] if given else make_completions(spec, store, processor, boards)
+    completions = make_completions(spec, store, processor, boards) if spec.arm in SFT_ARMS else None
     if spec.freeze_vision:
         model.model.visual.requires_grad_(False)
     return Engine(spec, settings, model, processor, run, boards, completions)
