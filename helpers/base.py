@@ -45,10 +45,10 @@ class Recipe:
     During the first `seeing` share of the steps only perception is asked, one question a picture.
     """
 
-    steps: int = 3200
+    steps: int = 2700
     pictures: int = 28
     questions: int = 2
-    seeing: float = 0.65
+    seeing: float = 0.75
     learning_rate: float = 4e-3
     warmup: int = 200
     teacher_share: float = 0.08

@@ -38,12 +38,11 @@ def settings(profile: Profile) -> Settings:
     """Evaluation settings of a profile."""
     from helpers.training import Settings as Evaluation
 
-    smoke = profile.name == "smoke"
     return Evaluation(
         puzzle_tests=profile.puzzle_test_size,
         battery=profile.battery_per_task,
         final_battery=profile.battery_per_task,
-        per_octave=1 if smoke else 2,
+        per_octave=1,
     )
 
 

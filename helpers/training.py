@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from helpers.corpora import Boards
     from helpers.records import Run, RunStore
 
-CORPUS_BOARDS = 4096
+CORPUS_BOARDS = 2048
 SFT_ARMS = ("sft-answer", "sft-expert", "sft-rollout", "sft-self")
 
 
@@ -391,7 +391,7 @@ def prepare(spec: RunSpec, store: RunStore, run: Run, settings: Settings) -> Eng
     if settings.fast:
         processor.image_processor = models.vectorise_images(processor.image_processor)
     wanted = spec.steps * spec.batch_size
-    n = min(CORPUS_BOARDS, max(wanted, 64)) if spec.arm in SFT_ARMS else min(2 * CORPUS_BOARDS, max(wanted, 1))
+    n = min(CORPUS_BOARDS, max(wanted, 64)) if spec.arm in SFT_ARMS else min(4 * CORPUS_BOARDS, max(wanted, 1))
     boards = corpora.training_boards(puzzle_spec(spec), n, spec.seed)
     completions = make_completions(spec, store, processor, boards) if spec.arm in SFT_ARMS else None
     if spec.freeze_vision:
