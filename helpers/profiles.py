@@ -321,7 +321,7 @@ _SMOKE_BUDGETS = (
 )
 
 _CPU_BUDGETS = (
-    Budget("rft",            512,    16, 2e-4),
+    Budget("rft",            384,    16, 2e-4),
     Budget("sft-answer",     256,    32, 2e-4),
     Budget("sft-expert",     256,    32, 2e-4),
     Budget("sft-rollout",    256,    32, 2e-4),

@@ -13,7 +13,8 @@ settings.load_profile("lab")
 
 
 import json  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
@@ -35,6 +36,15 @@ class TinyModel:
         from helpers import models
 
         return models.load(self.folder)
+
+
+@pytest.fixture(autouse=True)
+def denormals() -> Iterator[None]:
+    """Undo `models.quiet_cpu` behind each test: it holds for the whole process, and hypothesis needs denormals."""
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
