@@ -267,9 +267,10 @@ def pretrain(recipe: Recipe, folder: Path, minutes: float | None = None) -> list
         rows.append({"step": step, "loss": loss, "grad_norm": norm, "seconds": time.time() - tick})
         last = step + 1 == recipe.steps or (minutes and time.time() - begin > 60 * minutes)
         if (last or (step + 1) % recipe.checkpoint_every == 0) and worker[0] == 0:
-            _checkpoint(folder, recipe, step + 1, model, optims)
-            save(model, processor, folder / "model")
+            # The checkpoint comes last: what a kill before it leaves undone, the resumed run does again.
             _log(folder, rows, step + 1)
+            save(model, processor, folder / "model")
+            _checkpoint(folder, recipe, step + 1, model, optims)
         if last:
             break
     return rows

@@ -347,7 +347,7 @@ TASKS: dict[str, tuple[str, Maker, float]] = {
     "grounding": ("things", _grounding, 1 / 16),
     "presence": ("things", _presence, 1 / 2),
     "caption": ("things", _caption, 0.0),
-    "count": ("scatter", _count, 0.39),
+    "count": ("scatter", _count, 0.41),
     "count_quarters": ("scatter", _count_quarters, 1 / 256),
     "rank_size": ("sizes", _rank_size, 1 / 24),
     "rank_brightness": ("greys", _rank_brightness, 1 / 24),
@@ -355,9 +355,9 @@ TASKS: dict[str, tuple[str, Maker, float]] = {
     "land": ("land", _land, 0.55),
     "light": ("land", _light, 1 / 2),
     "hill": ("land", _hill, 1 / 2),
-    "reading": ("sign", _reading, 1 / 110),
+    "reading": ("sign", _reading, 0.06),
     "facts": ("land", _facts, 1 / 6),
-    "lists": ("land", _lists, 1 / 24),
+    "lists": ("land", _lists, 0.15),
 }
 
 

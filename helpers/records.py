@@ -632,10 +632,10 @@ def _table_problems(folder: Path, table: str, sealed: Mapping[str, object]) -> l
 def publish(store: RunStore, destination: str | Path, completion_groups: int = 80) -> list[Path]:
     """Copy the finished runs' tables to `destination`: one parquet per table, and `specs.json`; no weights.
 
-    Of each run at most `completion_groups` groups (one puzzle at one step) of completions are kept, whole and
-    evenly spread over the run. Rows are sorted, so the same records give the same bytes. Replaces what was
-    published there before. Returns the paths written. Raises `UserError` when nothing is finished or the
-    destination cannot be written.
+    Of each run's groups (one puzzle at one step) of completions the first `completion_groups` are kept, whole, and
+    at most as many evenly spaced over the rest (only groups scored under the base model, if there are any). Rows
+    are sorted, so the same records give the same bytes. Replaces what was published there before. Returns the paths
+    written. Raises `UserError` when nothing is finished or the destination cannot be written.
     """
     if isinstance(completion_groups, bool) or not isinstance(completion_groups, int) or completion_groups < 0:
         raise UserError(f"completion_groups is {completion_groups!r}: use a whole number, 0 or more.")
@@ -663,9 +663,10 @@ def _published_bytes(folders: Sequence[Path], table: str, groups: int) -> bytes:
 
 
 def _thinned(completions: "pyarrow.Table", groups: int) -> "pyarrow.Table":
-    """Whole (step, puzzle) groups of one run: the first `groups`, and as many evenly spaced over the rest.
+    """Whole (step, puzzle) groups of one run: the first `groups`, and at most as many evenly spaced over the rest.
 
-    The early ones show where learning starts from; of the rest, groups scored under the base model come first.
+    The early ones show where learning starts from. If any of the rest was scored under the base model, the others
+    of the rest are left out.
     """
     import pyarrow as pa
 

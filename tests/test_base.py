@@ -1,19 +1,18 @@
 """The base model's pretraining: reproducible, resumable bit by bit, and never the puzzle (see test_prior_tasks)."""
 
 import dataclasses
-import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from helpers import base, models
 from helpers.base import Recipe
 from helpers.errors import UserError
-from helpers.prior_tasks import FULL_SENTENCES, TASKS
+from helpers.prior_tasks import FULL_SENTENCES, TASKS, Question
 
 SHORT = Recipe(steps=6, pictures=3, questions=2, warmup=2, learning_rate=3e-3, checkpoint_every=2)
 
@@ -35,19 +34,44 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return models.load(folder / "model")[0].state_dict()
 
 
+def read_log(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "training_log.csv")
+
+
+def assert_same_end(straight: Path, parts: Path) -> None:
+    """Equal weights to the bit, and the same log (but for the seconds) with every step once."""
+    first, second = weights(straight), weights(parts)
+    assert all(torch.equal(first[n], second[n]) for n in first)
+    logs = [read_log(folder).drop(columns="seconds") for folder in (straight, parts)]
+    assert logs[0]["step"].tolist() == list(range(SHORT.steps))
+    pd.testing.assert_frame_equal(*logs)
+
+
 # ---------------------------------------------------------------------------------------- samples
 
 
 def test_samples_are_fixed_by_their_numbers() -> None:
-    for step, slot in ((0, 0), (37, 5), (399, 2)):
+    for step, slot in ((0, 0), (37, 5), (2690, 2)):
         first, second = (base.pretraining_sample(Recipe(), step, slot) for _ in range(2))
         assert np.array_equal(first[0], second[0]) and first[1] == second[1]
         assert first[0].shape == (64, 64, 3) and first[0].dtype == np.uint8
-        assert len(first[1]) == Recipe().questions
     seen = {base.pretraining_sample(Recipe(), step, slot)[0].tobytes() for step in range(5) for slot in range(5)}
     assert len(seen) > 20
     other = base.pretraining_sample(dataclasses.replace(Recipe(), seed=1), 0, 0)
     assert not np.array_equal(other[0], base.pretraining_sample(Recipe(), 0, 0)[0])
+
+
+def test_seeing_comes_first_with_one_question_a_picture() -> None:
+    recipe = Recipe(steps=100, seeing=0.75, questions=2, teacher_share=1.0)
+
+    def asked(*steps: int) -> list[list[Question]]:
+        return [base.pretraining_sample(recipe, step, slot)[1] for step in steps for slot in range(250)]
+
+    seeing, mixed = asked(0, 74), asked(75, 99)
+    assert {len(row) for row in seeing} == {1} and {len(row) for row in mixed} == {2}
+    assert {q.task for row in seeing for q in row} == {*base.SEEING_TASKS, "easy_vqa"}
+    assert not any(q.text.endswith(FULL_SENTENCES) for row in seeing for q in row)
+    assert {q.task for row in mixed for q in row} == {*base.TASK_WEIGHTS, "easy_vqa"}
 
 
 def test_all_tasks_are_taught() -> None:
@@ -60,7 +84,7 @@ def test_all_tasks_are_taught() -> None:
 def test_the_teacher_speaks_in_steps_of_its_own() -> None:
     recipe = dataclasses.replace(Recipe(), teacher_share=0.3)
     voices = []
-    for step in range(40):
+    for step in range(recipe.steps - 40, recipe.steps):  # behind the seeing phase, which has no teacher
         questions = [q for slot in range(4) for q in base.pretraining_sample(recipe, step, slot)[1]]
         spoken = {q.text.endswith(FULL_SENTENCES) for q in questions if q.teacher and q.task != "easy_vqa"}
         assert len(spoken) <= 1
@@ -80,15 +104,17 @@ def test_pictures_with_one_thing_come_first() -> None:
     assert things(recipe.steps - 1) == {1, 2, 3, 4}
 
 
-def test_a_batch_scores_the_completions_only(tiny) -> None:
+@pytest.mark.parametrize(("step", "branches"), [(1, 3), (5, 6)])
+def test_a_batch_scores_the_completions_only(tiny, step: int, branches: int) -> None:
     processor = tiny.load()[1]
-    packed, patches = base.batch(processor.tokenizer, SHORT, 1)
-    questions = [q for slot in range(3) for q in base.pretraining_sample(SHORT, 1, slot)[1]]
+    packed, patches = base.batch(processor.tokenizer, SHORT, step)
+    questions = [q for slot in range(3) for q in base.pretraining_sample(SHORT, step, slot)[1]]
+    assert len(questions) == branches
     parts = packed.target.split(torch.bincount(packed.branch).tolist())
     assert [processor.tokenizer.decode(p) for p in parts] == [f"{q.completion}<|im_end|>\n" for q in questions]
     assert patches.values.shape == (3, 64, 192) and patches.grid == (4, 4)
     for row, slot in enumerate(range(3)):
-        pixels = torch.from_numpy(base.pretraining_sample(SHORT, 1, slot)[0])[None]
+        pixels = torch.from_numpy(base.pretraining_sample(SHORT, step, slot)[0])[None]
         assert torch.equal(patches.values[row], models.pixel_patches(pixels))
 
 
@@ -162,8 +188,29 @@ def test_an_interrupted_pretraining_ends_bit_for_bit_the_same(small: None, tmp_p
     assert [r["step"] for r in parts] == list(range(6))
     for name in ("loss", "grad_norm"):
         assert [r[name] for r in parts] == [r[name] for r in straight]
-    first, second = weights(tmp_path / "straight"), weights(tmp_path / "parts")
-    assert all(torch.equal(first[n], second[n]) for n in first)
+    assert_same_end(tmp_path / "straight", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("moment", ["log", "model", "checkpoint"])
+def test_a_kill_beside_any_write_costs_nothing(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Killed when the second of three checkpoints was due, then resumed."""
+    place, name = {"log": (base, "_log"), "model": (models, "save"), "checkpoint": (base, "_checkpoint")}[moment]
+    base.pretrain(SHORT, tmp_path / "straight")
+    stock, calls = getattr(place, name), []
+
+    def killed(*args) -> None:
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        stock(*args)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(place, name, killed)
+        base.pretrain(SHORT, tmp_path / "parts")
+    assert [r["step"] for r in base.pretrain(SHORT, tmp_path / "parts")] == [2, 3, 4, 5]
+    assert_same_end(tmp_path / "straight", tmp_path / "parts")
 
 
 def test_a_finished_pretraining_is_left_alone(small: None, tmp_path: Path) -> None:
@@ -193,12 +240,15 @@ def test_another_recipe_is_refused(small: None, tmp_path: Path) -> None:
         base.pretrain(dataclasses.replace(SHORT, seed=5), tmp_path)
 
 
-def test_the_log_has_finite_means(small: None, tmp_path: Path) -> None:
+def test_the_log_has_a_row_per_step(small: None, tmp_path: Path) -> None:
     rows = base.pretrain(SHORT, tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 3, 5]
-    assert lines[0]["loss"] == pytest.approx((rows[0]["loss"] + rows[1]["loss"]) / 2)
-    assert all(math.isfinite(v) for line in lines for v in line.values())
+    log = read_log(tmp_path)
+    assert list(log.columns) == ["step", "loss", "grad_norm", "seconds"]
+    assert log["step"].tolist() == [r["step"] for r in rows] == list(range(6))
+    for name in ("loss", "grad_norm", "seconds"):
+        assert log[name].tolist() == pytest.approx([r[name] for r in rows], abs=1e-3)
+    assert np.isfinite(log.to_numpy()).all() and (log["seconds"] > 0).all()
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_pretraining_learns(small: None, tmp_path: Path) -> None:

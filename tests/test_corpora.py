@@ -123,6 +123,27 @@ def test_the_first_correct_well_formed_rollout_is_kept(boards, monkeypatch: pyte
     assert (sampling.completions, sampling.temperature, sampling.seed) == (3, 1.0, 3)
 
 
+def test_later_rounds_only_sample_the_unsolved_boards_again(boards, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = few(boards, 4)
+    right = [f"<think>a</think>{corpora.answer(p)}" for p in some.placements.tolist()]
+    wrong = "<think>a</think><answer>1 2 3 4</answer>"
+    rounds = [[[wrong], [right[1]], [wrong], [wrong]], [[wrong], [wrong], [right[3]]], [[right[0]], [right[2]]]]
+    sampled = []
+
+    def complete(model, processor, prompts, sampling, chunk):
+        sampled.append((prompts, sampling))
+        return rounds[len(sampled) - 1]
+
+    monkeypatch.setattr(scoring, "complete", complete)
+    found = corpora.rollout_completions("model", "processor", some, seed=3, tries=1, rounds=5)
+    assert found == right
+    asked = [[0, 1, 2, 3], [0, 2, 3], [0, 2]]  # after the third round nothing is left to do
+    assert [len(prompts) for prompts, _ in sampled] == [len(numbers) for numbers in asked]
+    for (prompts, _), numbers in zip(sampled, asked, strict=True):
+        assert all(np.array_equal(p.pixels, some.pixels[i]) for p, i in zip(prompts, numbers, strict=True))
+    assert len({sampling.seed for _, sampling in sampled}) == 3 and sampled[0][1].seed == 3
+
+
 def test_a_think_of_ones_own_gets_the_true_answer(boards, monkeypatch: pytest.MonkeyPatch) -> None:
     some = few(boards, 4)
     right = [corpora.answer(p) for p in some.placements.tolist()]
@@ -136,11 +157,12 @@ def test_a_think_of_ones_own_gets_the_true_answer(boards, monkeypatch: pytest.Mo
 def test_a_real_models_rollouts_become_a_corpus(puzzler) -> None:
     model, processor = puzzler.load()
     some = corpora.training_boards(puzzles.PuzzleSpec(size=32), 48, 0)
-    found = corpora.rollout_completions(model, processor, some, seed=0, tries=8)
+    # It guesses one of two placements, which four of the boards have; most other completions are no answer at all.
+    found = corpora.rollout_completions(model, processor, some, seed=0, tries=8, rounds=8)
     kept = [(t, p) for t, p in zip(found, some.placements.tolist(), strict=True) if t is not None]
     assert len(kept) > 0
     assert all(puzzles.score(t, p).exact == puzzles.score(t, p).format == 1.0 for t, p in kept)
-    assert found == corpora.rollout_completions(model, processor, some, seed=0, tries=8)
+    assert found == corpora.rollout_completions(model, processor, some, seed=0, tries=8, rounds=8)
 
 
 # --------------------------------------------------------------------------------------------- rows

@@ -208,11 +208,20 @@ def test_easy_vqa_answers_agree_with_the_facts_read_off_other_questions(samples:
 
 
 def test_chance_levels() -> None:
-    assert all(0 <= prior_tasks.chance(task) <= 0.5 for task in TASKS)
+    assert all(0 <= prior_tasks.chance(task) <= 0.55 for task in (*prior_tasks.TASKS, "easy_vqa"))
     answers = [triple[1] for triple in prior_tasks._easy_vqa("test")[1]]
     commonest = max(answers.count(a) for a in set(answers)) / len(answers)
     assert prior_tasks.chance("easy_vqa") == pytest.approx(commonest, abs=1e-3)
     assert prior_tasks.chance("rank_size") == 1 / len(list(permutations(range(4))))
+
+
+@pytest.mark.parametrize("task", ["land", "count"])
+def test_chance_is_the_share_of_the_commonest_answer_where_that_beats_guessing(task: str) -> None:
+    answers = [sample.question.answer for sample in battery(task, 1500, seed=3)]
+    commonest = max(answers.count(a) for a in set(answers)) / len(answers)
+    # three standard errors of the sampled share are 0.04
+    assert prior_tasks.chance(task) == pytest.approx(commonest, abs=0.04)
+    assert commonest > 2 / len(set(answers))
 
 
 # ----------------------------------------------------------------------- instructions and voices

@@ -559,13 +559,29 @@ def test_published_tables_and_specs_come_back(store: RunStore, tmp_path: Path) -
     assert listed["runs"][SPEC.name]["versions"] == records.versions()
 
 
-@pytest.mark.parametrize(("groups", "steps"), [(0, []), (1, [0]), (2, [0, 9]), (4, [0, 3, 6, 9]), (99, range(10))])
-def test_thinning_keeps_whole_groups_spread_over_the_run(
-    store: RunStore, tmp_path: Path, groups: int, steps: list[int]
+@pytest.mark.parametrize(
+    ("groups", "unscored", "steps"),
+    [
+        (0, set(), []),
+        (1, set(), [0, 1]),
+        (2, set(), [0, 1, 2, 9]),
+        (3, set(), [0, 1, 2, 3, 6, 9]),
+        (4, set(), [0, 1, 2, 3, 4, 6, 7, 9]),
+        (5, set(), range(10)),
+        (99, set(), range(10)),
+        (2, {1, 3, 5, 7, 9}, [0, 1, 2, 8]),  # the early ones count whether scored or not
+        (3, {1, 3, 5, 7, 9}, [0, 1, 2, 4, 6, 8]),
+        (3, {3, 4, 5, 6, 8, 9}, [0, 1, 2, 7]),  # the only scored one of the rest
+        (3, set(range(10)), [0, 1, 2, 3, 6, 9]),
+    ],
+)
+def test_thinning_keeps_early_groups_and_whole_ones_spread_over_the_rest(
+    store: RunStore, tmp_path: Path, groups: int, unscored: set[int], steps: list[int]
 ) -> None:
     for spec in (SPEC, OTHER):
         run = store.start(spec)
-        run.append("completions", [completion(step, 7, text) for step in range(10) for text in "xyz"])
+        rows = [completion(step, 7, text) for step in range(10) for text in "xyz"]
+        run.append("completions", [r | {"logp_base": None} if r["step"] in unscored else r for r in rows])
         run.finish()
     publish(store, tmp_path / "published", completion_groups=groups)
     frame = load_published(tmp_path / "published", "completions")

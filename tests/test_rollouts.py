@@ -10,6 +10,10 @@ from helpers import models, rollouts
 from helpers.packing import Branch, Group, pack, patches_of, scored_logits
 from helpers.rollouts import Sampling, generate
 
+# fp32 rounding alone: the tiny model's enlarged weights amplify it, so that both ways of computing a log-prob lie up to
+# 2e-4 from their fp64 value and differ by 4e-5 in the order of their sums (with or without flushing denormals).
+CLOSE = {"rel": 1e-5, "abs": 5e-5}
+
 TEXTS = ("Read the sign.", "Which hill is higher? Answer with one word.", "Is there a star?", "Find the red thing.")
 
 
@@ -65,7 +69,7 @@ def test_sampled_log_probs_equal_teacher_forced_ones(asked: tuple) -> None:
         assert len(rollouts_) == 5
         for rollout in rollouts_:
             assert len(rollout.ids) == len(rollout.logps)
-            assert rollout.logps == pytest.approx(teacher_forced(asked, row, rollout.ids), abs=1e-5)
+            assert rollout.logps == pytest.approx(teacher_forced(asked, row, rollout.ids), **CLOSE)
             lengths.add(len(rollout.ids))
     assert len(lengths) > 3, "completions must end at different places for this to test row dropping"
 
@@ -73,12 +77,12 @@ def test_sampled_log_probs_equal_teacher_forced_ones(asked: tuple) -> None:
 @pytest.mark.parametrize("temperature", [0.5, 1.7])
 def test_log_probs_are_those_at_the_sampling_temperature(asked: tuple, temperature: float) -> None:
     for row, (rollout,) in enumerate(generate(*asked, Sampling(1, temperature, 10, seed=2))):
-        assert rollout.logps == pytest.approx(teacher_forced(asked, row, rollout.ids, temperature), abs=1e-5)
+        assert rollout.logps == pytest.approx(teacher_forced(asked, row, rollout.ids, temperature), **CLOSE)
 
 
 def test_greedy_log_probs_are_at_temperature_one(asked: tuple) -> None:
     for row, (rollout,) in enumerate(generate(*asked, Sampling(1, 0.0, 10))):
-        assert rollout.logps == pytest.approx(teacher_forced(asked, row, rollout.ids), abs=1e-5)
+        assert rollout.logps == pytest.approx(teacher_forced(asked, row, rollout.ids), **CLOSE)
 
 
 def test_the_end_token_is_kept_and_nothing_follows_it(asked: tuple) -> None:
@@ -135,7 +139,7 @@ def test_dropping_ended_rows_changes_nothing(asked: tuple, monkeypatch: pytest.M
     sampled = generate(*asked, Sampling(1, 1.0, 40, seed=5))
     assert sum(d > 0 for d in dropped) >= 2
     for row, (rollout,) in enumerate(sampled):
-        assert rollout.logps == pytest.approx(teacher_forced(asked, row, rollout.ids), abs=1e-5)
+        assert rollout.logps == pytest.approx(teacher_forced(asked, row, rollout.ids), **CLOSE)
     monkeypatch.setattr(rollouts._Decoder, "_drop_ended_rows", lambda decoder: None)
     assert [r[0].ids for r in generate(*asked, Sampling(1, 0.0, 40))] == [r[0].ids for r in greedy]
 
@@ -147,7 +151,7 @@ def test_a_prompts_greedy_completion_does_not_depend_on_the_batch(asked: tuple) 
         alone = replace(patches, values=patches.values[[row]])
         (single,) = generate(model, tokenizer, [prompt], alone, Sampling(1, 0.0, 16))
         assert single[0].ids == together[row][0].ids == together[row][1].ids
-        assert single[0].logps == pytest.approx(together[row][0].logps, abs=1e-5)
+        assert single[0].logps == pytest.approx(together[row][0].logps, **CLOSE)
 
 
 def test_text_prompts_without_a_picture_are_completed(loaded: tuple) -> None:
