@@ -22,7 +22,7 @@ class Sampling:
 
     completions: int = 1
     temperature: float = 1.0
-    max_tokens: int = 48
+    max_tokens: int = 128
     seed: int | None = None
 
 
