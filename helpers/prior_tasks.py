@@ -396,7 +396,7 @@ def battery(task: str, n: int, seed: int = 1) -> list[PriorSample]:
     if task == "easy_vqa":
         return easy_vqa_samples("test", n, seed)
     if task not in TASKS:
-        raise UserError(f"There is no prior task {task!r}; choose one of {', '.join(battery_tasks())}.")
+        raise UserError(f"There is no prior task {task!r}; choose one of {', '.join((*TASKS, 'easy_vqa'))}.")
     samples: list[PriorSample] = []
     index = 0
     while len(samples) < n:

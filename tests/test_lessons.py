@@ -59,6 +59,7 @@ def battery_rows(score: float) -> pd.DataFrame:
 
 def test_verdicts_follow_the_numbers(monkeypatch):
     monkeypatch.setattr("helpers.scoring.likelihood_chance", lambda task: 0.25)
+    monkeypatch.setattr("helpers.prior_tasks.LEFT_OUT", ())  # all kinds learned
     names = [f"{k}" for k in range(24)]
     shares = pd.DataFrame({"placement": names, "share": [0.05] * 12 + [0.01] * 12})
     good = lessons.verdicts(lessons.battery_table(battery_rows(0.9)), shares)

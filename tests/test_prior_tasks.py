@@ -17,7 +17,6 @@ from helpers.prior_tasks import (
     alternatives,
     ask,
     battery,
-    battery_tasks,
     extract,
     is_format_failure,
     score_answer,
@@ -25,7 +24,7 @@ from helpers.prior_tasks import (
 )
 from helpers.scenes import draw_scene
 
-TASKS = battery_tasks()
+TASKS = (*prior_tasks.TASKS, "easy_vqa")
 HELPERS = Path(prior_tasks.__file__).parent
 
 
