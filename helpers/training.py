@@ -77,14 +77,13 @@ def evaluate(engine: Engine, step: int, full: bool) -> list[dict[str, Any]]:
     for task, result in scoring.score_battery(engine.model, engine.processor, n).items():
         found += [(task, measure, value, n) for measure, value in result.items()]
     engine.model.train()
-    common = {
-        "run": spec.name,
-        "arm": spec.arm,
-        "seed": spec.seed,
-        "step": step,
-        "samples": step * spec.batch_size,
-    }
+    common = _identity(spec, step)
     return [common | {"task": t, "measure": m, "value": v, "n": c} for t, m, v, c in found]
+
+
+def _identity(spec: RunSpec, step: int) -> dict[str, Any]:
+    """The columns that say which run and step a row belongs to; `samples` counts boards seen."""
+    return {"run": spec.name, "arm": spec.arm, "seed": spec.seed, "step": step, "samples": step * spec.batch_size}
 
 
 def update_norm(model: Any, base: dict[str, torch.Tensor]) -> float:
@@ -571,14 +570,7 @@ def study_callback(engine: Engine) -> Any:
 
 
 def _metric(spec: RunSpec, step: int, name: str, value: float) -> dict[str, Any]:
-    common = {
-        "run": spec.name,
-        "arm": spec.arm,
-        "seed": spec.seed,
-        "step": step,
-        "samples": step * spec.batch_size,
-    }
-    return common | {"name": name, "value": float(value)}
+    return _identity(spec, step) | {"name": name, "value": float(value)}
 
 
 def _forget_old_optimisers(folder: Path, step: int) -> None:
