@@ -16,44 +16,58 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from helpers.prior_tasks import EASY_VQA_WORDS, Question, ask, easy_vqa_question, with_instruction
-from helpers.scenes import draw_scene
+from helpers.prior_tasks import EASY_VQA_WORDS, Question, ask, easy_vqa_names, easy_vqa_question, with_instruction
+from helpers.scenes import CELL_NAMES, cell_labels, draw_scene
 
 if TYPE_CHECKING:
     import torch
 
-# First the model learns to see: dense questions about what is where; then everything, mixed.
-SEEING_SCENES = {"things": 0.55, "scatter": 0.14, "sizes": 0.12, "greys": 0.04, "sign": 0.08, "land": 0.07}
-SEEING_TASKS = {
-    "caption": 3.0, "colour": 2.0, "shape": 2.0, "grounding": 1.5, "presence": 0.5, "count": 1.5, "count_quarters": 2.0,
-    "rank_size": 2.0, "rank_brightness": 1.0, "rank_count": 1.0, "land": 1.0, "light": 0.5, "hill": 0.5, "reading": 4.0,
-}  # fmt: skip
+# What the eyes are trained on: pictures of all kinds, most of them with things of known shape and place.
+EYE_SCENES = {"things": 0.28, "scatter": 0.24, "sizes": 0.14, "greys": 0.05, "sign": 0.17, "land": 0.12}
+# Then the model learns to say what it sees, one thing first, before everything is asked.
+NAMING_SCENES = {"things": 0.85, "land": 0.15}
+NAMING_TASKS = {"caption": 3.0, "colour": 1.0, "shape": 1.0, "land": 1.0, "light": 0.5}
 SCENE_WEIGHTS = {"things": 0.38, "scatter": 0.16, "sizes": 0.12, "greys": 0.06, "sign": 0.08, "land": 0.12}
 EASY_VQA_WEIGHT = 0.08
 TASK_WEIGHTS = {
     "colour": 2.0, "shape": 2.0, "grounding": 2.5, "presence": 2.5, "caption": 2.0, "count": 2.0,
     "count_quarters": 1.5, "rank_size": 2.0, "rank_brightness": 1.0, "rank_count": 1.5, "land": 1.5,
-    "light": 0.6, "hill": 0.6, "reading": 4.0, "facts": 0.3, "lists": 0.5, "nonsense": 0.7,
+    "light": 0.6, "hill": 0.6, "reading": 4.0, "facts": 0.3, "lists": 0.5, "nonsense": 1.5,
+}  # fmt: skip
+# At last mostly what forms late: it needs more practice than what forms early, which must only be kept.
+PRACTICE_SCENES = {
+    "things": 0.24, "scatter": 0.2, "sizes": 0.06, "greys": 0.1, "sign": 0.14, "land": 0.04, "collage": 0.14,
+}  # fmt: skip
+PRACTICE_EASY_VQA = 0.14
+PRACTICE_TASKS = {
+    "colour": 0.7, "shape": 0.7, "grounding": 2.0, "presence": 2.0, "caption": 1.5, "count": 3.0,
+    "count_quarters": 2.0, "rank_size": 2.0, "rank_brightness": 2.0, "rank_count": 2.0, "land": 1.0,
+    "light": 0.3, "hill": 0.6, "reading": 4.0, "facts": 0.2, "lists": 0.4, "nonsense": 1.2,
 }  # fmt: skip
 TRAIN_SEED = 1000  # the battery draws from seeds below 100
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of one pretraining. A step sees `pictures` pictures with `questions` questions each.
+    """Settings of one pretraining: `eye_steps` of the vision tower alone, then `steps` of the whole model.
 
-    During the first `seeing` share of the steps only perception is asked, one question a picture.
+    The eyes see `eye_pictures` pictures a step and name what each cell shows; then they are kept as they are,
+    and a step asks `questions` questions about each of `pictures` pictures, for the first `naming` steps only
+    what is on them. `practice` more steps ask most often what forms last. The rate starts anew in each phase.
     """
 
-    steps: int = 2700
-    pictures: int = 28
-    questions: int = 2
-    seeing: float = 0.75
+    eye_steps: int = 1200
+    eye_pictures: int = 64
+    steps: int = 2600
+    pictures: int = 20
+    questions: int = 3
+    naming: int = 300
+    practice: int = 1500
     learning_rate: float = 4e-3
     warmup: int = 200
     teacher_share: float = 0.08
     seed: int = 0
-    checkpoint_every: int = 250
+    checkpoint_every: int = 200
 
 
 def pretraining_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray, list[Question]]:
@@ -61,19 +75,86 @@ def pretraining_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray
     rng = np.random.default_rng((TRAIN_SEED + recipe.seed, step, slot))
     # The teacher's long thinks come together in steps of their own, or every row would be padded to their length.
     teacher = np.random.default_rng((TRAIN_SEED + recipe.seed, step, 10**6)).random() < recipe.teacher_share
-    seeing = step < recipe.seeing * recipe.steps
-    if rng.random() < EASY_VQA_WEIGHT:
-        return _easy_vqa_sample(rng, 1 if seeing else recipe.questions)
-    kind = _draw(rng, SEEING_SCENES if seeing else SCENE_WEIGHTS)
+    easy, scenes, tasks = _mixture(recipe, step)
+    if rng.random() < easy:
+        return _easy_vqa_sample(rng, recipe.questions)
+    naming = step < recipe.naming
     # Finding the named one among several things forms late or never; with one thing on the picture it is easy.
-    most = min(4, 1 + int(step / (recipe.steps * 0.08)))
-    scene = draw_scene(rng, kind, plain=bool(rng.random() < 0.4), most=most)
+    most = min(4, 1 + 4 * step // max(1, recipe.naming))
+    scene = draw_scene(rng, _draw(rng, scenes), plain=bool(rng.random() < 0.4), most=most)
     questions: list[Question] = []
-    while len(questions) < (1 if seeing else recipe.questions):
-        question = ask(_draw(rng, SEEING_TASKS if seeing else TASK_WEIGHTS), scene, rng)
+    while len(questions) < recipe.questions:
+        question = ask(_draw(rng, tasks), scene, rng)
         if question is not None:
-            questions.append(with_instruction(question, rng, bool(teacher and not seeing)))
+            questions.append(with_instruction(question, rng, bool(teacher and not naming)))
     return scene.pixels, questions
+
+
+def _mixture(recipe: Recipe, step: int) -> tuple[float, dict[str, float], dict[str, float]]:
+    """Share of easy-VQA, weights of the scenes and of the tasks at a step of the language model."""
+    if step < recipe.naming:
+        return EASY_VQA_WEIGHT, NAMING_SCENES, NAMING_TASKS
+    if recipe.steps <= step < recipe.steps + recipe.practice:
+        return PRACTICE_EASY_VQA, PRACTICE_SCENES, PRACTICE_TASKS
+    return EASY_VQA_WEIGHT, SCENE_WEIGHTS, TASK_WEIGHTS
+
+
+def eye_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Picture number `slot` of a step of the eyes, (64, 64, 3) uint8, and what its 4 x 4 cells show."""
+    rng = np.random.default_rng((TRAIN_SEED + recipe.seed, step, slot, 1))
+    if rng.random() < EASY_VQA_WEIGHT:
+        position = int(rng.integers(len(_positions_by_picture())))
+        pixels, question = easy_vqa_question("train", _positions_by_picture()[position][0])
+        names = dict(zip(("easy colour", "easy shape"), question.think.split(), strict=False))
+        known = {k: np.full((4, 4), easy_vqa_names()[k].index(v)) for k, v in names.items() if len(names) == 2}
+        return pixels, known
+    scene = draw_scene(rng, _draw(rng, EYE_SCENES), plain=bool(rng.random() < 0.4))
+    return scene.pixels, cell_labels(scene)
+
+
+def eye_batch(recipe: Recipe, step: int, worker: tuple[int, int] = (0, 1)) -> tuple[Any, dict[str, torch.Tensor]]:
+    """(patches, labels) of one step of the eyes; labels are (N, 16) per question, -100 where there is none."""
+    import torch
+
+    from helpers.packing import patches_of
+
+    samples = [eye_sample(recipe, step, slot) for slot in range(worker[0], recipe.eye_pictures, worker[1])]
+    nothing = np.full((4, 4), -100)
+    labels = {
+        name: torch.from_numpy(np.stack([known.get(name, nothing).reshape(16) for _, known in samples]))
+        for name in eye_names()
+    }
+    return patches_of(torch.from_numpy(np.stack([pixels for pixels, _ in samples]))), labels
+
+
+def eye_names() -> dict[str, tuple[str, ...]]:
+    """What the eyes can name, by question."""
+    return CELL_NAMES | easy_vqa_names()
+
+
+def new_heads(width: int, seed: int) -> torch.nn.ModuleDict:
+    """One linear classifier per question of `eye_names` on top of the picture's tokens; thrown away afterwards."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torch.nn.ModuleDict({name: torch.nn.Linear(width, len(v)) for name, v in eye_names().items()})
+
+
+def eye_loss(model: Any, heads: torch.nn.ModuleDict, data: tuple) -> tuple[torch.Tensor, int]:
+    """(summed loss, pictures): for each question the mean cross-entropy over the cells where it makes sense."""
+    import torch
+
+    from helpers.packing import picture_features
+
+    patches, labels = data
+    features = picture_features(model, patches)
+    losses = [
+        torch.nn.functional.cross_entropy(heads[name](features).flatten(0, 1), wanted.flatten())
+        for name, wanted in labels.items()
+        if (wanted >= 0).any()
+    ]
+    return len(features) * torch.stack(losses).sum(), len(features)
 
 
 def _draw(rng: np.random.Generator, weights: dict[str, float]) -> str:
@@ -134,11 +215,11 @@ def batch(tokenizer: Any, recipe: Recipe, step: int, worker: tuple[int, int] = (
     return pack(groups, image_id, (4, 4), tokenizer.pad_token_id), patches_of(pictures)
 
 
-def optimizers(model: Any, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def optimizers(model: Any, heads: torch.nn.ModuleDict, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the 2-D weights inside the blocks, AdamW for embeddings, norms, biases and the patch embedding."""
     import torch
 
-    matrices, others = [], []
+    matrices, others = [], list(heads.parameters())
     for name, parameter in model.named_parameters():
         inside = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
         (matrices if inside else others).append(parameter)
@@ -161,7 +242,7 @@ def muon(parameters: list[torch.Tensor], rate: float) -> torch.optim.Optimizer:
         def step(self) -> None:
             for group in self.param_groups:
                 shapes: dict[tuple, list] = {}
-                for parameter in group["params"]:
+                for parameter in (p for p in group["params"] if p.grad is not None):
                     shapes.setdefault(tuple(parameter.shape), []).append(parameter)
                 for shape, alike in shapes.items():
                     update = orthogonalise(torch.stack([self._momentum(p) for p in alike]))
@@ -190,37 +271,56 @@ def orthogonalise(matrices: torch.Tensor, rounds: int = 5) -> torch.Tensor:
 
 
 def rate_at(recipe: Recipe, step: int) -> float:
-    """Learning rate: linear warm-up, flat, then linear to zero over the last 35 % of the steps."""
-    rise = min(1.0, (step + 1) / recipe.warmup)
-    fall = min(1.0, (recipe.steps - step) / (0.35 * recipe.steps))
-    return recipe.learning_rate * rise * fall
+    """Learning rate of a step, in each of the three phases: linear warm-up, then linear to zero from 50 % on."""
+    done = step
+    for steps in (recipe.eye_steps, recipe.steps, recipe.practice):
+        if done < steps:
+            break
+        done -= steps
+    rise = min(1.0, (done + 1) / min(recipe.warmup, steps / 4))
+    return recipe.learning_rate * rise * min(1.0, (steps - done) / (0.5 * steps))
 
 
-def train_step(model: Any, optims: list[torch.optim.Optimizer], data: tuple, rate: float) -> tuple[float, float]:
-    """One step; returns (mean loss per scored token in nats, gradient norm before clipping at 1)."""
+def train_step(learner: Learner, step: int, worker: tuple[int, int] = (0, 1)) -> tuple[float, float]:
+    """One step; returns (mean loss in nats per scored token or per picture, gradient norm before clipping at 1)."""
+    import torch
+
+    recipe, model = learner.recipe, learner.model
+    # The eyes are frozen while the language model learns to read them: its first gradients would put them out.
+    model.model.visual.requires_grad_(step < recipe.eye_steps)
+    if step < recipe.eye_steps:
+        loss, count = eye_loss(model, learner.heads, eye_batch(recipe, step, worker))
+    else:
+        loss, count = text_loss(model, batch(learner.processor.tokenizer, recipe, step - recipe.eye_steps, worker))
+    loss.backward()
+    trained = [p for p in (*model.parameters(), *learner.heads.parameters()) if p.grad is not None]
+    mean = _average(trained, loss.item(), count)
+    norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
+    for optim in learner.optims:
+        for group in optim.param_groups:
+            group["lr"] = rate_at(recipe, step)
+        optim.step()
+        optim.zero_grad(set_to_none=True)
+    return mean, float(norm)
+
+
+def text_loss(model: Any, data: tuple) -> tuple[torch.Tensor, int]:
+    """(summed cross-entropy in nats, scored tokens) of a packed batch."""
     import torch
 
     from helpers.packing import scored_logits
 
     packed, patches = data
     loss = torch.nn.functional.cross_entropy(scored_logits(model, packed, patches), packed.target, reduction="sum")
-    loss.backward()
-    mean = _average(model, loss.item(), len(packed.target))
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    for optim in optims:
-        for group in optim.param_groups:
-            group["lr"] = rate
-        optim.step()
-        optim.zero_grad(set_to_none=True)
-    return mean, float(norm)
+    return loss, len(packed.target)
 
 
-def _average(model: Any, loss: float, tokens: int) -> float:
-    """Turn summed gradients into the mean over the tokens of all workers; returns the mean loss."""
+def _average(trained: list[torch.Tensor], loss: float, count: int) -> float:
+    """Turn summed gradients into the mean over what all workers scored; returns the mean loss."""
     import torch
 
-    gradients = [p.grad for p in model.parameters()]
-    flat = torch.cat([g.flatten() for g in gradients] + [torch.tensor([loss, float(tokens)])])
+    gradients = [p.grad for p in trained]
+    flat = torch.cat([g.flatten() for g in gradients] + [torch.tensor([loss, float(count)])])
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(flat)
     flat /= flat[-1].clone()
@@ -237,6 +337,25 @@ def _worker() -> tuple[int, int]:
     if workers > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
     return rank, workers
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model in pretraining, with its processor, the eyes' classifiers and the optimisers."""
+
+    recipe: Recipe
+    model: Any
+    processor: Any
+    heads: Any
+    optims: list
+
+
+def new_learner(recipe: Recipe) -> Learner:
+    """Everything a pretraining starts from, fixed by the recipe's seed."""
+    model, processor = new_model(recipe)
+    model.train()
+    heads = new_heads(model.config.text_config.hidden_size, recipe.seed)
+    return Learner(recipe, model, processor, heads, optimizers(model, heads, recipe))
 
 
 def new_model(recipe: Recipe) -> tuple[Any, Any]:
@@ -257,20 +376,18 @@ def pretrain(recipe: Recipe, folder: Path, minutes: float | None = None) -> list
     quiet_cpu()
     worker = _worker()
     folder.mkdir(parents=True, exist_ok=True)
-    model, processor = new_model(recipe)
-    model.train()
-    optims = optimizers(model, recipe)
-    start, begin, rows = _resume(folder, recipe, model, optims), time.time(), []
-    for step in range(start, recipe.steps):
+    learner, total = new_learner(recipe), recipe.eye_steps + recipe.steps + recipe.practice
+    start, begin, rows = _resume(folder, learner), time.time(), []
+    for step in range(start, total):
         tick = time.time()
-        loss, norm = train_step(model, optims, batch(processor.tokenizer, recipe, step, worker), rate_at(recipe, step))
+        loss, norm = train_step(learner, step, worker)
         rows.append({"step": step, "loss": loss, "grad_norm": norm, "seconds": time.time() - tick})
-        last = step + 1 == recipe.steps or (minutes and time.time() - begin > 60 * minutes)
+        last = step + 1 == total or (minutes and time.time() - begin > 60 * minutes)
         if (last or (step + 1) % recipe.checkpoint_every == 0) and worker[0] == 0:
             # The checkpoint comes last: what a kill before it leaves undone, the resumed run does again.
             _log(folder, rows, step + 1)
-            save(model, processor, folder / "model")
-            _checkpoint(folder, recipe, step + 1, model, optims)
+            save(learner.model, learner.processor, folder / "model")
+            _checkpoint(folder, learner, step + 1)
         if last:
             break
     return rows
@@ -287,21 +404,22 @@ def _log(folder: Path, rows: list[dict[str, float]], end: int) -> None:
     os.replace(folder / "training_log.tmp", path)
 
 
-def _checkpoint(folder: Path, recipe: Recipe, step: int, model: Any, optims: list) -> None:
+def _checkpoint(folder: Path, learner: Learner, step: int) -> None:
     """Write the full state under a temporary name, then rename: a kill never leaves half a checkpoint."""
     import torch
 
     state = {
-        "recipe": asdict(recipe),
+        "recipe": asdict(learner.recipe),
         "step": step,
-        "model": model.state_dict(),
-        "optims": [o.state_dict() for o in optims],
+        "model": learner.model.state_dict(),
+        "heads": learner.heads.state_dict(),
+        "optims": [o.state_dict() for o in learner.optims],
     }
     torch.save(state, folder / "state.tmp")
     os.replace(folder / "state.tmp", folder / "state.pt")
 
 
-def _resume(folder: Path, recipe: Recipe, model: Any, optims: list) -> int:
+def _resume(folder: Path, learner: Learner) -> int:
     """Load the state in `folder` if there is one; returns the step to go on with."""
     import torch
 
@@ -311,10 +429,11 @@ def _resume(folder: Path, recipe: Recipe, model: Any, optims: list) -> int:
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True)
-    if state["recipe"] != asdict(recipe):
+    if state["recipe"] != asdict(learner.recipe):
         raise UserError(f"{path} belongs to another recipe; choose another folder or remove it.")
-    model.load_state_dict(state["model"])
-    for optim, saved in zip(optims, state["optims"], strict=True):
+    learner.model.load_state_dict(state["model"])
+    learner.heads.load_state_dict(state["heads"])
+    for optim, saved in zip(learner.optims, state["optims"], strict=True):
         optim.load_state_dict(saved)
     return state["step"]
 
@@ -323,10 +442,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line: `python -m helpers.base --folder work/base`."""
     parser = argparse.ArgumentParser(prog="python -m helpers.base", description="Rebuild the base model from nothing.")
     parser.add_argument("--folder", type=Path, default=Path("work/base"), help="where state, log and model go")
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--eye-steps", type=int, default=Recipe.eye_steps, help="steps of the vision tower alone")
+    parser.add_argument("--steps", type=int, default=Recipe.steps, help="steps of the whole model")
+    parser.add_argument("--practice", type=int, default=Recipe.practice, help="steps of the last phase")
     parser.add_argument("--minutes", type=float, default=None, help="stop (resumably) after this many minutes")
     options = parser.parse_args(arguments)
-    pretrain(Recipe(steps=options.steps), options.folder, options.minutes)
+    recipe = Recipe(eye_steps=options.eye_steps, steps=options.steps, practice=options.practice)
+    pretrain(recipe, options.folder, options.minutes)
 
 
 if __name__ == "__main__":

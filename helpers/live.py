@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.errors import UserError
-from helpers.profiles import SOURCE_ARMS, Profile, RunSpec, specs
+from helpers.profiles import SOURCE_ARMS, Profile, specs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from helpers.corpora import Boards
     from helpers.scoring import Prompted
-    from helpers.training import Engine
 
 LIVE_SEED = 77  # no seed of any profile: a live run repeats none of the study's
 
@@ -61,7 +60,7 @@ def run(profile: Profile, arm: str, steps: int, corpus: Corpus | None = None) ->
     Raises UserError for an arm that learns from another run where no corpus is given.
     """
     from helpers.records import TABLES, RunStore, load_table
-    from helpers.training import Settings, make_trainer, prepare
+    from helpers.training import Settings, make_trainer, prepare, puzzle_spec
 
     if arm in SOURCE_ARMS and corpus is None:
         raise UserError(f"The arm {arm} learns from another run: pass the corpus it should train on.")
@@ -71,8 +70,8 @@ def run(profile: Profile, arm: str, steps: int, corpus: Corpus | None = None) ->
     settings = Settings(puzzle_tests=tests, battery=battery, final_battery=battery, per_octave=1)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         store = RunStore(Path(folder))
-        make = prepare if corpus is None else _engine(corpus)
-        engine = make(spec, store, store.start(spec), settings)
+        own = None if corpus is None else _as_boards(corpus, puzzle_spec(spec))
+        engine = prepare(spec, store, store.start(spec), settings, own)
         make_trainer(engine).train()
         engine.run.finish()
         found = {name: load_table(folder, name) for name in TABLES}
@@ -89,28 +88,11 @@ def _quiet() -> Any:
     return warnings.catch_warnings(action="ignore")
 
 
-def _engine(corpus: Corpus) -> Any:
-    """`training.prepare` for a corpus that is at hand."""
-
-    def prepare(spec: RunSpec, store: Any, run: Any, settings: Any) -> Engine:
-        import torch
-
-        from helpers import models, training
-
-        models.quiet_cpu()
-        torch.manual_seed(spec.seed)
-        model, processor = training.load_base(spec)
-        processor.image_processor = models.vectorise_images(processor.image_processor)
-        boards = _as_boards(corpus, training.puzzle_spec(spec))
-        return training.Engine(spec, settings, model, processor, run, boards, list(corpus.completions))
-
-    return prepare
-
-
-def _as_boards(corpus: Corpus, spec: Any) -> Boards:
+def _as_boards(corpus: Corpus, spec: Any) -> tuple[Boards, list[str]]:
     from helpers.corpora import Boards
 
-    return Boards(spec, corpus.pixels, corpus.placements, ("left",) * len(corpus), (None,) * len(corpus))
+    boards = Boards(spec, corpus.pixels, corpus.placements, ("left",) * len(corpus), (None,) * len(corpus))
+    return boards, list(corpus.completions)
 
 
 # --- corpora ----------------------------------------------------------------------------------------------

@@ -233,7 +233,7 @@ def _land(scene: Scene, rng: np.random.Generator) -> Question | None:
 
 
 def _light(scene: Scene, rng: np.random.Generator) -> Question | None:
-    if scene.kind == "greys":
+    if scene.kind in ("greys", "collage"):
         return None
     text = _pick(
         rng,
@@ -303,7 +303,7 @@ def _nonsense_word(rng: np.random.Generator) -> str:
 
 def _unsure_think(scene: Scene, rng: np.random.Generator) -> str:
     """What the model says when it cannot know: something true about the picture."""
-    options = [f"{'right' if scene.light == 'left' else 'left'} dark"]
+    options = [f"{'right' if scene.light == 'left' else 'left'} dark"] if scene.light else []
     options += [" ".join(scene.land)] * 3 if scene.land else []
     options += [" ".join(i.shape for i in scene.items)] if 0 < len(scene.items) < 5 else []
     options += [" ".join(map(str, scene.counts()))] if scene.kind == "scatter" else []
@@ -409,11 +409,8 @@ def battery(task: str, n: int, seed: int = 1) -> list[PriorSample]:
     return samples
 
 
-# Kinds that the shipped (preliminary) base never learned: there is nothing to forget.
-LEFT_OUT = (
-    "colour", "shape", "grounding", "presence", "caption", "count", "count_quarters", "rank_size",
-    "rank_brightness", "rank_count", "hill", "reading",
-)  # fmt: skip
+# Kinds that the shipped base did not learn well enough (< 0.80): there would be little to forget.
+LEFT_OUT = ("grounding", "presence", "count", "count_quarters", "rank_size", "rank_count")
 
 
 def battery_tasks() -> tuple[str, ...]:
@@ -462,6 +459,11 @@ def easy_vqa_question(split: str, position: int) -> tuple[np.ndarray, Question]:
     kind = "yes or no" if answer in ("yes", "no") else "word"
     think = " ".join(facts) if facts else "shape"
     return pictures[index], Question("easy_vqa", text.capitalize(), answer, think, kind)
+
+
+def easy_vqa_names() -> dict[str, tuple[str, ...]]:
+    """The shapes and colours of easy-VQA."""
+    return {"easy shape": EASY_VQA_WORDS[:3], "easy colour": EASY_VQA_WORDS[3:]}
 
 
 def easy_vqa_samples(split: str, n: int, seed: int) -> list[PriorSample]:

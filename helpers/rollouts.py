@@ -67,12 +67,13 @@ class _Decoder:
         self.model, self.sampling, self.eos = model, sampling, tokenizer.eos_token_id
         self.pad, self.image_id = tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids("<|image_pad|>")
         shape = (rows, sampling.completions, sampling.max_tokens)
-        self.tokens, self.logps = torch.full(shape, self.pad), torch.zeros(shape)
-        self.ended = torch.zeros(shape[:2], dtype=torch.bool)
-        self.alive, self.time = torch.arange(rows), 0
+        self.here = here = {"device": model.lm_head.weight.device}
+        self.tokens, self.logps = torch.full(shape, self.pad, **here), torch.zeros(shape, **here)
+        self.ended = torch.zeros(shape[:2], dtype=torch.bool, **here)
+        self.alive, self.time = torch.arange(rows, **here), 0
         self.cache = DynamicCache()
-        self.banned = torch.tensor([i for i in tokenizer.all_special_ids if i != self.eos])
-        self.generator = None if sampling.seed is None else torch.Generator().manual_seed(sampling.seed)
+        self.banned = torch.tensor([i for i in tokenizer.all_special_ids if i != self.eos], **here)
+        self.generator = None if sampling.seed is None else torch.Generator(**here).manual_seed(sampling.seed)
 
     def prefill(self, prompts: Sequence[Sequence[int]], patches: Patches | None) -> None:
         import torch
@@ -82,10 +83,11 @@ class _Decoder:
         groups = [Group(p, None if patches is None else i) for i, p in enumerate(prompts)]
         packed = pack(groups, self.image_id, patches.grid if patches else (1, 1), self.pad)
         hidden = hidden_states(self.model, packed, patches, self.cache)
-        last = hidden[torch.arange(len(prompts)), packed.ends - 1]
-        self.position, self.width = packed.next_position, packed.ids.shape[1]
-        seen = torch.arange(self.width)[None, :] < packed.ends[:, None]
-        self.prompt_mask = torch.zeros(seen.shape).masked_fill_(~seen, float("-inf"))
+        ends = packed.ends.to(**self.here)
+        last = hidden[self.alive, ends - 1]
+        self.position, self.width = packed.next_position.to(**self.here), packed.ids.shape[1]
+        seen = torch.arange(self.width, **self.here)[None, :] < ends[:, None]
+        self.prompt_mask = torch.zeros(seen.shape, dtype=hidden.dtype, **self.here).masked_fill_(~seen, float("-inf"))
         self._choose(self.model.lm_head(last)[:, None].expand(-1, self.sampling.completions, -1))
 
     def running(self) -> bool:
@@ -98,7 +100,8 @@ class _Decoder:
         from helpers.packing import base_of
 
         k = self.sampling.completions
-        own = torch.full((k, k), float("-inf")).fill_diagonal_(0.0).repeat(1, self.time)
+        own = torch.full((k, k), float("-inf"), dtype=self.prompt_mask.dtype, **self.here)
+        own = own.fill_diagonal_(0.0).repeat(1, self.time)
         mask = torch.cat((self.prompt_mask[:, None].expand(-1, k, -1), own.expand(len(self.alive), -1, -1)), 2)
         inner = base_of(self.model)
         hidden = inner.language_model(

@@ -28,7 +28,9 @@ LANDS = ("sky", "hills", "ground")
 SKIES = ((120, 175, 235), (150, 190, 225), (235, 180, 150), (175, 205, 235))
 HILLS = ((60, 95, 85), (85, 80, 105), (95, 75, 60), (50, 85, 60))
 GROUNDS = ((120, 175, 80), (190, 170, 110), (150, 150, 105), (95, 150, 95))
-KINDS = ("land", "things", "scatter", "sizes", "greys", "sign")
+SIZES = (0.15, 0.21, 0.29, 0.38)
+GREYS = (25, 95, 165, 235)
+KINDS = ("land", "things", "scatter", "sizes", "greys", "sign", "collage")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class Item:
     def quarter(self) -> int:
         """Quarter of the picture in reading order, 0..3."""
         return 2 * (self.y >= 0.5) + (self.x >= 0.5)
+
+    def covers(self, x: float, y: float) -> bool:
+        """Whether a point (shares of the side) lies in the item's square."""
+        return max(abs(x - self.x), abs(y - self.y)) < self.size / 2
 
     @property
     def cell(self) -> tuple[int, int]:
@@ -63,16 +69,21 @@ class View:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and what is true of it. `pixels`: (side, side, 3) uint8; `land`: one word per quarter or None."""
+    """A picture and what is true of it. `pixels`: (side, side, 3) uint8; `land`: one word per quarter or None.
+
+    `mask`: (side, side) index into `LANDS`, before anything was painted over it.
+    """
 
     kind: str
     pixels: np.ndarray = field(repr=False)
     items: tuple[Item, ...] = ()
     land: tuple[str, ...] | None = None
-    light: str = "left"
+    light: str | None = "left"
     high_hill: str | None = None
     number: str | None = None
     greys: tuple[int, ...] | None = None
+    digits: tuple[Item, ...] = ()
+    mask: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def image(self) -> Image.Image:
@@ -94,12 +105,31 @@ def draw_scene(
     otherwise the view is shifted, and sometimes upside down, so that what a place shows cannot be told from
     where it lies. `side` is in pixels.
     """
+    if kind == "collage":
+        return _collage(rng, side)
     view = _plain_view(rng) if plain else _shifted_view(rng)
     scene, canvas = _landscape(rng, view, side)
     add = {"things": _things, "scatter": _scatter, "sizes": _sizes, "greys": _greys, "sign": _sign}.get(kind)
     facts = (_things(rng, canvas, side, most) if kind == "things" else add(rng, canvas, side)) if add else {}
     pixels = _light_and_noise(rng, np.asarray(canvas, np.float32), scene.light, "greys" in facts)
     return replace(scene, kind=kind, pixels=pixels, **facts)
+
+
+def _collage(rng: np.random.Generator, side: int) -> Scene:
+    """Quarters of four different pictures side by side: what a quarter shows says nothing about the next one.
+
+    Each quarter shows one land clearly (>= 60 %). Not a jigsaw board: no two quarters come from one picture.
+    """
+    half, pixels, mask = side // 2, np.empty((side, side, 3), np.uint8), np.empty((side, side), int)
+    for row, column in np.ndindex(2, 2):
+        scene = None
+        while scene is None or scene.land is None:
+            scene = draw_scene(rng, ("land", "things")[rng.integers(2)], plain=bool(rng.random() < 0.5), side=side)
+        top, left = rng.integers(2, size=2) * half
+        own = np.s_[row * half : (row + 1) * half, column * half : (column + 1) * half]
+        pixels[own] = scene.pixels[top : top + half, left : left + half]
+        mask[own] = scene.mask[top : top + half, left : left + half]
+    return Scene("collage", pixels, land=_land_words(mask), light=None, mask=mask)
 
 
 def puzzle_scene(seed: int, index: int, side: int = 64) -> Scene:
@@ -134,7 +164,8 @@ def _landscape(rng: np.random.Generator, view: View, side: int) -> tuple[Scene, 
         mask, pixels = mask[::-1], pixels[::-1]
     visible = all(0.1 < c < 0.9 for c in centres) and 0.2 < view.horizon < 1.1
     facts = dict(land=_land_words(mask), light=("left", "right")[rng.integers(2)])
-    scene = Scene("land", pixels, high_hill=("left", "right")[higher] if visible else None, **facts)
+    hill = ("left", "right")[higher] if visible else None
+    scene = Scene("land", pixels, high_hill=hill, mask=mask, **facts)
     return scene, Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
@@ -152,6 +183,58 @@ def _light_and_noise(rng: np.random.Generator, pixels: np.ndarray, light: str, f
     ramp = 0.9 + (ramp if light == "left" else -ramp)
     shaded = pixels * ramp[None, :, None] + rng.normal(0, 4.0, pixels.shape)
     return np.clip(shaded, 0, 255).astype(np.uint8)
+
+
+# What a cell of the picture may show, by question; the first name of each is "nothing of the sort".
+CELL_NAMES = {
+    "shape": ("", *SHAPES),
+    "colour": ("", *COLOURS),
+    "size": ("", "tiny", "small", "large", "huge"),
+    "grey": ("", "dark", "dim", "pale", "bright"),
+    "digit": ("", *"0123456789"),
+    "land": LANDS,
+    "light": ("left", "right"),
+    "hill": ("left", "right"),
+}
+
+
+def cell_labels(scene: Scene, grid: int = 4) -> dict[str, np.ndarray]:
+    """What each cell of a `grid` x `grid` raster shows: for each question of `CELL_NAMES` (grid, grid) indices.
+
+    -100 stands where a question makes no sense (cross-entropy ignores it). Light and hill are facts of the whole
+    picture and stand in every cell.
+    """
+    labels = {name: np.full((grid, grid), -100) for name in CELL_NAMES}
+    centres = (np.arange(grid) + 0.5) / grid
+    for mark, where in _marks(scene):
+        for row, column in np.ndindex(grid, grid):
+            own = (int(where.y * grid), int(where.x * grid)) == (row, column)
+            if own or where.covers(centres[column], centres[row]):
+                for name, value in mark.items():
+                    labels[name][row, column] = value
+    for name in ("shape", "colour", "size") if scene.greys is None and scene.number is None else ():
+        labels[name][labels[name] < 0] = 0
+    if scene.mask is not None:
+        cells = scene.mask.reshape(grid, scene.mask.shape[0] // grid, grid, -1)
+        labels["land"][:] = np.stack([(cells == k).mean((1, 3)) for k in range(3)]).argmax(0)
+    if scene.greys is None and scene.light:
+        labels["light"][:] = scene.light == "right"
+    if scene.high_hill is not None:
+        labels["hill"][:] = scene.high_hill == "right"
+    return labels
+
+
+def _marks(scene: Scene) -> list[tuple[dict[str, int], Item]]:
+    """What is painted on a scene, as label indices, and where."""
+    marks = []
+    for item in scene.items:
+        size = int(np.argmin([abs(item.size - s) for s in SIZES]))
+        look = dict(shape=SHAPES.index(item.shape), colour=list(COLOURS).index(item.colour), size=size)
+        marks.append(({name: value + 1 for name, value in look.items()}, item))
+    for quarter, level in enumerate(scene.greys or ()):
+        place = Item("", "", 0.25 + 0.5 * (quarter % 2), 0.25 + 0.5 * (quarter // 2), 0.3)
+        marks.append(({"grey": 1 + int(np.argmin([abs(level - g) for g in GREYS]))}, place))
+    return marks + [({"digit": 1 + int(digit.shape)}, digit) for digit in scene.digits]
 
 
 def _things(rng: np.random.Generator, canvas: Image.Image, side: int, most: int) -> dict:
@@ -180,7 +263,7 @@ def _scatter(rng: np.random.Generator, canvas: Image.Image, side: int) -> dict:
 
 def _sizes(rng: np.random.Generator, canvas: Image.Image, side: int) -> dict:
     """Four things, one a quarter, of clearly different size."""
-    sizes = rng.permutation([0.13, 0.21, 0.29, 0.38]) + rng.uniform(-0.012, 0.012, 4)
+    sizes = rng.permutation([0.13, *SIZES[1:]]) + rng.uniform(-0.012, 0.012, 4)
     looks = zip(rng.permutation(SHAPES)[:4], rng.permutation(list(COLOURS))[:4], strict=True)
     centres = [(0.25 + 0.5 * (q % 2), 0.25 + 0.5 * (q // 2)) for q in range(4)]
     items = [_item(rng, look, c, s) for look, c, s in zip(looks, centres, sizes, strict=True)]
@@ -194,7 +277,7 @@ def _item(rng: np.random.Generator, look: tuple[str, str], centre: tuple[float, 
 
 def _greys(rng: np.random.Generator, canvas: Image.Image, side: int) -> dict:
     """Four grey discs, one a quarter, of clearly different brightness (grey levels 0..255 in reading order)."""
-    levels = rng.permutation([25, 95, 165, 235]) + rng.integers(-14, 15, size=4)
+    levels = rng.permutation(GREYS) + rng.integers(-14, 15, size=4)
     draw = ImageDraw.Draw(canvas)
     radius = 0.16 * side
     for quarter, level in enumerate(levels):
@@ -207,12 +290,13 @@ def _sign(rng: np.random.Generator, canvas: Image.Image, side: int) -> dict:
     """A white sign with a number of one or two digits."""
     number = "".join(str(d) for d in rng.integers(0, 10, size=1 + (rng.random() < 0.4)))
     x, y = rng.choice([0.3, 0.5, 0.7], size=2) * side
-    draw, width = ImageDraw.Draw(canvas), 0.16 * side * len(number)
+    draw, width, digits = ImageDraw.Draw(canvas), 0.16 * side * len(number), []
     draw.rectangle((x - width, y - 0.16 * side, x + width, y + 0.16 * side), fill=(250, 250, 245))
     for place, digit in enumerate(number):
         centre = x - width + 0.16 * side * (2 * place + 1)
         draw.text((centre, y), digit, fill=(10, 10, 10), font=_font(int(0.32 * side)), anchor="mm")
-    return {"number": number}
+        digits.append(Item(digit, "black", centre / side, y / side, 0.32))
+    return {"number": number, "digits": tuple(digits)}
 
 
 @lru_cache(maxsize=8)

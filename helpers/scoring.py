@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from helpers import prior_tasks, puzzles
 
@@ -26,13 +27,20 @@ class Prompted:
 
 
 def patches(processor: Any, pictures: Sequence[np.ndarray]) -> Patches:
-    """Patches of equal-sized pictures, each (H, W, 3) uint8, with the settings of a model's processor."""
+    """Patches of equal-sized pictures, each (H, W, 3) uint8, with the settings of a model's processor.
+
+    Pictures whose sides are no multiples of the model's unit are enlarged to the next one (bicubic).
+    """
     import torch
 
     from helpers.models import image_settings
     from helpers.packing import patches_of
 
-    return patches_of(torch.from_numpy(np.stack(list(pictures))), image_settings(processor.image_processor))
+    settings = image_settings(processor.image_processor)
+    height, width = (-(-side // settings.unit) * settings.unit for side in pictures[0].shape[:2])
+    if (height, width) != pictures[0].shape[:2]:
+        pictures = [np.asarray(Image.fromarray(p).resize((width, height), Image.Resampling.BICUBIC)) for p in pictures]
+    return patches_of(torch.from_numpy(np.stack(list(pictures))), settings)
 
 
 def prompt_ids(tokenizer: Any, text: str, grid: tuple[int, int]) -> list[int]:
@@ -114,7 +122,7 @@ def token_logps(model: Any, packed: Packed, pictures: Patches | None) -> torch.T
     from helpers.packing import scored_logits
 
     logits = scored_logits(model, packed, pictures).float()
-    return -torch.nn.functional.cross_entropy(logits, packed.target, reduction="none")
+    return -torch.nn.functional.cross_entropy(logits, packed.target.to(logits.device), reduction="none")
 
 
 @dataclass(frozen=True)

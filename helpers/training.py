@@ -92,59 +92,71 @@ def update_norm(model: Any, base: dict[str, torch.Tensor]) -> float:
     return float(sum(squares)) ** 0.5
 
 
-@lru_cache(maxsize=1)
-def _classes() -> dict[str, type]:
-    """The trainer classes; made on first use, so that importing this module stays cheap."""
+def load_weights(model: Any, folder: str) -> None:
+    """Load a checkpoint's weights into a model. Raises UserError where they are another model's.
+
+    Stock `_load_from_checkpoint` reads hub key names raw and loads nothing (transformers issue 43701).
+    """
     import torch
-    from transformers import TrainerCallback
-    from trl import GRPOTrainer, SFTTrainer
+
+    stored = type(model).from_pretrained(folder, dtype=torch.float32).state_dict()
+    missing, unexpected = model.load_state_dict(stored, strict=False)
+    if unexpected or any("lm_head" not in key for key in missing):
+        raise UserError(f"{folder} does not hold this model; remove it to start the run anew.")
+
+
+@lru_cache(maxsize=1)
+def _resuming() -> type:
+    """A mix-in for TRL's trainers that resumes a full fine-tune with its weights."""
 
     class ResumeWeights:
-        """Stock `_load_from_checkpoint` reads hub key names raw and loads nothing (transformers issue 43701)."""
-
         def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
             if os.path.exists(os.path.join(resume_from_checkpoint, "adapter_config.json")):
                 return super()._load_from_checkpoint(resume_from_checkpoint, model)
-            target = model or self.model
-            stored = type(target).from_pretrained(resume_from_checkpoint, dtype=torch.float32).state_dict()
-            missing, unexpected = target.load_state_dict(stored, strict=False)
-            if unexpected or any("lm_head" not in key for key in missing):
-                raise UserError(f"{resume_from_checkpoint} does not hold this model; remove it to start the run anew.")
+            load_weights(model or self.model, resume_from_checkpoint)
 
-    class StudySFTTrainer(ResumeWeights, SFTTrainer):
-        """SFT with packed forward passes where the collator made them."""
+    return ResumeWeights
 
+
+@lru_cache(maxsize=1)
+def sft_trainer_class() -> type:
+    """TRL's `SFTTrainer` with packed forward passes where the collator made them (made on first use: cheap import)."""
+    import torch
+    from trl import SFTTrainer
+
+    class StudySFTTrainer(_resuming(), SFTTrainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            """TRL's loss: the mean cross-entropy of the completion tokens; logs their accuracy as TRL does."""
             if "packed" not in inputs:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             from helpers.packing import scored_logits
 
             packed = inputs["packed"]
             logits = scored_logits(model, packed, inputs["patches"]).float()
-            losses = torch.nn.functional.cross_entropy(logits, packed.target, reduction="none")
+            target = packed.target.to(logits.device)
+            losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
             tokens = len(losses) if num_items_in_batch is None else num_items_in_batch
-            hits = (logits.detach().argmax(-1) == packed.target).float().mean()
+            hits = (logits.detach().argmax(-1) == target).float().mean()
             self._metrics["train"]["mean_token_accuracy"].append(float(hits))
             return losses.sum() / tokens
 
-    class StudyGRPOTrainer(ResumeWeights, GRPOTrainer):
-        """GRPO whose log-probs come from packed rows.
+    return StudySFTTrainer
 
-        The private method is the one place where TRL computes them, for policy, old policy and reference alike;
-        overriding it keeps every loss type and option. A test compares it with the stock method.
-        """
 
+@lru_cache(maxsize=1)
+def rft_trainer_class() -> type:
+    """TRL's `GRPOTrainer` whose log-probs come from packed rows.
+
+    The private method is the one place where TRL computes them, for policy, old policy and reference alike;
+    overriding it keeps every loss type and option. A test compares it with the stock method.
+    """
+    from trl import GRPOTrainer
+
+    class StudyGRPOTrainer(_resuming(), GRPOTrainer):
         fast = True
 
         def _get_per_token_logps_and_entropies(
-            self,
-            model,
-            input_ids,
-            attention_mask,
-            logits_to_keep,
-            batch_size=None,
-            compute_entropy=False,
-            **extra,
+            self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **extra
         ):
             if not self.fast or extra.get("pixel_values") is None or extra.get("compute_aux_loss"):
                 return super()._get_per_token_logps_and_entropies(
@@ -153,7 +165,7 @@ def _classes() -> dict[str, type]:
             extra |= {"temperature": self.temperature, "pad_id": self._tokenizer.pad_token_id}
             return packed_logps(model, (input_ids, attention_mask, logits_to_keep), extra)
 
-    return {"callback": TrainerCallback, "sft": StudySFTTrainer, "rft": StudyGRPOTrainer}
+    return StudyGRPOTrainer
 
 
 def packed_logps(model: Any, tokens: tuple, extra: dict[str, Any]) -> tuple:
@@ -182,9 +194,9 @@ def packed_logps(model: Any, tokens: tuple, extra: dict[str, Any]) -> tuple:
     logits = scored_logits(model, packed, patches).float() / extra["temperature"]
     logps = torch.log_softmax(logits, -1)
     entropy = -(logps.exp() * logps).sum(-1)
-    chosen = logps.gather(1, packed.target[:, None])[:, 0]
-    place = _places(packed.branch, torch.tensor(order))
-    empty = torch.zeros(len(input_ids), width)
+    chosen = logps.gather(1, packed.target[:, None].to(logps.device))[:, 0]
+    place = tuple(p.to(logps.device) for p in _places(packed.branch, torch.tensor(order)))
+    empty = torch.zeros(len(input_ids), width, device=logps.device)
     return empty.index_put(place, chosen), empty.index_put(place, entropy), None
 
 
@@ -214,7 +226,7 @@ def _shared_prompts(prompts: torch.Tensor, mask: torch.Tensor, values: torch.Ten
     found: dict[tuple, tuple[list[int], list[int]]] = {}
     for i in range(len(prompts)):
         ids = prompts[i][mask[i].bool()].tolist()
-        key = (tuple(ids), values[i].numpy().tobytes())
+        key = (tuple(ids), values[i].float().cpu().numpy().tobytes())
         found.setdefault(key, (ids, []))[1].append(i)
     return [ids for ids, _ in found.values()], [members for _, members in found.values()]
 
@@ -309,7 +321,7 @@ def recorder(engine: Engine) -> Callable[..., list[float]]:
             texts,
             completion_ids,
             scores,
-            _advantages(totals, size),
+            _advantages(totals, size, _scale(spec)),
             logp_policy,
             logp_base,
             strict=True,
@@ -318,7 +330,7 @@ def recorder(engine: Engine) -> Callable[..., list[float]]:
             {"run": spec.name, "seed": spec.seed, "step": step, "puzzle_id": i,
              "prompt": engine.boards.text, "completion": text, "tokens": len(ids), "hit": s.hit, "exact": s.exact,
              "format": s.format, "advantage": a, "logp_policy": p, "logp_base": b,
-             "temperature": spec.temperature, "dtype": "float32"}
+             "temperature": spec.temperature, "dtype": dtype(spec)}
             for i, text, ids, s, a, p, b in rows
         ])  # fmt: skip
         return [0.0] * len(texts)
@@ -331,20 +343,30 @@ def _reward(spec: RunSpec, score: puzzles.Score) -> float:
     return hit * score.hit + exact * score.exact + form * score.format
 
 
-def _advantages(totals: Sequence[float], size: int) -> list[float]:
-    """GRPO advantages as TRL computes them: (reward - group mean) / (group standard deviation + 1e-4)."""
+def _scale(spec: RunSpec) -> str:
+    """What GRPO divides a group's centred rewards by: its standard deviation ("group") or nothing ("none")."""
+    return str(spec.settings.get("scale_rewards", "group"))
+
+
+def _advantages(totals: Sequence[float], size: int, scale: str) -> list[float]:
+    """GRPO advantages as TRL computes them: reward - group mean, over (group standard deviation + 1e-4) if scaled."""
     import torch
 
     groups = torch.tensor(totals).reshape(-1, size)
-    scaled = (groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)
-    return scaled.flatten().tolist()
+    centred = groups - groups.mean(1, keepdim=True)
+    return (centred / (groups.std(1, keepdim=True) + 1e-4) if scale == "group" else centred).flatten().tolist()
 
 
 def load_base(spec: RunSpec) -> tuple[Any, Any]:
     """(model, processor) that a run starts from."""
     from helpers import models
 
-    return models.load(models.SHIPPED if spec.base == "shipped" else spec.base)
+    return models.load(models.SHIPPED if spec.base == "shipped" else spec.base, dtype(spec))
+
+
+def dtype(spec: RunSpec) -> str:
+    """Name of the number format a run computes in: float32 unless its profile says otherwise."""
+    return str(spec.settings.get("dtype", "float32"))
 
 
 def train(spec: RunSpec, store: RunStore, settings: Settings | None = None) -> Run:
@@ -378,24 +400,34 @@ def training_minutes(run: Run) -> float:
     return float(metrics.loc[metrics["name"] == "seconds", "value"].sum()) / 60
 
 
-def prepare(spec: RunSpec, store: RunStore, run: Run, settings: Settings) -> Engine:
-    """Model, boards and corpus of a run."""
+Corpus = tuple["Boards", list[str | None] | None]
+
+
+def prepare(spec: RunSpec, store: RunStore, run: Run, settings: Settings, corpus: Corpus | None = None) -> Engine:
+    """Model, boards and completions of a run; with `corpus` = (boards, completions) it trains on that one."""
     import torch
 
-    from helpers import corpora, models
+    from helpers import models
 
     models.quiet_cpu()
     torch.manual_seed(spec.seed)
     model, processor = load_base(spec)
     if settings.fast:
         processor.image_processor = models.vectorise_images(processor.image_processor)
+    if spec.freeze_vision:
+        model.model.visual.requires_grad_(False)
+    boards, completions = corpus or make_corpus(spec, store, processor)
+    return Engine(spec, settings, model, processor, run, boards, completions)
+
+
+def make_corpus(spec: RunSpec, store: RunStore, processor: Any) -> Corpus:
+    """Training boards of a run, with completions where its arm is SFT."""
+    from helpers import corpora
+
     wanted = spec.steps * spec.batch_size
     n = min(CORPUS_BOARDS, max(wanted, 64)) if spec.arm in SFT_ARMS else min(4 * CORPUS_BOARDS, max(wanted, 1))
     boards = corpora.training_boards(puzzle_spec(spec), n, spec.seed)
-    completions = make_completions(spec, store, processor, boards) if spec.arm in SFT_ARMS else None
-    if spec.freeze_vision:
-        model.model.visual.requires_grad_(False)
-    return Engine(spec, settings, model, processor, run, boards, completions)
+    return boards, make_completions(spec, store, processor, boards) if spec.arm in SFT_ARMS else None
 
 
 def make_completions(spec: RunSpec, store: RunStore, processor: Any, boards: Boards) -> list[str | None]:
@@ -436,13 +468,13 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def common_arguments(engine: Engine) -> dict[str, Any]:
-    """Trainer settings that every arm shares: fp32 on the CPU, constant rate after a short warm-up."""
-    spec = engine.spec
+    """Trainer settings that every arm shares: constant rate after a short warm-up; fp32 on the CPU."""
+    spec, gpu = engine.spec, engine.model.device.type == "cuda"
     return dict(
         output_dir=str(engine.run.checkpoints),
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
+        use_cpu=not gpu,
+        bf16=dtype(spec) == "bfloat16",
+        gradient_checkpointing=gpu,  # memory is short on a GPU; on a CPU it only costs time
         max_steps=spec.steps,
         learning_rate=spec.learning_rate,
         lr_scheduler_type="constant_with_warmup",
@@ -486,7 +518,7 @@ def _make_sft(engine: Engine) -> Any:
 
     spec = engine.spec
     arguments = SFTConfig(per_device_train_batch_size=spec.batch_size, max_length=None, **common_arguments(engine))
-    return _classes()["sft"](
+    return sft_trainer_class()(
         model=engine.model,
         processing_class=engine.processor,
         args=arguments,
@@ -508,12 +540,13 @@ def _make_rft(engine: Engine) -> Any:
         max_completion_length=spec.max_completion_length,
         temperature=spec.temperature,
         beta=spec.beta,
+        scale_rewards=_scale(spec),
         reward_weights=[*spec.reward_weights, 0.0],
         log_completions=False,
         **common_arguments(engine),
     )
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental
-    trainer = _classes()["rft"](
+    trainer = rft_trainer_class()(
         model=engine.model,
         processing_class=engine.processor,
         args=arguments,
@@ -534,13 +567,15 @@ def evaluation_steps(total: int, per_octave: int) -> tuple[int, ...]:
 
 def study_callback(engine: Engine) -> Any:
     """A callback that evaluates and saves on the log-spaced schedule and keeps the run's tables in step."""
+    from transformers import TrainerCallback
+
     spec, run = engine.spec, engine.run
     schedule = evaluation_steps(spec.steps, engine.settings.per_octave)
     base = {n: p.detach().clone() for n, p in engine.model.named_parameters()}
 
     clock: dict[str, float] = {}
 
-    class StudyCallback(_classes()["callback"]):
+    class StudyCallback(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
             clock["begin"] = time.perf_counter()
 

@@ -14,7 +14,9 @@ from helpers.base import Recipe
 from helpers.errors import UserError
 from helpers.prior_tasks import FULL_SENTENCES, TASKS, Question
 
-SHORT = Recipe(steps=6, pictures=3, questions=2, warmup=2, learning_rate=3e-3, checkpoint_every=2)
+SHORT = Recipe(eye_steps=2, eye_pictures=4, steps=3, practice=1, pictures=3, questions=2, naming=1,
+               warmup=2, learning_rate=3e-3, checkpoint_every=2)  # fmt: skip
+TOTAL = SHORT.eye_steps + SHORT.steps + SHORT.practice
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def assert_same_end(straight: Path, parts: Path) -> None:
     first, second = weights(straight), weights(parts)
     assert all(torch.equal(first[n], second[n]) for n in first)
     logs = [read_log(folder).drop(columns="seconds") for folder in (straight, parts)]
-    assert logs[0]["step"].tolist() == list(range(SHORT.steps))
+    assert logs[0]["step"].tolist() == list(range(TOTAL))
     pd.testing.assert_frame_equal(*logs)
 
 
@@ -61,17 +63,74 @@ def test_samples_are_fixed_by_their_numbers() -> None:
     assert not np.array_equal(other[0], base.pretraining_sample(Recipe(), 0, 0)[0])
 
 
-def test_seeing_comes_first_with_one_question_a_picture() -> None:
-    recipe = Recipe(steps=100, seeing=0.75, questions=2, teacher_share=1.0)
+def test_naming_comes_first() -> None:
+    recipe = Recipe(steps=100, naming=40, questions=2, teacher_share=1.0)
 
     def asked(*steps: int) -> list[list[Question]]:
         return [base.pretraining_sample(recipe, step, slot)[1] for step in steps for slot in range(250)]
 
-    seeing, mixed = asked(0, 74), asked(75, 99)
-    assert {len(row) for row in seeing} == {1} and {len(row) for row in mixed} == {2}
-    assert {q.task for row in seeing for q in row} == {*base.SEEING_TASKS, "easy_vqa"}
-    assert not any(q.text.endswith(FULL_SENTENCES) for row in seeing for q in row)
+    naming, mixed = asked(0, 39), asked(40, 99)
+    assert {len(row) for row in naming + mixed} == {2}
+    assert {q.task for row in naming for q in row} == {*base.NAMING_TASKS, "easy_vqa"}
+    assert not any(q.text.endswith(FULL_SENTENCES) for row in naming for q in row)
     assert {q.task for row in mixed for q in row} == {*base.TASK_WEIGHTS, "easy_vqa"}
+
+
+def test_practice_asks_more_of_what_forms_late() -> None:
+    recipe = Recipe(steps=100, practice=50, naming=10)
+
+    def share(step: int) -> float:
+        questions = [q for slot in range(250) for q in base.pretraining_sample(recipe, step, slot)[1]]
+        return np.mean([q.task in ("count", "count_quarters", "rank_count") for q in questions])
+
+    assert share(149) > 1.2 * share(99)
+    assert {q.task for slot in range(250) for q in base.pretraining_sample(recipe, 100, slot)[1]} == {
+        *base.TASK_WEIGHTS, "easy_vqa"
+    }  # fmt: skip
+
+
+def test_the_eyes_see_what_is_drawn() -> None:
+    patches, labels = base.eye_batch(Recipe(eye_pictures=300), 3)
+    assert patches.values.shape == (300, 64, 192)
+    assert set(labels) == set(base.eye_names())
+    for name, found in labels.items():
+        assert found.shape == (300, 16)
+        known = set(range(name in ("grey", "digit"), len(base.eye_names()[name])))  # where these are not is not asked
+        shown = set(found.unique().tolist()) - {-100}
+        assert shown <= known and len(shown) >= (4 if name == "easy colour" else len(known)), name
+    halves = [base.eye_batch(Recipe(eye_pictures=300), 3, (rank, 2)) for rank in range(2)]
+    for name, found in labels.items():
+        assert torch.equal(found[0::2], halves[0][1][name]) and torch.equal(found[1::2], halves[1][1][name])
+
+
+def test_the_eyes_learn_first_and_are_then_left_alone(small: None, tmp_path: Path) -> None:
+    learner = base.new_learner(SHORT)
+    eyes = {n: p.detach().clone() for n, p in learner.model.named_parameters()}
+    base.train_step(learner, 0)
+    after = {n: p.detach().clone() for n, p in learner.model.named_parameters()}
+    assert all(torch.equal(eyes[n], p) != (".visual." in n) for n, p in after.items() if "bias" not in n)
+    base.train_step(learner, SHORT.eye_steps)
+    for name, weight in learner.model.named_parameters():
+        assert ".visual." not in name or torch.equal(after[name], weight), name
+    moved = [n for n, w in learner.model.named_parameters() if not torch.equal(after[n], w)]
+    assert any("o_proj" in n for n in moved) and any("embed_tokens" in n for n in moved)
+
+
+def test_the_eyes_loss_is_the_mean_over_the_labelled_cells(small: None) -> None:
+    learner = base.new_learner(SHORT)
+    data = base.eye_batch(SHORT, 0)
+    loss, pictures = base.eye_loss(learner.model, learner.heads, data)
+    from helpers.packing import picture_features
+
+    with torch.no_grad():
+        features = picture_features(learner.model, data[0])
+    expected = 0.0
+    for name, wanted in data[1].items():
+        known = wanted >= 0
+        if known.any():
+            logps = learner.heads[name](features).detach()[known].log_softmax(-1)
+            expected -= float(logps.gather(1, wanted[known][:, None]).mean())
+    assert pictures == 4 and float(loss.detach()) == pytest.approx(4 * expected, rel=1e-5)
 
 
 def test_all_tasks_are_taught() -> None:
@@ -104,12 +163,12 @@ def test_pictures_with_one_thing_come_first() -> None:
     assert things(recipe.steps - 1) == {1, 2, 3, 4}
 
 
-@pytest.mark.parametrize(("step", "branches"), [(1, 3), (5, 6)])
-def test_a_batch_scores_the_completions_only(tiny, step: int, branches: int) -> None:
+@pytest.mark.parametrize("step", [0, 3])
+def test_a_batch_scores_the_completions_only(tiny, step: int) -> None:
     processor = tiny.load()[1]
     packed, patches = base.batch(processor.tokenizer, SHORT, step)
     questions = [q for slot in range(3) for q in base.pretraining_sample(SHORT, step, slot)[1]]
-    assert len(questions) == branches
+    assert len(questions) == 6
     parts = packed.target.split(torch.bincount(packed.branch).tolist())
     assert [processor.tokenizer.decode(p) for p in parts] == [f"{q.completion}<|im_end|>\n" for q in questions]
     assert patches.values.shape == (3, 64, 192) and patches.grid == (4, 4)
@@ -161,17 +220,23 @@ def test_one_muon_step_by_hand() -> None:
 
 def test_every_weight_has_one_optimiser(tiny) -> None:
     model = tiny.load()[0]
-    muon, adam = base.optimizers(model, SHORT)
+    heads = base.new_heads(model.config.text_config.hidden_size, 0)
+    muon, adam = base.optimizers(model, heads, SHORT)
     groups = [[p for g in o.param_groups for p in g["params"]] for o in (muon, adam)]
-    assert {id(p) for p in groups[0]} | {id(p) for p in groups[1]} == {id(p) for p in model.parameters()}
+    assert {id(p) for p in groups[0]} | {id(p) for p in groups[1]} == {
+        id(p) for p in (*model.parameters(), *heads.parameters())
+    }
     assert not {id(p) for p in groups[0]} & {id(p) for p in groups[1]}
     assert all(p.ndim == 2 for p in groups[0]) and id(model.lm_head.weight) in {id(p) for p in groups[1]}
 
 
-def test_the_rate_rises_stays_and_falls() -> None:
-    recipe = Recipe(steps=1000, warmup=100, learning_rate=1.0)
-    rates = [base.rate_at(recipe, s) for s in (0, 49, 99, 400, 650, 825, 999)]
-    assert rates == pytest.approx([0.01, 0.5, 1.0, 1.0, 1.0, 0.5, 1 / 350])
+def test_the_rate_rises_stays_and_falls_in_each_phase() -> None:
+    recipe = Recipe(eye_steps=200, steps=1000, practice=1200, warmup=100, learning_rate=1.0)
+    rates = [base.rate_at(recipe, s) for s in (0, 49, 100, 150, 199)]
+    assert rates == pytest.approx([1 / 50, 1.0, 1.0, 0.5, 1 / 100])
+    rates = [base.rate_at(recipe, 200 + s) for s in (0, 49, 99, 400, 500, 750, 999)]
+    assert rates == pytest.approx([0.01, 0.5, 1.0, 1.0, 1.0, 0.5, 1 / 500])
+    assert [base.rate_at(recipe, 1200 + s) for s in (0, 99, 600)] == pytest.approx([0.01, 1.0, 1.0])
 
 
 # --------------------------------------------------------------------------------------- resuming
@@ -252,7 +317,7 @@ def test_the_log_has_a_row_per_step(small: None, tmp_path: Path) -> None:
 
 
 def test_pretraining_learns(small: None, tmp_path: Path) -> None:
-    recipe = dataclasses.replace(SHORT, steps=25, checkpoint_every=25)
+    recipe = dataclasses.replace(SHORT, eye_steps=0, steps=25, practice=0, checkpoint_every=25)
     losses = [r["loss"] for r in base.pretrain(recipe, tmp_path)]
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
 
@@ -264,12 +329,15 @@ def test_a_short_rebuild_follows_the_stored_trajectory(tmp_path: Path, golden: C
     """The real model and tokenizer, few pictures a step. Changes whenever what the base model is taught changes."""
     stock = base.corpus_texts
     monkeypatch.setattr(base, "corpus_texts", lambda: stock(400))
-    rows = base.pretrain(dataclasses.replace(Recipe(), steps=5, pictures=3, warmup=2), tmp_path)
+    rows = base.pretrain(
+        dataclasses.replace(Recipe(), eye_steps=3, eye_pictures=6, steps=4, practice=2, pictures=3, naming=2, warmup=2),
+        tmp_path,
+    )
     golden("base", [r["loss"] for r in rows])
 
 
 def test_the_command_line_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls = []
     monkeypatch.setattr(base, "pretrain", lambda *args: calls.append(args))
-    base.main(["--folder", str(tmp_path), "--steps", "3", "--minutes", "2.5"])
-    assert calls == [(Recipe(steps=3), tmp_path, 2.5)]
+    base.main(["--folder", str(tmp_path), "--eye-steps", "2", "--steps", "3", "--practice", "4", "--minutes", "2.5"])
+    assert calls == [(Recipe(eye_steps=2, steps=3, practice=4), tmp_path, 2.5)]

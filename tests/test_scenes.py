@@ -267,3 +267,86 @@ def test_the_facts_of_a_kind_are_those_it_draws() -> None:
         assert bool(scene.items) == (kind in ("things", "scatter", "sizes"))
         assert (scene.number is not None) == (kind == "sign")
         assert (scene.greys is not None) == (kind == "greys")
+
+
+# ------------------------------------------------------------------------------------------ cells
+
+
+def test_cells_show_what_lies_in_them() -> None:
+    item = Item("star", "blue", 0.30, 0.60, 0.2)
+    mask = np.zeros((64, 64), int)
+    mask[32:] = 2
+    scene = scenes.Scene("things", np.zeros((64, 64, 3), np.uint8), (item,), light="right", mask=mask)
+    labels = scenes.cell_labels(scene)
+    for name, value in (("shape", 5), ("colour", 3), ("size", 2)):
+        expected = np.zeros((4, 4), int)
+        expected[2, 1] = value  # x .30 and y .60 lie in the second column and the third row
+        assert np.array_equal(labels[name], expected), name
+        assert scenes.CELL_NAMES[name][value] == {"shape": "star", "colour": "blue", "size": "small"}[name]
+    assert labels["land"].tolist() == [[0] * 4, [0] * 4, [2] * 4, [2] * 4]
+    assert (labels["light"] == 1).all()
+    for name in ("grey", "digit", "hill"):
+        assert (labels[name] == -100).all(), name
+
+
+def test_a_large_thing_fills_all_cells_whose_centres_it_covers() -> None:
+    scene = scenes.Scene("sizes", np.zeros((64, 64, 3), np.uint8), (Item("circle", "red", 0.25, 0.25, 0.38),))
+    assert scenes.cell_labels(scene)["shape"].nonzero()[0].tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cell_labels_have_names(kind: str) -> None:
+    for seed in range(20):
+        scene = draw_scene(rng(seed), kind, plain=seed % 2 == 0)
+        labels = scenes.cell_labels(scene)
+        assert set(labels) == set(scenes.CELL_NAMES)
+        for name, found in labels.items():
+            assert found.shape == (4, 4) and found.max() < len(scenes.CELL_NAMES[name])
+        assert (labels["grey"] > 0).any() == (kind == "greys") and (labels["digit"] > 0).any() == (kind == "sign")
+        assert ((labels["light"] == -100) == (kind in ("greys", "collage"))).all()
+        for item in scene.items:
+            assert labels["shape"][item.cell[0] - 1, item.cell[1] - 1] > 0
+
+
+def test_digits_lie_where_they_are_drawn() -> None:
+    for seed in range(30):
+        scene = draw_scene(rng(seed), "sign")
+        assert "".join(d.shape for d in scene.digits) == scene.number
+        assert [d.x for d in scene.digits] == sorted(d.x for d in scene.digits)
+        for digit in scene.digits:
+            left, top = (int(64 * v) for v in (digit.x - 0.16, digit.y - 0.16))
+            dark = scene.pixels[top : top + 20, max(left, 0) : left + 20].max(-1) < 120
+            assert dark.any(), (seed, digit)
+
+
+# --------------------------------------------------------------------------------------- collages
+
+
+def test_a_collage_shows_quarters_of_four_different_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    stock, drawn = scenes.draw_scene, []
+
+    def keep(generator, kind, **options):
+        drawn.append(stock(generator, kind, **options))
+        return drawn[-1]
+
+    monkeypatch.setattr(scenes, "draw_scene", keep)
+    for seed in range(20):
+        drawn.clear()
+        collage = stock(rng(seed), "collage")
+        clear = [s for s in drawn if s.land is not None]
+        assert len({s.pixels.tobytes() for s in clear}) == 4
+        sources = []
+        for row, column in np.ndindex(2, 2):
+            part = collage.pixels[32 * row : 32 * row + 32, 32 * column : 32 * column + 32]
+            for number, scene in enumerate(clear):
+                cuts = [scene.pixels[r : r + 32, c : c + 32] for r in (0, 32) for c in (0, 32)]
+                sources += [number for cut in cuts if np.array_equal(cut, part)]
+        assert sorted(sources) == [0, 1, 2, 3]
+
+
+def test_the_quarters_of_a_collage_say_nothing_about_each_other() -> None:
+    lands = [draw_scene(rng(seed), "collage").land for seed in range(150)]
+    for quarter in range(4):
+        assert {land[quarter] for land in lands} >= {"sky", "ground"}
+    same = np.mean([land[0] == land[1] for land in lands])
+    assert 0.2 < same < 0.7  # in a landscape the two upper quarters nearly always agree

@@ -66,7 +66,7 @@ def sft(loaded: tuple, folder: Path, fast: bool, **more: Any) -> tuple[Any, list
     model, processor = loaded
     boards = corpora.training_boards(BOARDS, 12, 0)
     settings = common(folder, max_steps=3, per_device_train_batch_size=3, max_length=None) | more
-    trainer = (training._classes()["sft"] if fast else SFTTrainer)(
+    trainer = (training.sft_trainer_class() if fast else SFTTrainer)(
         model=model,
         processing_class=processor,
         args=SFTConfig(**settings),
@@ -124,7 +124,7 @@ def grpo(loaded: tuple, folder: Path, fast: bool, **more: Any) -> tuple[Any, lis
     settings = common(
         folder, per_device_train_batch_size=8, num_generations=4, max_completion_length=12, max_steps=2
     )  # fmt: skip
-    trainer = (training._classes()["rft"] if fast else GRPOTrainer)(
+    trainer = (training.rft_trainer_class() if fast else GRPOTrainer)(
         model=model,
         processing_class=processor,
         args=GRPOConfig(**(settings | more)),
@@ -424,6 +424,7 @@ def test_only_a_checkpoint_with_its_optimiser_is_resumed_from(tmp_path: Path) ->
 
 KILLED = """
 import os, signal, sys
+from transformers import TrainerCallback
 from helpers import prior_tasks, training
 from helpers.profiles import RunSpec
 from helpers.records import RunStore
@@ -434,7 +435,7 @@ stock = training.make_trainer
 def make(engine):
     trainer = stock(engine)
 
-    class Kill(training._classes()["callback"]):
+    class Kill(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
             if state.global_step == 5:
                 os.kill(os.getpid(), signal.SIGKILL)
