@@ -59,7 +59,7 @@ ARM_STYLE: Mapping[str, ArmStyle] = MappingProxyType(
         "self-sft": ArmStyle("#8A4FA3", "X", (0, (5, 1))),
         "iterative-sft": ArmStyle("#4F5BD5", "*", (0, (2, 1))),
         "reinforce-1-0": ArmStyle("#2A8FBD", "p", (0, (9, 2, 2, 2))),
-        "rft-kl": ArmStyle("#003E73", "h", (0, (4, 2, 1, 2))),
+        "rft-no-kl": ArmStyle("#003E73", "h", (0, (4, 2, 1, 2))),
         "sft-kl": ArmStyle("#E0503C", "<", (0, (1, 1))),
         "sft-replay": ArmStyle("#7D6608", ">", (0, (6, 1, 1, 1))),
         "distill": ArmStyle("#7A7A7A", "d", (0, (3, 3))),

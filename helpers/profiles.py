@@ -21,7 +21,7 @@ Extra = tuple[tuple[str, float | int | str], ...]
 ARM_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
     {
         "base": "the base model, trained on nothing: the start",
-        "rft": "GRPO on hit rate + exact match + format: the paper's RFT",
+        "rft": "GRPO on hit rate + exact match + format, with a KL term to the base model: the paper's RFT",
         "sft-answer": "SFT on the bare true placement",
         "sft-expert": "SFT on the true placement with an outside teacher's reasoning, in its own voice",
         "sft-rollout": "SFT on correct rollouts of the RFT model: the decisive arm",
@@ -29,7 +29,7 @@ ARM_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "self-sft": "SFT on the base model's own correct samples",
         "iterative-sft": "SFT on correct samples regenerated from the current model every few steps",
         "reinforce-1-0": "REINFORCE on correct samples only: reward 0 or 1, no baseline",
-        "rft-kl": "RFT with a KL term to the base model",
+        "rft-no-kl": "RFT without the KL term",
         "sft-kl": "SFT on the bare true placement with a KL term to the base model",
         "sft-replay": "SFT on the bare true placement mixed with prior-task samples",
         "distill": "on-policy distillation from the RFT model",
@@ -240,10 +240,12 @@ def _check_arm_rules(spec: RunSpec) -> None:
         return
     if spec.steps == 0 or spec.learning_rate == 0:
         raise UserError(f"arm {spec.arm} trains: steps and learning_rate must both be above 0.")
-    if spec.arm in ("rft", "rft-kl") and spec.group_size < 2:
+    if spec.arm in ("rft", "rft-no-kl") and spec.group_size < 2:
         raise UserError("a group of 1 has no spread, so every advantage is 0: set group_size to 2 or more.")
-    if spec.arm in ("rft-kl", "sft-kl") and spec.beta == 0:
+    if spec.arm == "sft-kl" and spec.beta == 0:
         raise UserError(f"arm {spec.arm} has a KL term, but beta is 0: set beta above 0.")
+    if spec.arm == "rft-no-kl" and spec.beta > 0:
+        raise UserError(f"arm {spec.arm} has no KL term, but beta is {spec.beta}: set beta to 0, or the arm to rft.")
     if spec.arm in SOURCE_ARMS and not spec.source:
         raise UserError(f"arm {spec.arm} learns from another run: give that run's name as source.")
 
@@ -314,29 +316,29 @@ _SMOKE_BUDGETS = (
     Budget("self-sft",         2,     4, 1e-3),
     Budget("iterative-sft",    4,     4, 1e-3, extra=(("refresh_every", 2),)),
     Budget("reinforce-1-0",    2,     2, 1e-3),
-    Budget("rft-kl",           2,     2, 1e-3, beta=0.04),
+    Budget("rft-no-kl",        2,     2, 1e-3),
     Budget("sft-kl",           2,     4, 1e-3, beta=0.1),
     Budget("sft-replay",       2,     4, 1e-3, extra=(("replay_share", 0.5),)),
     Budget("distill",          2,     2, 1e-3),
 )
 
 _CPU_BUDGETS = (
-    Budget("rft",            384,    16, 2e-4),
-    Budget("sft-answer",     256,    32, 2e-4),
-    Budget("sft-expert",     256,    32, 2e-4),
-    Budget("sft-rollout",    256,    32, 2e-4),
-    Budget("sft-self",       256,    32, 2e-4, extra=(("source_step", 128),)),
+    Budget("rft",           1000,    16, 2e-4, beta=0.12),
+    Budget("sft-answer",     512,    32, 2e-4),
+    Budget("sft-expert",     512,    32, 2e-4),
+    Budget("sft-rollout",    512,    32, 2e-4),
+    Budget("sft-self",       512,    32, 2e-4, extra=(("source_step", 64),)),
     Budget("self-sft",       600,    32, 1e-4),
     Budget("iterative-sft",  600,    32, 1e-4, extra=(("refresh_every", 50),)),
     Budget("reinforce-1-0", 1500,    16, 1e-4),
-    Budget("rft-kl",        1500,    16, 1e-4, beta=0.04),
+    Budget("rft-no-kl",     1000,    16, 2e-4),
     Budget("sft-kl",         600,    32, 1e-4, beta=0.1),
     Budget("sft-replay",     600,    32, 1e-4, extra=(("replay_share", 0.5),)),
     Budget("distill",        600,    16, 1e-4),
 )
 
 _GPU_BUDGETS = (
-    Budget("rft",           2000,    16, 1e-6),
+    Budget("rft",           2000,    16, 1e-6, beta=0.04),
     Budget("sft-answer",    1000,    32, 1e-6),
     Budget("sft-expert",    1000,    32, 1e-6),
     Budget("sft-rollout",   1000,    32, 1e-6),
@@ -344,7 +346,7 @@ _GPU_BUDGETS = (
     Budget("self-sft",      1000,    32, 1e-6),
     Budget("iterative-sft", 1000,    32, 1e-6, extra=(("refresh_every", 50),)),
     Budget("reinforce-1-0", 2000,    16, 1e-6),
-    Budget("rft-kl",        2000,    16, 1e-6, beta=0.04),
+    Budget("rft-no-kl",     2000,    16, 1e-6),
     Budget("sft-kl",        1000,    32, 1e-6, beta=0.1),
     Budget("sft-replay",    1000,    32, 1e-6, extra=(("replay_share", 0.5),)),
     Budget("distill",       1000,    16, 1e-6),

@@ -42,7 +42,7 @@ def settings(profile: Profile) -> Settings:
         puzzle_tests=profile.puzzle_test_size,
         battery=profile.battery_per_task,
         final_battery=profile.battery_per_task,
-        per_octave=1,
+        per_octave=2,
     )
 
 

@@ -64,7 +64,7 @@ def run_specs(draw: st.DrawFn) -> RunSpec:
         rows=draw(st.integers(1, 4)),
         cols=draw(st.integers(2, 4)),
         size=draw(st.integers(4, 512)),
-        beta=draw(positives if arm.endswith("-kl") else reals),
+        beta=draw({"rft-no-kl": st.just(0.0), "sft-kl": positives}.get(arm, reals)),
         weight_decay=draw(reals),
         lora_rank=draw(st.integers(0, 64)),
         freeze_vision=draw(st.booleans()),
@@ -170,7 +170,8 @@ def test_a_spec_is_frozen() -> None:
         ({"extra": ((1, 2),)}, "non-empty text"),
         ({"extra": "ab"}, "pairs"),
         ({"arm": "base"}, "set steps to 0"),
-        ({"arm": "rft-kl"}, "beta is 0"),
+        ({"arm": "rft-no-kl", "beta": 0.1}, "has no KL term"),
+        ({"arm": "sft-kl"}, "beta is 0"),
         ({"arm": "sft-kl"}, "beta is 0"),
         ({"arm": "sft-rollout"}, "give that run's name as source"),
     ],
@@ -210,7 +211,7 @@ def test_json_may_leave_out_defaults() -> None:
 def test_arms_are_in_design_order_and_described_in_one_line() -> None:
     assert ARMS == (
         "base", "rft", "sft-answer", "sft-expert", "sft-rollout", "sft-self", "self-sft", "iterative-sft",
-        "reinforce-1-0", "rft-kl", "sft-kl", "sft-replay", "distill",
+        "reinforce-1-0", "rft-no-kl", "sft-kl", "sft-replay", "distill",
     )  # fmt: skip
     assert all(text and "\n" not in text for text in ARM_DESCRIPTIONS.values())
 
