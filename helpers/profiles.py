@@ -308,7 +308,7 @@ class Profile:
 # fmt: off
 #         arm             steps  batch  learning rate
 _SMOKE_BUDGETS = (
-    Budget("rft",              4,     2, 1e-3),
+    Budget("rft",              4,     2, 1e-3, beta=0.04),
     Budget("sft-answer",       2,     4, 1e-3),
     Budget("sft-expert",       2,     4, 1e-3),
     Budget("sft-rollout",      2,     4, 1e-3),
@@ -328,7 +328,7 @@ _CPU_BUDGETS = (
     Budget("sft-expert",     512,    32, 2e-4),
     Budget("sft-rollout",    512,    32, 2e-4),
     Budget("sft-self",       512,    32, 2e-4, extra=(("source_step", 64),)),
-    Budget("self-sft",       600,    32, 1e-4),
+    Budget("self-sft",       512,    32, 2e-4),
     Budget("iterative-sft",  600,    32, 1e-4, extra=(("refresh_every", 50),)),
     Budget("reinforce-1-0", 1500,    16, 1e-4),
     Budget("rft-no-kl",     1000,    16, 2e-4),

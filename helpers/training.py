@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from helpers.records import Run, RunStore
 
 CORPUS_BOARDS = 2048
-SFT_ARMS = ("sft-answer", "sft-expert", "sft-rollout", "sft-self")
+SFT_ARMS = ("sft-answer", "sft-expert", "sft-rollout", "sft-self", "self-sft")
+RFT_ARMS = ("rft", "rft-no-kl")
 
 
 @dataclass(frozen=True)
@@ -372,8 +373,10 @@ def dtype(spec: RunSpec) -> str:
 def train(spec: RunSpec, store: RunStore, settings: Settings | None = None) -> Run:
     """Carry out one run (or resume it, or do nothing where it is done) and return its record.
 
-    Raises UserError where the run's source is not finished.
+    Raises UserError where the run's source is not finished, or where nobody has written the arm's training yet.
     """
+    if spec.arm not in ("base", *RFT_ARMS, *SFT_ARMS):
+        raise UserError(f"The arm {spec.arm} is described but cannot be trained yet: choose another one.")
     run = store.start(spec)
     if run.done:
         return run
@@ -438,6 +441,8 @@ def make_completions(spec: RunSpec, store: RunStore, processor: Any, boards: Boa
         return corpora.answer_completions(boards)
     if spec.arm == "sft-expert":
         return corpora.expert_completions(boards)
+    if spec.arm == "self-sft":
+        return corpora.rollout_completions(load_base(spec)[0], processor, boards, spec.seed, rounds=6)
     folder = store.root / spec.source / "checkpoints"
     if spec.arm == "sft-self":
         wanted = int(spec.settings["source_step"])
