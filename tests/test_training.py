@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import corpora, models, prior_tasks, puzzles, training
+from helpers import corpora, models, prior_tasks, puzzles, scoring, training
 from helpers.errors import UserError
 from helpers.profiles import RunSpec
 from helpers.records import RunStore
@@ -423,9 +423,13 @@ def test_a_base_that_is_no_model_is_named(tmp_path: Path) -> None:
         training.train(run_spec("sft-answer", tmp_path / "nothing"), RunStore(tmp_path / "runs"), QUICK)
 
 
-def test_boards_that_do_not_fit_the_model_are_refused(puzzler, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="multiples of 16"):
-        training.train(run_spec("sft-answer", puzzler.folder, size=40), RunStore(tmp_path), QUICK)
+def test_boards_that_do_not_fit_the_model_are_enlarged(puzzler) -> None:
+    _, processor = puzzler.load()
+    board = np.full((40, 40, 3), 200, dtype=np.uint8)
+    enlarged = scoring.patches(processor, [board])
+    stock = scoring.patches(processor, [np.full((48, 48, 3), 200, dtype=np.uint8)])
+    assert (enlarged.rows, enlarged.columns) == (stock.rows, stock.columns) == (6, 6)
+    assert torch.equal(enlarged.values, stock.values)  # a plain board stays plain
 
 
 def test_a_checkpoint_that_is_no_model_is_refused(puzzler, tmp_path: Path) -> None:
