@@ -349,11 +349,41 @@ def _short(value: float) -> str:
 # ---------------------------------------------------------------------------- how the base was made
 
 
-def pretraining_prompts(recipe: Recipe, n: int, step: int = 0) -> list[prior_tasks.Question]:
-    """The questions of `n` pretraining pictures, one picture from each of `n` steps starting with `step`."""
+def phases(recipe: Recipe) -> pd.DataFrame:
+    """The phases of a pretraining: columns phase, first (its first step), steps, pictures, questions (in all)."""
+    import pandas as pd
+
+    lengths = {"eyes": recipe.eye_steps, "words": recipe.steps, "practice": recipe.practice}
+    table = pd.DataFrame({"phase": list(lengths), "steps": list(lengths.values())})
+    table.insert(1, "first", table["steps"].cumsum() - table["steps"])
+    table["pictures"] = table["steps"] * [recipe.eye_pictures, recipe.pictures, recipe.pictures]
+    return table.assign(questions=table["pictures"] * [0, recipe.questions, recipe.questions])
+
+
+def pretraining_prompts(recipe: Recipe, n: int, steps: range) -> list[prior_tasks.Question]:
+    """The questions of `n` pictures, evenly spread over `steps` of the language model (its first is step 0)."""
     from helpers.base import pretraining_sample
 
-    return [q for k in range(n) for q in pretraining_sample(recipe, step + k, 1)[1]]
+    places = [(steps[k * len(steps) // n], k % recipe.pictures) for k in range(n)]
+    return [q for step, slot in places for q in pretraining_sample(recipe, step, slot)[1]]
+
+
+def cell_table(known: dict[str, np.ndarray], questions: Sequence[str]) -> pd.DataFrame:
+    """What the eyes are to name in each cell of a picture; rows and columns lie as the cells do, counted from 1.
+
+    `known`: labels as from `base.eye_sample`. Answers to `questions` are joined; "nothing of the sort" is left out.
+    """
+    import pandas as pd
+
+    from helpers.base import eye_names
+
+    names = {name: eye_names()[name] for name in questions if name in known}
+    shape = next(iter(known.values())).shape
+    cells = np.empty(shape, dtype=object)
+    for place in np.ndindex(shape):
+        indices = {name: int(known[name][place]) for name in names}
+        cells[place] = " ".join(filter(None, (names[name][k] for name, k in indices.items() if k >= 0)))
+    return pd.DataFrame(cells, range(1, shape[0] + 1), range(1, shape[1] + 1))
 
 
 def share_with(texts: Sequence[str], wanted: str) -> float:
@@ -374,23 +404,44 @@ def imports_of(files: Iterable[str | Path]) -> set[str]:
     return found
 
 
-def rebuild(recipe: Recipe, steps: int) -> pd.DataFrame:
-    """The first steps of a pretraining, from random weights: columns step, loss, grad_norm, seconds."""
+def rebuild(recipe: Recipe, steps: int, eyes: Any = None) -> pd.DataFrame:
+    """The first steps of a pretraining, from random weights: columns step, loss, grad_norm, seconds.
+
+    With `eyes`, a pretrained model, its vision tower is taken over and the language model's first steps follow.
+    """
     import time
 
     import pandas as pd
 
     from helpers import base
 
-    model, processor = base.new_model(recipe)
-    model.train()
-    optims, rows = base.optimizers(model, recipe), []
-    for step in range(steps):
+    learner, rows = base.new_learner(recipe), []
+    if eyes is not None:
+        learner.model.model.visual.load_state_dict(eyes.model.visual.state_dict())
+    first = 0 if eyes is None else recipe.eye_steps
+    for step in range(first, first + steps):
         begin = time.perf_counter()
-        data = base.batch(processor.tokenizer, recipe, step)
-        loss, norm = base.train_step(model, optims, data, base.rate_at(recipe, step))
+        loss, norm = base.train_step(learner, step)
         rows.append((step, loss, norm, time.perf_counter() - begin))
     return pd.DataFrame(rows, columns=LOG_COLUMNS)
+
+
+def last_losses(recipe: Recipe, steps: int, finished: tuple[Any, Any]) -> pd.DataFrame:
+    """Loss of a finished (model, processor) on what the last `steps` steps asked: columns step, loss.
+
+    The rate ends near zero, so these weights and those that took the steps are nearly the same.
+    """
+    import pandas as pd
+    import torch
+
+    from helpers import base
+
+    (model, processor), end, rows = finished, recipe.steps + recipe.practice, []
+    for step in range(end - steps, end):
+        with torch.no_grad():
+            loss, tokens = base.text_loss(model, base.batch(processor.tokenizer, recipe, step))
+        rows.append((recipe.eye_steps + step, float(loss) / tokens))
+    return pd.DataFrame(rows, columns=["step", "loss"])
 
 
 def training_log(path: str | Path = TRAINING_LOG) -> pd.DataFrame | None:
@@ -409,22 +460,39 @@ def training_log(path: str | Path = TRAINING_LOG) -> pd.DataFrame | None:
 
 
 @figures.use_style()
-def loss_curves(live: pd.DataFrame, shipped: pd.DataFrame | None) -> Figure:
-    """Training loss against step (log): the shipped run as a line, the steps taken now as points.
+def loss_curves(live: pd.DataFrame, shipped: pd.DataFrame | None, recipe: Recipe) -> Figure:
+    """Training loss (log) against step, the eyes on the left (per picture), the language model on the right.
 
-    Drawn columns: source, step, loss.
+    The shipped run is a line, what was computed now are points. Drawn columns: source, phase, step, loss.
     """
     import pandas as pd
 
-    frames = {"taken now": live} | ({"shipped": shipped} if shipped is not None else {})
-    ax = _figure(7.0, 3.6).add_subplot()
-    if shipped is not None:
-        ax.plot(shipped["step"] + 1, shipped["loss"], color=DARK, label="shipped", linewidth=1.2)
-    ax.plot(live["step"] + 1, live["loss"], "o", color="#A84300", label="taken now", markersize=5)
-    ax.set(xscale="log", ylim=(0, None), xlabel="step, counted from 1 (log scale)")
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    ax.xaxis.set_minor_formatter(lambda value, _: "")
-    ax.set(title="Pretraining the base model", ylabel="loss (nats per token)")
-    ax.legend()
-    drawn = [t[["step", "loss"]].assign(source=name) for name, t in frames.items()]
-    return figures._record(ax.figure, pd.concat(drawn)[["source", "step", "loss"]])
+    tables = {"shipped": shipped, "computed now": live}
+    drawn = pd.concat([t[["step", "loss"]].assign(source=name) for name, t in tables.items() if t is not None])
+    spans = phases(recipe)
+    drawn["phase"] = spans["phase"].to_numpy()[spans["first"].searchsorted(drawn["step"], side="right") - 1]
+    fig, eyes = _figure(9.0, 3.6), drawn["phase"] == "eyes"
+    left, right = fig.add_subplot(1, 2, 1), fig.add_subplot(1, 2, 2)
+    _loss_panel(left, drawn[eyes])
+    left.set(title="Eyes: what does each cell show?", ylabel="loss (nats per picture, all questions)")
+    _loss_panel(right, drawn[~eyes])
+    right.set(title="Language model, eyes frozen", ylabel="loss (nats per token)")
+    for step, name in ((recipe.eye_steps + recipe.naming, "naming ends"), (spans["first"].iloc[2], "practice begins")):
+        right.axvline(step, color=figures.GREY, linestyle=":", linewidth=1.2)
+        place = {"transform": right.get_xaxis_transform(), "rotation": 90, "ha": "right", "va": "top"}
+        right.text(step, 0.98, name, fontsize=8, **place)
+    left.legend()
+    return figures._record(fig, drawn[["source", "phase", "step", "loss"]])
+
+
+def _loss_panel(ax: Axes, rows: pd.DataFrame) -> None:
+    """Draw one panel of `loss_curves`: steps are counted from 0 through all phases."""
+    looks = {
+        "shipped": {"color": DARK, "linewidth": 0.5},
+        "computed now": {"color": "#A84300", "marker": "o", "linestyle": "", "markersize": 5},
+    }
+    for name, part in rows.groupby("source", sort=False):
+        ax.plot(part["step"], part["loss"], label=name, zorder=2 + (name != "shipped"), **looks[name])
+    ax.set(yscale="log", xlabel="step")
+    for axis in (ax.xaxis.set_major_formatter, ax.yaxis.set_major_formatter):
+        axis(lambda value, _: f"{value:,.10g}")

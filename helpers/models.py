@@ -105,7 +105,8 @@ def build_tokenizer(texts: list[str], vocabulary: int = 640) -> Any:
     )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     bpe.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=vocabulary - len(SPECIAL) - 2, initial_alphabet=alphabet)
+        texts,
+        trainers.BpeTrainer(vocab_size=vocabulary - len(SPECIAL) - 2, initial_alphabet=alphabet, show_progress=False),
     )
     model = json.loads(bpe.to_str())["model"]
     tokenizer = Qwen2Tokenizer(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from helpers import lessons, prior_tasks, puzzles
+from helpers import base, lessons, models, prior_tasks, puzzles
+from helpers.base import Recipe
 from helpers.errors import UserError
 from helpers.pictures import Picture
 
@@ -77,6 +80,94 @@ def test_imports_are_found_inside_functions(tmp_path):
     file = tmp_path / "x.py"
     file.write_text("from helpers import figures\ndef f():\n    from helpers.puzzles import cut\n    import json\n")
     assert lessons.imports_of([file]) == {"figures", "puzzles"}
+
+
+SHORT = Recipe(eye_steps=2, eye_pictures=4, steps=4, practice=2, pictures=3, questions=2, naming=1, warmup=2)
+
+
+def test_phases_by_hand():
+    assert lessons.phases(SHORT).to_dict("list") == {
+        "phase": ["eyes", "words", "practice"],
+        "first": [0, 2, 6],
+        "steps": [2, 4, 2],
+        "pictures": [8, 12, 6],
+        "questions": [0, 24, 12],
+    }
+
+
+def test_the_rate_starts_anew_where_a_phase_begins():
+    recipe = Recipe()
+    for phase in lessons.phases(recipe).itertuples():
+        rates = [base.rate_at(recipe, phase.first + k) for k in range(recipe.warmup)]
+        assert rates == sorted(rates) and rates[0] == pytest.approx(recipe.learning_rate / recipe.warmup)
+        assert base.rate_at(recipe, phase.first + phase.steps // 2) == recipe.learning_rate
+        assert base.rate_at(recipe, phase.first + phase.steps // 2 + 1) < recipe.learning_rate
+
+
+def test_prompts_are_spread_over_the_steps_asked_for():
+    found = lessons.pretraining_prompts(SHORT, 4, range(1, 5))
+    places = [(1, 0), (2, 1), (3, 2), (4, 0)]
+    assert found == [q for step, slot in places for q in base.pretraining_sample(SHORT, step, slot)[1]]
+    recipe = Recipe(pictures=3)  # more pictures than steps: other pictures of the same step
+    found = lessons.pretraining_prompts(recipe, 6, range(2))
+    assert found == [q for k in range(6) for q in base.pretraining_sample(recipe, k // 3, k % 3)[1]]
+    assert {q.task for q in found} <= {*base.NAMING_TASKS, "easy_vqa"}
+
+
+def test_cells_are_named_as_they_lie():
+    known = {"colour": np.zeros((4, 4), int), "shape": np.zeros((4, 4), int), "land": np.full((4, 4), 2)}
+    known["colour"][0, 1], known["shape"][0, 1] = 1, 4  # the first is "nothing of the sort"
+    known["land"][3, 0] = -100
+    table = lessons.cell_table(known, ("colour", "shape", "land", "digit"))
+    assert table.shape == (4, 4) and table.loc[1, 2] == "red cross ground" and table.loc[4, 1] == ""
+    assert (table.drop(index=[1, 4]) == "ground").all(axis=None)
+
+
+@pytest.fixture
+def pretrained(tiny, monkeypatch, tmp_path: Path) -> Path:
+    """A short pretraining of the tiny model, at a rate that hardly changes anything after the eyes."""
+    monkeypatch.setattr(base, "new_model", lambda recipe: tiny.load())
+    stock = base.rate_at
+    monkeypatch.setattr(base, "rate_at", lambda recipe, k: stock(recipe, k) * (1 if k < recipe.eye_steps else 1e-6))
+    base.pretrain(SHORT, tmp_path)
+    return tmp_path
+
+
+def test_a_rebuild_takes_the_logged_steps(pretrained):
+    log = lessons.training_log(pretrained / "training_log.csv")
+    finished = models.load(pretrained / "model")
+    live = pd.concat([lessons.rebuild(SHORT, 2), lessons.rebuild(SHORT, 2, finished[0])])
+    assert live["step"].tolist() == [0, 1, 2, 3] and list(live.columns) == lessons.LOG_COLUMNS
+    for name in ("loss", "grad_norm"):
+        assert live[name].tolist() == pytest.approx(log[name][:4].tolist(), rel=1e-4), name
+    last = lessons.last_losses(SHORT, 3, finished)
+    assert last["step"].tolist() == [5, 6, 7]
+    assert last["loss"].tolist() == pytest.approx(log["loss"][5:].tolist(), rel=1e-3)
+
+
+def test_the_shipped_log_is_of_this_recipe():
+    recipe, log = Recipe(), lessons.training_log()
+    assert log["step"].tolist() == list(range(recipe.eye_steps + recipe.steps + recipe.practice))
+
+
+def test_the_shipped_weights_are_those_that_the_log_ends_with():
+    recipe, log = Recipe(), lessons.training_log()
+    last = lessons.last_losses(recipe, 1, models.load()).merge(log, on="step", suffixes=("", "_logged"))
+    assert len(last) == 1 and last["loss"].tolist() == pytest.approx(last["loss_logged"].tolist(), rel=1e-2)
+
+
+@pytest.mark.parametrize("source", ["shipped", "computed now"])
+def test_losses_are_drawn_by_phase(source):
+    log = pd.DataFrame({"step": range(8), "loss": [16.0, 15.0, 12.0, 11.0, 1.0, 0.5, 0.7, 0.4]})
+    live = log if source == "computed now" else log[:1]
+    fig = lessons.loss_curves(live, log if source == "shipped" else None, SHORT)
+    drawn = pd.concat(fig.jigsaw_drawn)
+    assert list(drawn.columns) == ["source", "phase", "step", "loss"]
+    part = drawn[drawn["source"] == source]
+    assert part["phase"].tolist() == ["eyes"] * 2 + ["words"] * 4 + ["practice"] * 2
+    assert part["loss"].tolist() == log["loss"].tolist()
+    lines = [{ln.get_label(): ln for ln in ax.get_lines()}[source].get_xydata().tolist() for ax in fig.axes]
+    assert lines == [log[:2].to_numpy().tolist(), log[2:].to_numpy().tolist()]
 
 
 def test_training_log_is_optional_but_must_be_whole(tmp_path):
