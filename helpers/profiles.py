@@ -323,7 +323,7 @@ _SMOKE_BUDGETS = (
 )
 
 _CPU_BUDGETS = (
-    Budget("rft",           1000,    16, 2e-4, beta=0.12),
+    Budget("rft",            724,    16, 2e-4, beta=0.12),
     Budget("sft-answer",     512,    32, 2e-4),
     Budget("sft-expert",     512,    32, 2e-4),
     Budget("sft-rollout",    512,    32, 2e-4),
@@ -331,7 +331,7 @@ _CPU_BUDGETS = (
     Budget("self-sft",       512,    32, 2e-4),
     Budget("iterative-sft",  600,    32, 1e-4, extra=(("refresh_every", 50),)),
     Budget("reinforce-1-0", 1500,    16, 1e-4),
-    Budget("rft-no-kl",     1000,    16, 2e-4),
+    Budget("rft-no-kl",      724,    16, 2e-4),
     Budget("sft-kl",         600,    32, 1e-4, beta=0.1),
     Budget("sft-replay",     600,    32, 1e-4, extra=(("replay_share", 0.5),)),
     Budget("distill",        600,    16, 1e-4),
