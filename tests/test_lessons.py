@@ -13,7 +13,9 @@ from PIL import Image
 from helpers import base, lessons, models, prior_tasks, puzzles
 from helpers.base import Recipe
 from helpers.errors import UserError
+from helpers.figures import wilson
 from helpers.pictures import Picture
+from helpers.prior_tasks import PriorSample, Question
 
 
 def test_chance_by_counting_agrees_with_the_formula():
@@ -65,10 +67,27 @@ def test_verdicts_follow_the_numbers(monkeypatch):
     monkeypatch.setattr("helpers.prior_tasks.LEFT_OUT", ())  # all kinds learned
     names = [f"{k}" for k in range(24)]
     shares = pd.DataFrame({"placement": names, "share": [0.05] * 12 + [0.01] * 12})
-    good = lessons.verdicts(lessons.battery_table(battery_rows(0.9)), shares)
-    assert good["verdict"].tolist() == ["met", "not met", "met", "met", "met"]
-    bad = lessons.verdicts(lessons.battery_table(battery_rows(0.5)), shares.assign(share=0.02))
-    assert bad["verdict"].tolist() == ["not met"] * 4 + ["met"]
+    kinds, chance = pd.DataFrame({"kind": ["all"], "score": [0.9]}), wilson(2, 46)
+    good = lessons.verdicts(lessons.battery_table(battery_rows(0.9)), kinds, chance, shares)
+    assert good["verdict"].tolist() == ["met", "not met", "met", "met", "met", "met"]
+    poor = lessons.battery_table(battery_rows(0.5))
+    bad = lessons.verdicts(poor, kinds.assign(score=0.8), wilson(30, 46), shares.assign(share=0.02))
+    assert bad["verdict"].tolist() == ["not met"] * 5 + ["met"]
+
+
+def test_kinds_of_easy_vqa_are_scored_beside_their_majority(monkeypatch):
+    truth = ["yes", "yes", "no", "circle", "red", "red"]
+    samples = [
+        PriorSample(np.zeros((2, 2, 3)), Question("easy_vqa", "?" * k, a, "", "word")) for k, a in enumerate(truth)
+    ]
+    said = ["yes", "no", "no", "circle", "red", "blue"]
+    texts = [[f"<think>x</think><answer>{answer}</answer>"] for answer in said]
+    monkeypatch.setattr("helpers.scoring.complete", lambda model, processor, prompts: texts)
+    table = lessons.kind_table(None, None, samples).set_index("kind")
+    assert table["questions"].to_dict() == {"all": 6, "yes or no": 3, "shape": 1, "colour": 2}
+    assert table["score"].to_dict() == {"all": 4 / 6, "yes or no": 2 / 3, "shape": 1.0, "colour": 0.5}
+    assert table.loc["yes or no", ["majority answer", "majority score"]].tolist() == ["yes", 2 / 3]
+    assert table.loc["colour", "high"] == wilson(1, 2).high
 
 
 def test_battery_table_refuses_a_missing_task():

@@ -230,3 +230,26 @@ def test_a_folder_that_is_no_model_is_refused_in_one_sentence(tmp_path, files: l
 def test_a_folder_that_does_not_exist_is_refused(tmp_path) -> None:
     with pytest.raises(UserError, match="nowhere is not a model folder"):
         models.load(tmp_path / "nowhere")
+
+
+def test_a_name_on_the_hub_that_is_not_stored_here_is_told_in_one_sentence() -> None:
+    """Tests run offline, so the hub's answer is that of a machine without network."""
+    with pytest.raises(UserError, match=r"^nobody/no-such-model cannot be loaded \(.+\); download it first\.$"):
+        models.load("nobody/no-such-model")
+
+
+def test_a_name_on_the_hub_is_loaded_in_the_asked_precision(monkeypatch: pytest.MonkeyPatch, tiny) -> None:
+    """Weights and processor are asked for by the hub's name, and the weights come in bfloat16 where asked."""
+    from transformers import Qwen2_5_VLForConditionalGeneration as Stock
+
+    stored, asked = Stock.from_pretrained, []
+
+    def from_pretrained(source, **options):
+        asked.append(source)
+        return stored(tiny.folder, **options)
+
+    monkeypatch.setattr(Stock, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(models, "load_processor", lambda source: asked.append(source))
+    model, _ = models.load("Qwen/Qwen2.5-VL-3B-Instruct", "bfloat16")
+    assert asked == ["Qwen/Qwen2.5-VL-3B-Instruct"] * 2
+    assert {str(p.dtype) for p in model.parameters()} == {"torch.bfloat16"}
