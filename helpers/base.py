@@ -212,7 +212,7 @@ def batch(tokenizer: Any, recipe: Recipe, step: int, worker: tuple[int, int] = (
     groups = [Group(prefix, slot, [next(branches) for _ in row]) for slot, (_, row) in enumerate(samples)]
     image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     pictures = torch.from_numpy(np.stack([pixels for pixels, _ in samples]))
-    return pack(groups, image_id, (4, 4), tokenizer.pad_token_id), patches_of(pictures)
+    return pack(groups, image_id, (4, 4)), patches_of(pictures)
 
 
 def optimizers(model: Any, heads: torch.nn.ModuleDict, recipe: Recipe) -> list[torch.optim.Optimizer]:

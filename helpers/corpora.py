@@ -151,9 +151,10 @@ def _reader(boards: Boards, completions: Sequence[str | None] | None) -> Callabl
 
     def read(batch: dict) -> dict:
         ids = batch["puzzle_id"]
+        pictures = {i: Image.fromarray(boards.pixels[i]) for i in set(ids)}  # RFT asks for each board a group of times
         found = {
             "puzzle_id": ids,
-            "images": [[Image.fromarray(boards.pixels[i])] for i in ids],
+            "images": [[pictures[i]] for i in ids],
             "prompt": [[{"role": "user", "content": boards.text}] for _ in ids],
             "placement": [boards.placements[i].tolist() for i in ids],
         }

@@ -308,6 +308,69 @@ def vectorise_images(stock: Any) -> Any:
     return fast
 
 
+def share_work(stock: Any) -> Any:
+    """A copy of a processor that does the same work once: for RFT, which passes each prompt once per completion.
+
+    A pair of one text and one picture (the same object) is processed once and its tensors are repeated; a chat is
+    rendered once per wording. The results equal the stock processor's (tested). What has another shape than one
+    picture per text, all of one size, goes the stock way. Images are vectorised as `vectorise_images` does.
+    """
+    import copy
+
+    class Sharing(type(stock)):
+        def __call__(self, images: Any = None, text: Any = None, **options: Any) -> Any:
+            if not _one_picture_each(images, text) or options.get("return_tensors") != "pt":
+                return super().__call__(images=images, text=text, **options)
+            first: dict[tuple, int] = {}
+            for number, (entry, words) in enumerate(zip(images, text, strict=True)):
+                first.setdefault((words, id(entry[0])), number)
+            chosen = list(first.values())
+            found = super().__call__(images=[images[i] for i in chosen], text=[text[i] for i in chosen], **options)
+            place = {key: row for row, key in enumerate(first)}
+            rows = [place[words, id(entry[0])] for entry, words in zip(images, text, strict=True)]
+            return _repeated(found, rows, len(chosen))
+
+        def apply_chat_template(self, conversation: Any, *args: Any, **options: Any) -> Any:
+            key = None if args or options.get("tokenize") else _wording(conversation, options)
+            if key is None:
+                return super().apply_chat_template(conversation, *args, **options)
+            if key not in self.rendered:
+                self.rendered[key] = super().apply_chat_template(conversation, **options)
+            return self.rendered[key]
+
+    fast = copy.copy(stock)
+    fast.__class__, fast.rendered = Sharing, {}
+    fast.image_processor = vectorise_images(stock.image_processor)
+    return fast
+
+
+def _one_picture_each(images: Any, text: Any) -> bool:
+    """Whether there is one picture for each text, all of one size."""
+    if not isinstance(images, list) or not isinstance(text, list) or len(images) != len(text):
+        return False
+    if not all(isinstance(entry, list | tuple) and len(entry) == 1 for entry in images):
+        return False
+    return len({getattr(entry[0], "size", None) for entry in images}) == 1
+
+
+def _repeated(found: Any, rows: list[int], n: int) -> Any:
+    """Tensors of `n` (text, picture) pairs, repeated as `rows` says; a picture's patches stay together."""
+    for name, values in found.items():
+        found[name] = values.unflatten(0, (n, len(values) // n))[rows].flatten(0, 1)
+    return found
+
+
+def _wording(conversation: Any, options: dict) -> tuple | None:
+    """What a rendered chat depends on, its pictures left out: a key, or None for chats of another form."""
+    parts: list = [tuple(sorted((k, repr(v)) for k, v in options.items()))]
+    for message in conversation:
+        blocks = message.get("content") if isinstance(message, dict) else None
+        if not isinstance(blocks, list) or any(block.get("type") not in ("image", "text") for block in blocks):
+            return None
+        parts.append((message["role"], *((block["type"], block.get("text")) for block in blocks)))
+    return tuple(parts)
+
+
 def quiet_cpu() -> None:
     """Settings that keep CPU training fast; call before the first torch work of a process.
 

@@ -1,14 +1,15 @@
-"""One packed row per picture: the shared prefix once, its branches side by side.
+"""Packed batches: what is shared once, what differs beside it, no padding.
 
-Eight completions of one prompt share the prompt's tokens and the picture; stock code runs both eight times.
-A packed row holds the prefix, then each branch; a mask lets a branch see the prefix and itself, and explicit
-3-D positions let every branch start where the prefix ends. The log-probs equal those of separate sequences
-(tested to 1e-5, gradients too).
+Eight completions of one prompt share the prompt's tokens and the picture; stock code runs both eight times. A packed
+batch is one flat stream that holds each prefix once, what all prefixes start with once for all, and each branch.
+Everything but attention works on the stream; attention lets a prefix see itself and a branch see its prefix and
+itself, and explicit 3-D positions let every branch start where its prefix ends. The last layer goes on only where a
+scored token is predicted. The log-probs equal those of separate sequences (tested to 1e-5, gradients too).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -39,16 +40,23 @@ class Group:
 
 @dataclass(frozen=True)
 class Packed:
-    """A batch of G packed rows of T tokens, with M scored tokens in B branches.
+    """A batch of N tokens: G prefixes and B branches, of which M tokens are scored.
 
-    ids (G, T) long; positions (3, G, T) long; mask (G, 1, T, T) fp32, 0 where a token may be seen and -inf
-    elsewhere; source (2, M): row and column of the token that predicts each scored token; target (M,) its id;
-    branch (M,) its branch, numbered through the batch; pictures: index of each row's picture (or -1);
-    ends (G,) length of each prefix; next_position (G,) the rotary position behind the prefix.
+    ids (N,); positions (3, N): time, height, width; prefix (G, P) and branches (B, L): where in the stream the tokens
+    of each stand, padded on the right with token 0 (what all prefixes start with stands in the stream once); place
+    (N,): where each token stands in those two, flattened and joined; parent (B,): the prefix of each branch; mask
+    (B or 1, 1, L, P + L) fp32, 0 where a branch's token may see one of its prefix or of its own and -inf elsewhere;
+    source (M,): the token that predicts each scored token; target (M,) its id; branch (M,) its branch; pictures (G,):
+    index of each prefix's picture (or -1); ends (G,) length of each prefix; next_position (G,) the rotary position
+    behind it.
     """
 
     ids: torch.Tensor
     positions: torch.Tensor
+    prefix: torch.Tensor
+    branches: torch.Tensor
+    place: torch.Tensor
+    parent: torch.Tensor
     mask: torch.Tensor
     source: torch.Tensor
     target: torch.Tensor
@@ -86,62 +94,116 @@ def rope_positions(ids: Sequence[int], image_id: int, grid: tuple[int, int]) -> 
     return axes, position
 
 
-def pack(groups: Sequence[Group], image_id: int, grid: tuple[int, int], pad_id: int) -> Packed:
-    """Pack groups into rows, padded on the right. Raises UserError where there is nothing to pack."""
+def pack(groups: Sequence[Group], image_id: int, grid: tuple[int, int]) -> Packed:
+    """Pack groups into one stream. Raises UserError where there is nothing to pack."""
     import torch
 
     if not groups:
         raise UserError("There is nothing to score: the list of samples is empty.")
-    width = max(len(g.prefix) + sum(len(b.ids) for b in g.branches) for g in groups)
-    ids = torch.full((len(groups), width), pad_id)
-    positions = torch.zeros(3, len(groups), width, dtype=torch.long)
-    owner = torch.full((len(groups), width), -1)  # 0: prefix, k: branch k of the row, -1: padding
-    ends, starts, scored, number = [], [], [], 0
+    stream = _Stream()
+    stream.start(groups, image_id)
     for row, group in enumerate(groups):
-        end, after, found = _fill_row(row, group, (ids, positions, owner), (image_id, grid, number))
-        ends.append(end)
-        starts.append(after)
-        scored += found
-        number += len(group.branches)
-    rows, columns, targets, branches = torch.tensor(scored, dtype=torch.long).reshape(-1, 4).unbind(1)
-    pictures = torch.tensor([-1 if g.picture is None else g.picture for g in groups])
+        stream.add(row, group, image_id, grid)
+    prefix, ends = _padded(stream.prefixes)
+    branches, lengths = _padded(stream.branches)
+    parent = torch.tensor(stream.parents, dtype=torch.long)
+    source, target, branch = torch.tensor(stream.scored, dtype=torch.long).reshape(-1, 3).unbind(1)
     return Packed(
-        ids, positions, _mask(owner), torch.stack((rows, columns)), targets, branches,
-        pictures, torch.tensor(ends), torch.tensor(starts),
-    )  # fmt: skip
+        ids=torch.tensor(stream.ids),
+        positions=torch.tensor(stream.axes),
+        prefix=prefix,
+        branches=branches,
+        place=_places(len(stream.ids), (prefix, ends), (branches, lengths)),
+        parent=parent,
+        mask=_mask(ends[parent], prefix.shape[1], branches.shape[1]),
+        source=source,
+        target=target,
+        branch=branch,
+        pictures=torch.tensor([-1 if g.picture is None else g.picture for g in groups]),
+        ends=ends,
+        next_position=torch.tensor(stream.after),
+    )
 
 
-def _fill_row(row: int, group: Group, tensors: tuple, settings: tuple) -> tuple[int, int, list]:
-    """Write one group into the tensors; returns (prefix length, next rotary position, scored tokens)."""
+class _Stream:
+    """The flat lists that a packed batch is made from."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.axes: list[list[int]] = [[], [], []]
+        self.prefixes: list[list[int]] = []
+        self.branches: list[list[int]] = []
+        self.parents: list[int] = []
+        self.scored: list[tuple[int, int, int]] = []  # source, target, branch
+        self.after: list[int] = []
+        self.shared = 0
+
+    def start(self, groups: Sequence[Group], image_id: int) -> None:
+        """Put what all prefixes start with, up to the first picture, at the start of the stream."""
+        first, last = (list(f(g.prefix for g in groups)) for f in (min, max))  # all others lie between these two
+        same = 0
+        while same < min(len(first), len(last)) and first[same] == last[same] != image_id:
+            same += 1
+        self._append(first[:same], [range(same)] * 3)
+        self.shared = same
+
+    def add(self, row: int, group: Group, image_id: int, grid: tuple[int, int]) -> None:
+        """Append a prefix, less what all share, and its branches."""
+        axes, after = rope_positions(group.prefix, image_id, grid)
+        shared = self.shared
+        own = self._append(group.prefix[shared:], [axis[shared:] for axis in axes])
+        self.prefixes.append([*range(shared), *own])
+        self.after.append(after)
+        for branch in group.branches:
+            indices = self._append(branch.ids, [range(after, after + len(branch.ids))] * 3)
+            before = [self.prefixes[row][-1], *indices]
+            number = len(self.branches)
+            self.scored += [(before[k], branch.ids[k], number) for k in range(branch.skip, len(branch.ids))]
+            self.branches.append(indices)
+            self.parents.append(row)
+
+    def _append(self, ids: Sequence[int], axes: Sequence[Sequence[int]]) -> list[int]:
+        """Add tokens with their positions; returns where they stand."""
+        start = len(self.ids)
+        self.ids += ids
+        for known, more in zip(self.axes, axes, strict=True):
+            known += more
+        return list(range(start, len(self.ids)))
+
+
+def _padded(indices: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices as rows of one tensor, zeros on the right, and the rows' lengths; (0, 0) where there are none."""
     import torch
 
-    ids, positions, owner = tensors
-    image_id, grid, number = settings
-    axes, after = rope_positions(group.prefix, image_id, grid)
-    end = cursor = len(group.prefix)
-    ids[row, :end], owner[row, :end] = torch.tensor(group.prefix), 0
-    positions[:, row, :end] = torch.tensor(axes)
-    scored = []
-    for k, branch in enumerate(group.branches):
-        stop = cursor + len(branch.ids)
-        ids[row, cursor:stop], owner[row, cursor:stop] = torch.tensor(branch.ids), k + 1
-        positions[:, row, cursor:stop] = torch.arange(after, after + len(branch.ids))
-        for offset in range(branch.skip, len(branch.ids)):
-            before = cursor + offset - 1 if offset else end - 1
-            scored.append((row, before, branch.ids[offset], number + k))
-        cursor = stop
-    return end, after, scored
+    lengths = torch.tensor([len(i) for i in indices], dtype=torch.long)
+    found = torch.zeros(len(indices), int(lengths.max()) if len(indices) else 0, dtype=torch.long)
+    for row, part in enumerate(indices):
+        found[row, : len(part)] = torch.tensor(part, dtype=torch.long)
+    return found, lengths
 
 
-def _mask(owner: torch.Tensor) -> torch.Tensor:
-    """Additive mask (G, 1, T, T): earlier tokens of the prefix or of the same branch; padding sees itself only."""
+def _places(tokens: int, *parts: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """For each token of the stream where it stands in the joined, flattened index tensors (one place of several)."""
     import torch
 
-    width = owner.shape[1]
-    shared = (owner[:, None, :] == 0) | (owner[:, None, :] == owner[:, :, None])
-    allowed = shared & (owner[:, None, :] >= 0) & torch.ones(width, width, dtype=torch.bool).tril()
-    allowed |= torch.eye(width, dtype=torch.bool)
-    return torch.zeros(allowed.shape).masked_fill_(~allowed, float("-inf")).unsqueeze(1)
+    found, offset = torch.zeros(tokens, dtype=torch.long), 0
+    for indices, lengths in parts:
+        real = (torch.arange(indices.shape[1]) < lengths[:, None]).flatten()
+        found[indices.flatten()[real]] = offset + real.nonzero()[:, 0]
+        offset += indices.numel()
+    return found
+
+
+def _mask(ends: torch.Tensor, width: int, length: int) -> torch.Tensor:
+    """Additive mask of branches behind prefixes of lengths `ends` (B,); one for all where the lengths are equal."""
+    import torch
+
+    if len(ends) and bool((ends == ends[0]).all()):
+        ends = ends[:1]
+    before = (torch.arange(width) < ends[:, None])[:, None].expand(-1, length, -1)
+    own = torch.ones(length, length, dtype=torch.bool).tril().expand(len(ends), -1, -1)
+    allowed = torch.cat((before, own), 2)
+    return torch.zeros(allowed.shape).masked_fill_(~allowed, float("-inf"))[:, None]
 
 
 @dataclass(frozen=True)
@@ -204,23 +266,127 @@ def _vision_attention(attention: Any, hidden: torch.Tensor, n: int, rotary: tupl
     return attention.proj(mixed.transpose(1, 2).reshape(hidden.shape))
 
 
+def obstacle(model: Any) -> str:
+    """Why packed passes would not equal this model's own, in words; empty where they do."""
+    inner = base_of(model)
+    if type(inner).__name__ != "Qwen2_5_VLModel":
+        return f"{type(inner).__name__} is not Qwen2.5-VL"
+    text = inner.config.text_config
+    if inner.language_model.has_sliding_layers:
+        return "its attention has a sliding window"
+    if text.attention_dropout:
+        return "its attention drops out"
+    return ""
+
+
 def base_of(model: Any) -> Any:
     """The `Qwen2_5_VLModel` inside a plain or a LoRA-wrapped model."""
     return model.get_base_model().model if hasattr(model, "peft_config") else model.model
 
 
 def embed(model: Any, packed: Packed, patches: Patches | None) -> torch.Tensor:
-    """Token embeddings (G, T, width) with each picture's features put in the place of its placeholder tokens.
+    """Token embeddings (N, width) with each picture's features put in the place of its placeholder tokens.
 
-    `patches` are the unique pictures; each is encoded once, however many rows show it.
+    `patches` are the unique pictures; each is encoded once, however many prefixes show it.
     """
     inner = base_of(model)
     embedded = inner.language_model.embed_tokens(packed.ids)
     if patches is None:
         return embedded
-    features = picture_features(model, patches)[packed.pictures.clamp(min=0)]
+    features = picture_features(model, patches)[packed.pictures[packed.pictures >= 0]]
     holes = packed.ids == inner.config.image_token_id
-    return embedded.masked_scatter(holes[..., None], features[packed.pictures >= 0])
+    return embedded.masked_scatter(holes[:, None], features)
+
+
+Attend = Callable[[int, "torch.Tensor", "torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+Rotary = tuple["torch.Tensor", "torch.Tensor"]
+
+
+def run_layers(
+    model: Any, hidden: torch.Tensor, rotary: Rotary, attend: Attend, wanted: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The language model's layers on a flat stream of tokens, (N, width) to normalised (N, width).
+
+    `rotary`: cosines and sines (N, head size). `attend(layer, q, k, v)` takes (N, heads, head size), keys and values
+    with the key-value heads, and gives (N, heads, head size). `wanted` (W,): the tokens whose result is needed; what
+    follows the last attention is done for them alone, and (W, width) comes back. The stock layers want a batch of
+    padded rows; here only `attend` knows what belongs together. Calls the model's own modules, so LoRA works.
+    """
+    from torch.utils.checkpoint import checkpoint
+
+    language = base_of(model).language_model
+
+    def block(layer: Any, number: int, hidden: torch.Tensor) -> torch.Tensor:
+        mixed = _attention(layer, number, _normalised(layer.input_layernorm, hidden), rotary, attend)
+        if wanted is not None and number == len(language.layers) - 1:
+            hidden, mixed = hidden[wanted], mixed[wanted]
+        hidden = hidden + layer.self_attn.o_proj(mixed)
+        return hidden + layer.mlp(_normalised(layer.post_attention_layernorm, hidden))
+
+    for number, layer in enumerate(language.layers):
+        if layer.gradient_checkpointing and layer.training:
+            hidden = checkpoint(block, layer, number, hidden, use_reentrant=False)
+        else:
+            hidden = block(layer, number, hidden)
+    return _normalised(language.norm, hidden)
+
+
+def _attention(layer: Any, number: int, x: torch.Tensor, rotary: Rotary, attend: Attend) -> torch.Tensor:
+    """Attention of one layer up to its output projection: projections, rotary positions, `attend`; (N, width)."""
+    import torch
+
+    own = layer.self_attn
+    q, k, v = (p(x).unflatten(-1, (-1, own.head_dim)) for p in (own.q_proj, own.k_proj, own.v_proj))
+    both = torch.cat((q, k), 1)  # turned together: half the operations
+    cos, sin = (t[:, None] for t in rotary)
+    first, second = both.chunk(2, -1)
+    both = both * cos + torch.cat((-second, first), -1) * sin
+    q, k = both.split((q.shape[1], k.shape[1]), 1)
+    return attend(number, q, k, v).flatten(1)
+
+
+def _normalised(norm: Any, x: torch.Tensor) -> torch.Tensor:
+    """RMS norm; in fp32 as one operation (the module's own code casts to fp32 and back in six)."""
+    import torch
+
+    if x.dtype != torch.float32:
+        return norm(x)
+    return torch.nn.functional.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
+
+
+def rotary_of(model: Any, positions: torch.Tensor) -> Rotary:
+    """Cosines and sines (N, head size) of rotary positions (3, N)."""
+    language = base_of(model).language_model
+    cos, sin = language.rotary_emb(language.embed_tokens.weight, positions[:, None])
+    return cos[0], sin[0]
+
+
+def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **how: Any) -> torch.Tensor:
+    """Scaled dot-product attention of (rows, tokens, heads, head size), key-value heads shared where they are fewer."""
+    from torch.nn.functional import scaled_dot_product_attention
+
+    shared = q.shape[2] != k.shape[2]
+    mixed = scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q, k, v)), enable_gqa=shared, **how)
+    return mixed.transpose(1, 2)
+
+
+def _packed_attention(packed: Packed) -> Attend:
+    """Attention of a packed batch: prefixes see themselves, branches their prefix and themselves, causally.
+
+    Padding stands on the right, where causal attention does not look; the branches' mask hides it in the middle.
+    """
+    import torch
+
+    def attend(_: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        first = [t[packed.prefix] for t in (q, k, v)]
+        mixed = [attention(*first, is_causal=True).flatten(0, 1)]
+        if len(packed.branches):
+            own = [t[packed.branches] for t in (q, k, v)]
+            keys, values = (torch.cat((first[i][packed.parent], own[i]), 1) for i in (1, 2))
+            mixed.append(attention(own[0], keys, values, attn_mask=packed.mask).flatten(0, 1))
+        return torch.cat(mixed)[packed.place]
+
+    return attend
 
 
 def _beside(model: Any, packed: Packed) -> Packed:
@@ -230,20 +396,26 @@ def _beside(model: Any, packed: Packed) -> Packed:
     return packed if same else packed.to(weight.device, weight.dtype)
 
 
-def hidden_states(model: Any, packed: Packed, patches: Patches | None, cache: Any = None) -> torch.Tensor:
-    """Last hidden states (G, T, width) of a packed batch; fills `cache` where one is given."""
+def hidden_states(
+    model: Any, packed: Packed, patches: Patches | None, wanted: torch.Tensor, see: Attend | None = None
+) -> torch.Tensor:
+    """Last hidden states (W, width) of the tokens `wanted` of a packed batch.
+
+    `see(layer, q, k, v)` may look at what every layer attends to.
+    """
     packed = _beside(model, packed)
-    return base_of(model).language_model(
-        inputs_embeds=embed(model, packed, patches),
-        position_ids=packed.positions,
-        attention_mask={"full_attention": packed.mask},
-        past_key_values=cache,
-        use_cache=cache is not None,
-    )[0]
+    attend = _packed_attention(packed)
+
+    def watched(number: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        see(number, q, k, v)
+        return attend(number, q, k, v)
+
+    rotary = rotary_of(model, packed.positions)
+    return run_layers(model, embed(model, packed, patches), rotary, watched if see else attend, wanted)
 
 
 def scored_logits(model: Any, packed: Packed, patches: Patches | None) -> torch.Tensor:
     """Logits (M, vocabulary) of the scored tokens only: the head never sees prompt or padding."""
     packed = _beside(model, packed)
-    hidden = hidden_states(model, packed, patches)
-    return model.lm_head(hidden[packed.source[0], packed.source[1]])
+    wanted, back = packed.source.unique(return_inverse=True)  # branches that start together share a source
+    return model.lm_head(hidden_states(model, packed, patches, wanted))[back]

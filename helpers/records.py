@@ -97,8 +97,11 @@ def _version(package: str) -> str:
 # --- files ---
 
 
-def _write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` under a temporary name, then rename; on failure the earlier file stays as it was."""
+def write_file(path: Path, data: bytes) -> None:
+    """Write `data` under a temporary name, then rename; on failure the earlier file stays as it was.
+
+    Raises `UserError` when the disk is full or the folder may not be written to.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,7 +226,7 @@ def _to_arrow(table: str, rows: Sequence[Mapping[str, object]]) -> "pyarrow.Tabl
 
 
 def _encode(content: "pyarrow.Table") -> bytes:
-    """The parquet file's bytes; made in memory, so that only `_write_atomic` meets the disk."""
+    """The parquet file's bytes; made in memory, so that only `write_file` meets the disk."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
@@ -406,7 +409,7 @@ class RunStore:
         for path in _leftovers(folder):
             _discard(path)
         if not (folder / "spec.json").exists():
-            _write_atomic(folder / "spec.json", _json_bytes(json.loads(spec.to_json())))
+            write_file(folder / "spec.json", _json_bytes(json.loads(spec.to_json())))
         if not (folder / "DONE").exists():
             _note_versions(folder / "versions.json")
         return Run(spec, folder, note)
@@ -453,13 +456,13 @@ def _note_versions(path: Path) -> None:
     """Write the versions in use; on a resume under other ones, add those instead of hiding the first."""
     now = versions()
     if not path.exists():
-        _write_atomic(path, _json_bytes(now))
+        write_file(path, _json_bytes(now))
         return
     before = _read_json(path)
     resumed = before.get("resumed_with", [])
     last = resumed[-1] if resumed else {key: value for key, value in before.items() if key != "resumed_with"}
     if last != now:
-        _write_atomic(path, _json_bytes(before | {"resumed_with": [*resumed, now]}))
+        write_file(path, _json_bytes(before | {"resumed_with": [*resumed, now]}))
 
 
 class Run:
@@ -540,7 +543,7 @@ class Run:
 
     def _write(self, table: str, content: "pyarrow.Table") -> None:
         """Replace a table on disk, then in memory."""
-        _write_atomic(self._path(table), _encode(content))
+        write_file(self._path(table), _encode(content))
         self._stored[table] = content
 
     def truncate(self, step: int) -> None:
@@ -567,7 +570,7 @@ class Run:
         for table in TABLES:
             if not self._path(table).exists():
                 self._write(table, self._stored[table])
-        _write_atomic(self.folder / "DONE", _json_bytes(_seal(self.folder)))
+        write_file(self.folder / "DONE", _json_bytes(_seal(self.folder)))
 
 
 # --- reading, checking, publishing ---
@@ -650,7 +653,7 @@ def publish(store: RunStore, destination: str | Path, completion_groups: int = 8
         }
     )
     for name, data in files.items():
-        _write_atomic(Path(destination) / name, data)
+        write_file(Path(destination) / name, data)
     return [Path(destination) / name for name in files]
 
 
@@ -687,6 +690,16 @@ def _provenance(folder: Path) -> dict[str, object]:
     """A run's spec and the versions it was made with."""
     spec = json.loads(_read_spec(folder).to_json())
     return {"spec": spec, "versions": _read_json(folder / "versions.json")}
+
+
+def write_table(path: str | Path, table: str, frame: "pandas.DataFrame") -> None:
+    """Write rows of one table, sorted, as a published file. Raises `UserError` for rows that do not fit its schema."""
+    _check_table(table)
+    rows = frame.to_dict("records")
+    for index, row in enumerate(rows):
+        _check_row(table, index, row)
+    order = [(name, "ascending") for name in SCHEMAS[table]]
+    write_file(Path(path), _encode(_to_arrow(table, rows).sort_by(order)))
 
 
 def load_published(destination: str | Path, table: str) -> "pandas.DataFrame":

@@ -1,7 +1,9 @@
 """Fast generation: one prefill per prompt, its completions decoded side by side in one row.
 
-Used by RFT (as TRL's `rollout_func`) and by every evaluation. A row holds a prompt's key-value cache once; at
-each step the row's K completions are K query tokens that see the prompt and their own past.
+Used by RFT (as TRL's `rollout_func`) and by every evaluation. A row holds a prompt's keys and values once; at each
+step the row's K completions are K query tokens that see the prompt and their own past. Small models are bound by the
+number of operations, so a step does as few as it can: room for all keys is made once, and so are masks and rotary
+positions.
 """
 
 from __future__ import annotations
@@ -57,12 +59,16 @@ def generate(
         return decoder.results()
 
 
+def banned_tokens(tokenizer: Any) -> list[int]:
+    """Ids that are never written: all special tokens but the end token."""
+    return [i for i in tokenizer.all_special_ids if i != tokenizer.eos_token_id]
+
+
 class _Decoder:
     """State of one batch of rows while it is decoded; rows leave when all their completions have ended."""
 
     def __init__(self, model: Any, tokenizer: Any, sampling: Sampling, rows: int) -> None:
         import torch
-        from transformers import DynamicCache
 
         self.model, self.sampling, self.eos = model, sampling, tokenizer.eos_token_id
         self.pad, self.image_id = tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids("<|image_pad|>")
@@ -71,59 +77,80 @@ class _Decoder:
         self.tokens, self.logps = torch.full(shape, self.pad, **here), torch.zeros(shape, **here)
         self.ended = torch.zeros(shape[:2], dtype=torch.bool, **here)
         self.alive, self.time = torch.arange(rows, **here), 0
-        self.cache = DynamicCache()
-        self.banned = torch.tensor([i for i in tokenizer.all_special_ids if i != self.eos], **here)
+        self.keys: list[torch.Tensor] = []  # per layer (rows, heads, P + K * steps, head size)
+        self.values: list[torch.Tensor] = []
+        self.banned = torch.tensor(banned_tokens(tokenizer), **here)
         self.generator = None if sampling.seed is None else torch.Generator(**here).manual_seed(sampling.seed)
 
     def prefill(self, prompts: Sequence[Sequence[int]], patches: Patches | None) -> None:
-        import torch
-
+        """Read the prompts, keep their keys and values, and choose the first tokens."""
         from helpers.packing import Group, hidden_states, pack
 
         groups = [Group(p, None if patches is None else i) for i, p in enumerate(prompts)]
-        packed = pack(groups, self.image_id, patches.grid if patches else (1, 1), self.pad)
-        hidden = hidden_states(self.model, packed, patches, self.cache)
-        ends = packed.ends.to(**self.here)
-        last = hidden[self.alive, ends - 1]
-        self.position, self.width = packed.next_position.to(**self.here), packed.ids.shape[1]
-        seen = torch.arange(self.width, **self.here)[None, :] < ends[:, None]
-        self.prompt_mask = torch.zeros(seen.shape, dtype=hidden.dtype, **self.here).masked_fill_(~seen, float("-inf"))
-        self._choose(self.model.lm_head(last)[:, None].expand(-1, self.sampling.completions, -1))
+        packed = pack(groups, self.image_id, patches.grid if patches else (1, 1))
+        prefix, ends = packed.prefix.to(**self.here), packed.ends.to(**self.here)
+        last = prefix.gather(1, ends[:, None] - 1)[:, 0]
+        hidden = hidden_states(self.model, packed, patches, last, lambda _, q, k, v: self._keep(prefix, k, v))
+        self.width = prefix.shape[1]
+        self._prepare_steps(ends, packed.next_position.to(**self.here), hidden.dtype)
+        self._choose(self.model.lm_head(hidden)[:, None].expand(-1, self.sampling.completions, -1))
+
+    def _keep(self, prefix: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+        """Put one layer's prompt keys and values at the start of room for all steps."""
+        width = prefix.shape[1]
+        whole = width + self.sampling.completions * (self.sampling.max_tokens - 1)
+        for found, new in ((self.keys, k), (self.values, v)):
+            # heads before tokens: what one head reads lies together
+            room = new.new_empty(len(prefix), new.shape[1], whole, new.shape[2])
+            room[:, :, :width] = new[prefix].transpose(1, 2)
+            found.append(room)
+
+    def _prepare_steps(self, ends: torch.Tensor, position: torch.Tensor, dtype: torch.dtype) -> None:
+        """Rotary positions (rows, steps, head size) and the mask (rows, 1, K, P + K * steps) of all steps to come."""
+        import torch
+
+        from helpers.packing import rotary_of
+
+        k, steps = self.sampling.completions, self.sampling.max_tokens - 1
+        positions = position[:, None] + torch.arange(steps, **self.here)
+        turned = rotary_of(self.model, positions.flatten().expand(3, -1))
+        self.cos, self.sin = (t.unflatten(0, positions.shape) for t in turned)
+        seen = torch.arange(self.width, **self.here) < ends[:, None]
+        own = torch.eye(k, dtype=torch.bool, **self.here).repeat(1, steps)
+        allowed = torch.cat((seen[:, None].expand(-1, k, -1), own.expand(len(ends), -1, -1)), 2)
+        self.mask = torch.zeros(allowed.shape, dtype=dtype, **self.here).masked_fill_(~allowed, float("-inf"))[:, None]
 
     def running(self) -> bool:
+        """Whether a completion has not ended and may go on."""
         return self.time < self.sampling.max_tokens and len(self.alive) > 0
 
     def step(self) -> None:
         """Feed the last tokens, K per row, and choose the next ones."""
-        import torch
+        from helpers.packing import attention, base_of, run_layers
 
-        from helpers.packing import base_of
+        k, step = self.sampling.completions, self.time - 1
+        start, stop = self.width + k * step, self.width + k * self.time
+        mask, shape = self.mask[..., :stop], (len(self.alive), k)
 
-        k = self.sampling.completions
-        own = torch.full((k, k), float("-inf"), dtype=self.prompt_mask.dtype, **self.here)
-        own = own.fill_diagonal_(0.0).repeat(1, self.time)
-        mask = torch.cat((self.prompt_mask[:, None].expand(-1, k, -1), own.expand(len(self.alive), -1, -1)), 2)
-        inner = base_of(self.model)
-        hidden = inner.language_model(
-            inputs_embeds=inner.language_model.embed_tokens(self.tokens[self.alive, :, self.time - 1]),
-            position_ids=(self.position + self.time - 1)[None, :, None].expand(3, -1, k),
-            attention_mask={"full_attention": mask[:, None]},
-            past_key_values=self.cache,
-            use_cache=True,
-        )[0]
-        self._choose(self.model.lm_head(hidden))
+        def attend(layer: int, q: torch.Tensor, new_k: torch.Tensor, new_v: torch.Tensor) -> torch.Tensor:
+            for room, new in ((self.keys, new_k), (self.values, new_v)):
+                room[layer][:, :, start:stop] = new.unflatten(0, shape).transpose(1, 2)
+            keys, values = (room[layer][:, :, :stop].transpose(1, 2) for room in (self.keys, self.values))
+            return attention(q.unflatten(0, shape), keys, values, attn_mask=mask).flatten(0, 1)
+
+        embedded = base_of(self.model).language_model.embed_tokens(self.tokens[self.alive, :, step].flatten())
+        rotary = tuple(t[:, step].repeat_interleave(k, 0) for t in (self.cos, self.sin))
+        hidden = run_layers(self.model, embedded, rotary, attend)
+        self._choose(self.model.lm_head(hidden).unflatten(0, shape))
 
     def _choose(self, logits: torch.Tensor) -> None:
-        """Draw one token per completion from `logits` (rows, K, vocabulary), then drop rows that have ended."""
+        """Choose one token per completion from `logits` (rows, K, vocabulary), then drop rows that have ended."""
         import torch
 
         temperature = self.sampling.temperature
         logps = torch.log_softmax(logits.float() / (temperature or 1.0), -1)
         allowed = logps.index_fill(-1, self.banned, float("-inf"))
-        if temperature:  # Gumbel-max: one exponential draw per entry, exact and cheaper than multinomial
-            noise = torch.empty_like(allowed).exponential_(generator=self.generator)
-            allowed = allowed - noise.log_()
-        token = allowed.argmax(-1)
+        token = self._draw(allowed.exp()) if temperature else allowed.argmax(-1)
         ended = self.ended[self.alive]
         self.tokens[self.alive, :, self.time] = token.masked_fill(ended, self.pad)
         self.logps[self.alive, :, self.time] = logps.gather(-1, token[..., None])[..., 0].masked_fill(ended, 0.0)
@@ -131,15 +158,29 @@ class _Decoder:
         self.time += 1
         self._drop_ended_rows()
 
+    def _draw(self, weights: torch.Tensor) -> torch.Tensor:
+        """Tokens (rows, K) drawn in proportion to `weights` (rows, K, vocabulary).
+
+        One uniform number each, looked up in the cumulative sum: `multinomial` draws one for every word. Of weight 0
+        is drawn never, because the number is below the sum and the first larger entry is taken.
+        """
+        import torch
+
+        total = weights.cumsum(-1)
+        uniform = torch.rand(*weights.shape[:-1], 1, generator=self.generator, **self.here)
+        # in fp32 the product may round up to the sum itself: the largest float below it stands for that case
+        below = torch.minimum(uniform * total[..., -1:], total[..., -1:].nextafter(torch.zeros_like(total[..., -1:])))
+        return torch.searchsorted(total, below, right=True)[..., 0]
+
     def _drop_ended_rows(self) -> None:
-        """Shrink the batch once a quarter of its rows have ended (each shrink copies the cache)."""
+        """Shrink the batch once a quarter of its rows have ended (each shrink copies keys and values)."""
         keep = ~self.ended[self.alive].all(1)
         if keep.sum() <= 0.75 * len(keep):
             rows = keep.nonzero()[:, 0]
-            if len(rows):
-                self.cache.batch_select_indices(rows)
-            self.alive, self.position = self.alive[rows], self.position[rows]
-            self.prompt_mask = self.prompt_mask[rows]
+            self.alive, self.mask = self.alive[rows], self.mask[rows]
+            self.cos, self.sin = self.cos[rows], self.sin[rows]
+            for room in (self.keys, self.values):
+                room[:] = [t[rows] for t in room]
 
     def results(self) -> list[list[Rollout]]:
         """The completions, cut behind their end token."""

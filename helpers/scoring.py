@@ -51,7 +51,7 @@ def prompt_ids(tokenizer: Any, text: str, grid: tuple[int, int]) -> list[int]:
 
 
 def complete(
-    model: Any, processor: Any, prompts: Sequence[Prompted], sampling: Any = None, chunk: int = 128
+    model: Any, processor: Any, prompts: Sequence[Prompted], sampling: Any = None, chunk: int = 64
 ) -> list[list[str]]:
     """Texts of the completions of each prompt (greedy, one per prompt, unless `sampling` says otherwise)."""
     from helpers.rollouts import Sampling, generate
@@ -84,20 +84,64 @@ def completion_logps(
     `completions[i]` are the completions of `prompts[i]`; they share one packed row, so the prompt and the picture
     are passed once however many there are.
     """
+    found = judged(model, processor, prompts, completions, chunk)
+    return [[completion.logps for completion in row] for row in found]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A given completion: its tokens' log-probs (tokens,), and whether greedy decoding would write just this."""
+
+    logps: torch.Tensor
+    greedy: bool
+
+
+def judged(
+    model: Any,
+    processor: Any,
+    prompts: Sequence[Prompted],
+    completions: Sequence[Sequence[str]],
+    chunk: int = 64,
+) -> list[list[Judged]]:
+    """What the model makes of given completions (end token included), in one teacher-forced pass.
+
+    A completion is greedy where each of its tokens is the first choice among those that may be written, given the
+    ones before it: then decoding token by token takes the same way.
+    """
     import torch
 
-    found: list[list[torch.Tensor]] = []
+    from helpers.rollouts import banned_tokens
+
+    found: list[list[Judged]] = []
     for start in range(0, len(prompts), chunk):
         part = list(zip(prompts[start : start + chunk], completions[start : start + chunk], strict=True))
         packed, pictures = pack_completions(processor, part)
         with torch.inference_mode():
-            logps = token_logps(model, packed, pictures)
-        pieces = logps.split(torch.bincount(packed.branch, minlength=sum(len(c) for _, c in part)).tolist())
-        position = 0
+            logits, target = _logits_and_targets(model, packed, pictures)
+            logps = -torch.nn.functional.cross_entropy(logits, target, reduction="none")
+            banned = torch.tensor(banned_tokens(processor.tokenizer), device=logits.device)
+            first = logits.index_fill_(-1, banned, float("-inf")).argmax(-1) == target
+        counts = torch.bincount(packed.branch, minlength=sum(len(c) for _, c in part)).tolist()
+        pieces = iter(zip(logps.split(counts), first.split(counts), strict=True))
         for _, texts in part:
-            found.append(list(pieces[position : position + len(texts)]))
-            position += len(texts)
+            found.append([Judged(own, bool(same.all())) for own, same in (next(pieces) for _ in texts)])
     return found
+
+
+def greedy_texts(model: Any, processor: Any, prompts: Sequence[Prompted], guesses: Sequence[str]) -> list[str]:
+    """Greedy completions, one per prompt; the nearer the guesses, the faster.
+
+    One pass checks all guesses; only prompts whose guess is not what the model would write are decoded.
+    """
+    found = [row[0] for row in judged(model, processor, prompts, [[guess] for guess in guesses])]
+    return _filled(model, processor, prompts, [g if f.greedy else None for g, f in zip(guesses, found, strict=True)])
+
+
+def _filled(model: Any, processor: Any, prompts: Sequence[Prompted], texts: Sequence[str | None]) -> list[str]:
+    """`texts` with greedy completions in the place of None."""
+    open_ = [prompt for prompt, text in zip(prompts, texts, strict=True) if text is None]
+    written = iter(complete(model, processor, open_) if open_ else ())
+    return [next(written)[0] if text is None else text for text in texts]
 
 
 def pack_completions(processor: Any, part: Sequence[tuple[Prompted, Sequence[str]]]) -> tuple[Packed, Patches]:
@@ -112,17 +156,22 @@ def pack_completions(processor: Any, part: Sequence[tuple[Prompted, Sequence[str
         branches = [Branch(encode_target(tokenizer, t)[:-1]) for t in texts]  # without the template's line break
         groups.append(Group(prompt_ids(tokenizer, prompt.text, pictures.grid), row, branches))
     image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    return pack(groups, image_id, pictures.grid, tokenizer.pad_token_id), pictures
+    return pack(groups, image_id, pictures.grid), pictures
 
 
 def token_logps(model: Any, packed: Packed, pictures: Patches | None) -> torch.Tensor:
     """Log-probs (M,) of the scored tokens of a packed batch, in nats; differentiable."""
     import torch
 
+    return -torch.nn.functional.cross_entropy(*_logits_and_targets(model, packed, pictures), reduction="none")
+
+
+def _logits_and_targets(model: Any, packed: Packed, pictures: Patches | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """fp32 logits (M, vocabulary) and ids (M,) of the scored tokens."""
     from helpers.packing import scored_logits
 
     logits = scored_logits(model, packed, pictures).float()
-    return -torch.nn.functional.cross_entropy(logits, packed.target.to(logits.device), reduction="none")
+    return logits, packed.target.to(logits.device)
 
 
 @dataclass(frozen=True)
@@ -184,30 +233,31 @@ def score_battery(
     """
     samples = [s for task in tasks or prior_tasks.battery_tasks() for s in battery_samples(task, n)]
     order = sorted(range(len(samples)), key=lambda i: len(samples[i].question.text))
-    prompts = [Prompted(samples[i].pixels, samples[i].question.text) for i in order]
-    texts = [row[0] for row in complete(model, processor, prompts)]
-    hits = likelihood_hits(model, processor, [samples[i] for i in order], [i % n for i in order])
+    samples = [samples[i] for i in order]
+    texts, hits = answer_battery(model, processor, samples, [i % n for i in order])
     found: dict[str, list[tuple[float, bool, bool]]] = {}
-    for i, text, hit in zip(order, texts, hits, strict=True):
-        question = samples[i].question
+    for sample, text, hit in zip(samples, texts, hits, strict=True):
+        question = sample.question
         failed = prior_tasks.is_format_failure(text, question)
         found.setdefault(question.task, []).append((prior_tasks.score_answer(text, question), failed, hit))
     names = ("score", "format_failure", "likelihood")
     return {t: dict(zip(names, np.mean(rows, 0).tolist(), strict=True)) for t, rows in found.items()}
 
 
-def likelihood_hits(
-    model: Any,
-    processor: Any,
-    samples: Sequence[prior_tasks.PriorSample],
-    numbers: Sequence[int] | None = None,
-) -> list[bool]:
-    """Per sample: is the gold completion the most probable of its candidates? `numbers` fix the wrong candidates."""
+def answer_battery(
+    model: Any, processor: Any, samples: Sequence[prior_tasks.PriorSample], numbers: Sequence[int]
+) -> tuple[list[str], list[bool]]:
+    """Greedy completion of each sample, and whether its gold completion is the most probable of its candidates.
+
+    One pass scores the candidates and finds whose gold completion is the greedy one; only the rest is decoded.
+    `numbers` fix the wrong candidates.
+    """
     prompts = [Prompted(s.pixels, s.question.text) for s in samples]
-    numbers = range(len(samples)) if numbers is None else numbers
     candidates = [_candidates(s.question, i) for s, i in zip(samples, numbers, strict=True)]
-    found = completion_logps(model, processor, prompts, candidates)
-    return [max(range(len(row)), key=lambda k: float(row[k].sum())) == 0 for row in found]
+    found = judged(model, processor, prompts, candidates)
+    sure = [row[0] if own[0].greedy else None for row, own in zip(candidates, found, strict=True)]
+    hits = [max(range(len(row)), key=lambda k: float(row[k].logps.sum())) == 0 for row in found]
+    return _filled(model, processor, prompts, sure), hits
 
 
 @lru_cache(maxsize=8192)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,7 +164,7 @@ def rft_trainer_class() -> type:
                 return super()._get_per_token_logps_and_entropies(
                     model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **extra
                 )
-            extra |= {"temperature": self.temperature, "pad_id": self._tokenizer.pad_token_id}
+            extra |= {"temperature": self.temperature}
             return packed_logps(model, (input_ids, attention_mask, logits_to_keep), extra)
 
     return StudyGRPOTrainer
@@ -173,7 +174,7 @@ def packed_logps(model: Any, tokens: tuple, extra: dict[str, Any]) -> tuple:
     """Per-token log-probs and entropies, each (B, C), of completions (padded right) behind prompts (padded left).
 
     `tokens` = (input ids (B, P + C), attention mask, C); `extra` holds TRL's `pixel_values` and `image_grid_thw`,
-    the sampling `temperature` (TRL divides the logits by it) and the `pad_id`.
+    the sampling `temperature` (TRL divides the logits by it).
     Samples with the same prompt and picture share one packed row. Third value: no auxiliary loss.
     """
     import torch
@@ -191,7 +192,7 @@ def packed_logps(model: Any, tokens: tuple, extra: dict[str, Any]) -> tuple:
         groups.append(Group(prompt, row, branches))
         order += samples
     patches = Patches(values[[m[0] for m in members]], rows, columns, _merge(model))
-    packed = pack(groups, _image_id(model), patches.grid, extra["pad_id"])
+    packed = pack(groups, _image_id(model), patches.grid)
     logits = scored_logits(model, packed, patches).float() / extra["temperature"]
     logps = torch.log_softmax(logits, -1)
     entropy = -(logps.exp() * logps).sum(-1)
@@ -258,7 +259,7 @@ class PackedCollator:
             prompt = self._prompt(example["prompt"][0]["content"], pictures.grid)
             groups.append(Group(prompt, row, [Branch(target)]))
         image_id = self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
-        packed = pack(groups, image_id, pictures.grid, self.tokenizer.pad_token_id)
+        packed = pack(groups, image_id, pictures.grid)
         return {"packed": packed, "patches": pictures, "labels": packed.target}  # labels: TRL counts tokens
 
 
@@ -415,12 +416,24 @@ def prepare(spec: RunSpec, store: RunStore, run: Run, settings: Settings, corpus
     models.quiet_cpu()
     torch.manual_seed(spec.seed)
     model, processor = load_base(spec)
+    settings = _possible(settings, model)
     if settings.fast:
-        processor.image_processor = models.vectorise_images(processor.image_processor)
+        processor = models.share_work(processor)
     if spec.freeze_vision:
         model.model.visual.requires_grad_(False)
     boards, completions = corpus or make_corpus(spec, store, processor)
     return Engine(spec, settings, model, processor, run, boards, completions)
+
+
+def _possible(settings: Settings, model: Any) -> Settings:
+    """The settings, without the fast path where it would not equal the model's own passes (with one warning)."""
+    from helpers.packing import obstacle
+
+    reason = obstacle(model) if settings.fast else ""
+    if not reason:
+        return settings
+    warnings.warn(f"Packed passes are switched off: {reason}. TRL's own are used, several times slower.", stacklevel=3)
+    return replace(settings, fast=False)
 
 
 def make_corpus(spec: RunSpec, store: RunStore, processor: Any) -> Corpus:
@@ -446,14 +459,14 @@ def make_completions(spec: RunSpec, store: RunStore, processor: Any, boards: Boa
     folder = store.root / spec.source / "checkpoints"
     if spec.arm == "sft-self":
         wanted = int(spec.settings["source_step"])
-        model, _ = models.load(_checkpoint_at(folder, wanted))
+        model, _ = models.load(checkpoint_at(folder, wanted))
         return corpora.self_completions(model, processor, boards, spec.seed)
-    model, _ = models.load(_checkpoint_at(folder, None))
+    model, _ = models.load(checkpoint_at(folder, None))
     return corpora.rollout_completions(model, processor, boards, spec.seed, rounds=6)
 
 
-def _checkpoint_at(folder: Path, step: int | None) -> Path:
-    """The checkpoint of a source run at `step` (the nearest one), or its last."""
+def checkpoint_at(folder: Path, step: int | None = None) -> Path:
+    """The checkpoint of a run at `step` (the nearest one), or its last. Raises UserError where there is none."""
     steps = checkpoint_numbers(folder)
     if not steps:
         raise UserError(f"{folder} holds no checkpoint; train the source run first (--retrain makes every run).")

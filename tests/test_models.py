@@ -253,3 +253,52 @@ def test_a_name_on_the_hub_is_loaded_in_the_asked_precision(monkeypatch: pytest.
     model, _ = models.load("Qwen/Qwen2.5-VL-3B-Instruct", "bfloat16")
     assert asked == ["Qwen/Qwen2.5-VL-3B-Instruct"] * 2
     assert {str(p.dtype) for p in model.parameters()} == {"torch.bfloat16"}
+
+
+def shared_inputs(processor) -> tuple[list, list[str]]:
+    """Three prompts of two wordings over two pictures, the way TRL passes a group: repeated."""
+    pictures = [Image.fromarray(np.random.default_rng(k).integers(0, 256, (32, 64, 3), dtype=np.uint8)) for k in (0, 1)]
+    pairs = [(0, "Read the sign."), (1, "Read the sign."), (1, "Which hill is higher?")]
+    chats = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}] for _, text in pairs]
+    texts = [processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) for chat in chats]
+    order = [0, 0, 1, 2, 2, 0]
+    return [[pictures[pairs[i][0]]] for i in order], [texts[i] for i in order]
+
+
+def test_sharing_work_changes_no_tensor(tiny) -> None:
+    stock = tiny.load()[1]
+    images, texts = shared_inputs(stock)
+    expected = stock(images=images, text=texts, padding=True, return_tensors="pt")
+    fast = models.share_work(stock)
+    seen: list[int] = []
+    inner = type(fast.image_processor).__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(fast.image_processor), "__call__",
+                      lambda self, images, **how: seen.append(len(images)) or inner(self, images, **how))  # fmt: skip
+        found = fast(images=images, text=texts, padding=True, return_tensors="pt")
+    assert set(found) == set(expected) and all(found[k].shape == expected[k].shape for k in expected)
+    assert all(torch.equal(found[k], expected[k]) for k in expected if k != "pixel_values")
+    assert torch.allclose(found["pixel_values"], expected["pixel_values"], atol=1e-6)
+    assert seen == [3], "three different pairs, each processed once"
+
+
+def test_sharing_work_leaves_other_shapes_to_the_stock_processor(tiny) -> None:
+    stock = tiny.load()[1]
+    fast, (images, texts) = models.share_work(stock), shared_inputs(stock)
+    two = [[*images[0], *images[2]]]
+    text = [texts[0].replace("<|image_pad|>", "<|image_pad|><|image_pad|>")]
+    for arguments in ({"images": two, "text": text}, {"text": ["no picture"]}):
+        expected = stock(**arguments, padding=True, return_tensors="pt")
+        found = fast(**arguments, padding=True, return_tensors="pt")
+        assert set(found) == set(expected) and torch.equal(found["input_ids"], expected["input_ids"])
+
+
+def test_a_chat_is_rendered_once_per_wording_and_never_confused(tiny) -> None:
+    stock = tiny.load()[1]
+    fast = models.share_work(stock)
+    chats = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": t}]}] for t in ("a", "b", "a")]
+    for how in ({"add_generation_prompt": True}, {"add_generation_prompt": False}):
+        for chat in [*chats, [{"role": "user", "content": "plain"}]]:
+            rendered = fast.apply_chat_template(chat, tokenize=False, **how)
+            assert rendered == stock.apply_chat_template(chat, tokenize=False, **how)
+    assert len(fast.rendered) == 4  # two wordings, each with and without the assistant's turn

@@ -10,7 +10,7 @@ from helpers import models, packing
 from helpers.errors import UserError
 from helpers.packing import Branch, Group, pack, patches_of, rope_positions, scored_logits
 
-IMAGE, PAD = 7, 0
+IMAGE = 7
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def stock_logps(model, prefix: list[int], branch: Branch, picture: torch.Tensor)
 
 def packed_logps(model, groups: list[Group], pictures: torch.Tensor) -> tuple[torch.Tensor, packing.Packed]:
     patches = patches_of(pictures)
-    packed = pack(groups, model.config.image_token_id, patches.grid, PAD)
+    packed = pack(groups, model.config.image_token_id, patches.grid)
     logps = torch.log_softmax(scored_logits(model, packed, patches), -1)
     return logps.gather(1, packed.target[:, None])[:, 0], packed
 
@@ -94,19 +94,34 @@ def test_rope_positions_equal_the_models(loaded: tuple, grid: tuple[int, int], i
     assert after == int(stock.max()) + 1
 
 
-def test_packed_rows_by_hand() -> None:
-    groups = [Group([1, 2], None, [Branch([3, 4]), Branch([5], skip=0)]), Group([6], 0, [Branch([8, 9], skip=1)])]
-    packed = pack(groups, IMAGE, (1, 1), PAD)
-    assert packed.ids.tolist() == [[1, 2, 3, 4, 5], [6, 8, 9, PAD, PAD]]
-    assert packed.positions[0].tolist()[0] == [0, 1, 2, 3, 2]
-    assert packed.source.tolist() == [[0, 0, 0, 1], [1, 2, 1, 1]]  # 5 is predicted by the prefix's last token
+def test_a_packed_stream_by_hand() -> None:
+    groups = [Group([1, 2], None, [Branch([3, 4]), Branch([5], skip=0)]), Group([1, 6], 0, [Branch([8, 9], skip=1)])]
+    packed = pack(groups, IMAGE, (1, 1))
+    assert packed.ids.tolist() == [1, 2, 3, 4, 5, 6, 8, 9]  # the 1 that both start with stands there once
+    assert packed.positions[0].tolist() == [0, 1, 2, 3, 2, 1, 2, 3]
+    assert packed.prefix.tolist() == [[0, 1], [0, 5]] and packed.branches.tolist() == [[2, 3], [4, 0], [6, 7]]
+    assert packed.parent.tolist() == [0, 0, 1]
+    assert packed.source.tolist() == [1, 2, 1, 6]  # 3 and 5 are predicted by the prefix's last token
     assert packed.target.tolist() == [3, 4, 5, 9]
     assert packed.branch.tolist() == [0, 0, 1, 2]
     assert packed.pictures.tolist() == [-1, 0]
-    assert packed.ends.tolist() == [2, 1] and packed.next_position.tolist() == [2, 1]
+    assert packed.ends.tolist() == [2, 2] and packed.next_position.tolist() == [2, 2]
+    joined = torch.cat((packed.prefix.flatten(), packed.branches.flatten()))
+    assert joined[packed.place].tolist() == list(range(8))
+    assert (packed.mask[0, 0] == 0).int().tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+
+
+def test_the_mask_hides_padding_behind_short_prefixes() -> None:
+    groups = [Group([1, 2, 3], None, [Branch([4, 5])]), Group([6], None, [Branch([8])])]
+    packed = pack(groups, IMAGE, (1, 1))
     seen = (packed.mask[:, 0] == 0).int().tolist()
-    assert seen[0] == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
-    assert seen[1][2] == [1, 1, 1, 0, 0] and all(row[3] == 0 for k, row in enumerate(seen[1]) if k != 3)
+    assert seen == [[[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]], [[1, 0, 0, 1, 0], [1, 0, 0, 1, 1]]]
+
+
+def test_pictures_are_never_shared_by_prefixes() -> None:
+    groups = [Group([1, IMAGE, 2], k, [Branch([3])]) for k in range(2)]
+    packed = pack(groups, IMAGE, (1, 1))
+    assert packed.ids.tolist() == [1, IMAGE, 2, 3, IMAGE, 2, 3]
 
 
 branches_drawn = st.lists(
@@ -121,20 +136,22 @@ def test_every_token_is_scored_once_and_predicted_by_the_one_before_it(drawn: li
         Group(list(range(40, 40 + n)), None, [Branch(ids, min(skip, len(ids))) for ids, skip in branches])
         for n, branches in drawn
     ]
-    packed = pack(groups, IMAGE, (1, 1), PAD)
+    packed = pack(groups, IMAGE, (1, 1))
     expected = [
         (([*g.prefix, *b.ids])[len(g.prefix) + k - 1], b.ids[k])
         for g in groups for b in g.branches for k in range(b.skip, len(b.ids))
     ]  # fmt: skip
-    before = packed.ids[packed.source[0], packed.source[1]].tolist()
+    before = packed.ids[packed.source].tolist()
     assert list(zip(before, packed.target.tolist(), strict=True)) == expected
-    assert (packed.mask.diagonal(dim1=2, dim2=3) == 0).all()
-    assert torch.isinf(packed.mask.triu(1)[packed.mask.triu(1) != 0]).all()
+    joined = torch.cat((packed.prefix.flatten(), packed.branches.flatten()))
+    assert joined[packed.place].tolist() == list(range(len(packed.ids)))
+    for row, group in enumerate(groups):
+        assert packed.ids[packed.prefix[row, : packed.ends[row]]].tolist() == list(group.prefix)
 
 
 def test_nothing_to_pack_is_refused() -> None:
     with pytest.raises(UserError, match="nothing to score"):
-        pack([], IMAGE, (1, 1), PAD)
+        pack([], IMAGE, (1, 1))
 
 
 def test_pictures_that_need_resizing_are_refused() -> None:
@@ -243,8 +260,37 @@ def test_rows_with_the_same_picture_share_it(loaded: tuple) -> None:
 def test_text_without_a_picture_equals_a_separate_pass(loaded: tuple) -> None:
     model, processor = loaded
     prefix = prompt(processor.tokenizer, "Sort the list: 3 1 2.", cells=0)
-    packed = pack([Group(prefix, None, [Branch([4, 9, 8])])], model.config.image_token_id, (1, 1), PAD)
+    packed = pack([Group(prefix, None, [Branch([4, 9, 8])])], model.config.image_token_id, (1, 1))
     with torch.no_grad():
         logits = scored_logits(model, packed, None)
         stock = model(input_ids=torch.tensor([[*prefix, 4, 9, 8]])).logits[0, -4:-1]
     assert torch.allclose(torch.log_softmax(logits, -1), torch.log_softmax(stock, -1), atol=1e-5)
+
+
+def test_packed_passes_are_refused_where_they_would_not_be_equal(loaded: tuple) -> None:
+    model, _ = loaded
+    assert packing.obstacle(model) == ""
+    model.config.text_config.attention_dropout = 0.1
+    assert "drops out" in packing.obstacle(model)
+    model.config.text_config.attention_dropout = 0.0
+    model.model.language_model.has_sliding_layers = True
+    assert "sliding window" in packing.obstacle(model)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_layers_equal_the_stock_language_model(loaded: tuple, checkpointing: bool) -> None:
+    """One row, causal: `run_layers` against the stock layers, for all tokens and for some, with and without memory."""
+    model, _ = loaded
+    model.train()
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    hidden = torch.randn(1, 9, 32, generator=torch.Generator().manual_seed(1))
+    positions = torch.arange(9).expand(3, 1, 9)
+    language = model.model.language_model
+    stock = language(inputs_embeds=hidden, position_ids=positions)[0][0]
+    attend = lambda _, *qkv: packing.attention(*(t[None] for t in qkv), is_causal=True)[0]  # noqa: E731
+    rotary = packing.rotary_of(model, positions[:, 0])
+    found = packing.run_layers(model, hidden[0], rotary, attend)
+    some = packing.run_layers(model, hidden[0], rotary, attend, torch.tensor([8, 2, 2]))
+    assert torch.allclose(found, stock, atol=1e-5)
+    assert torch.allclose(some, stock[[8, 2, 2]], atol=1e-5)

@@ -37,7 +37,7 @@ def teacher_forced(asked: tuple, row: int, ids: tuple[int, ...], temperature: fl
     """Log-probs of given tokens by one pass over them."""
     model, tokenizer, prompts, patches = asked
     groups = [Group(prompts[row], row, [Branch(ids)])]
-    packed = pack(groups, model.config.image_token_id, patches.grid, tokenizer.pad_token_id)
+    packed = pack(groups, model.config.image_token_id, patches.grid)
     with torch.no_grad():
         logps = torch.log_softmax(scored_logits(model, packed, patches) / temperature, -1)
     return logps.gather(1, packed.target[:, None])[:, 0].tolist()
@@ -98,7 +98,7 @@ def test_the_end_token_is_kept_and_nothing_follows_it(asked: tuple) -> None:
 def test_special_tokens_are_never_sampled_although_the_model_wants_them(asked: tuple) -> None:
     model, tokenizer, prompts, patches = asked
     packed = pack([Group(p, i, [Branch([4])]) for i, p in enumerate(prompts)], model.config.image_token_id,
-                  patches.grid, tokenizer.pad_token_id)  # fmt: skip
+                  patches.grid)  # fmt: skip
     with torch.no_grad():
         wanted = torch.softmax(scored_logits(model, packed, patches), -1)[:, banned(tokenizer)].sum(1)
     assert wanted.max() > 0.05
@@ -181,7 +181,7 @@ def test_first_tokens_follow_the_softmax(asked: tuple, temperature: float) -> No
     model, tokenizer, prompts, patches = asked
     found = generate(*asked, Sampling(8000, temperature, 1, seed=11))
     counts = np.bincount([r.ids[0] for r in found[1]], minlength=len(tokenizer))
-    packed = pack([Group(prompts[1], 1, [Branch([4])])], model.config.image_token_id, patches.grid, 0)
+    packed = pack([Group(prompts[1], 1, [Branch([4])])], model.config.image_token_id, patches.grid)
     with torch.no_grad():
         logits = scored_logits(model, packed, patches)[0]
 

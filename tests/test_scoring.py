@@ -6,8 +6,9 @@ import torch
 
 from helpers import models, prior_tasks, puzzles, scoring
 from helpers.prior_tasks import PriorSample, Question
+from helpers.puzzles import PuzzleSpec
 from helpers.rollouts import Sampling
-from helpers.scoring import Prompted, TestBoards
+from helpers.scoring import Judged, Prompted, TestBoards
 
 BLACK = np.zeros((32, 32, 3), np.uint8)
 TestBoards.__test__ = False  # a data class, not a test
@@ -139,31 +140,74 @@ def stub(monkeypatch: pytest.MonkeyPatch, prefer: list[str]) -> list[list[list[s
     """Log-probs that prefer, for sample i, the completion with answer `prefer[i]`; returns what was scored."""
     seen: list[list[list[str]]] = []
 
-    def logps(model, processor, prompts, candidates, **_):
+    def judged(model, processor, prompts, candidates, **_):
         seen.append([list(row) for row in candidates])
         value = lambda text, liked: -1.0 if prior_tasks.extract(text) == liked else -2.0  # noqa: E731
         return [
-            [torch.tensor([value(t, liked), -1.0]) for t in row] for row, liked in zip(candidates, prefer, strict=True)
+            [Judged(torch.tensor([value(t, liked), -1.0]), True) for t in row]
+            for row, liked in zip(candidates, prefer, strict=True)
         ]
 
-    monkeypatch.setattr(scoring, "completion_logps", logps)
+    monkeypatch.setattr(scoring, "judged", judged)
     return seen
+
+
+def hits(samples: list[PriorSample]) -> list[bool]:
+    return scoring.answer_battery(None, None, samples, range(len(samples)))[1]
 
 
 def test_likelihood_hits_where_the_gold_completion_is_the_most_probable(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = [PriorSample(BLACK, question("2 1 3")) for _ in range(2)]
     wrong = [c for c in scoring._candidates(samples[1].question, 1)[1:]]
     seen = stub(monkeypatch, ["2 1 3", prior_tasks.extract(wrong[-1])])
-    assert scoring.likelihood_hits(None, None, samples) == [True, False]
+    assert hits(samples) == [True, False]
     assert [row[0] for row in seen[0]] == [samples[0].question.completion] * 2
     assert all(2 <= len(set(row)) == len(row) <= 4 for row in seen[0])
 
 
 def test_sums_decide_not_means(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = [PriorSample(BLACK, question("2 1 3"))]
-    rows = [torch.tensor([-0.6, -0.6]), torch.tensor([-1.0]), torch.tensor([-3.0]), torch.tensor([-3.0])]
-    monkeypatch.setattr(scoring, "completion_logps", lambda m, p, q, c, **_: [rows[: len(c[0])]])
-    assert scoring.likelihood_hits(None, None, samples) == [False]  # -1.2 < -1.0, though per token -0.6 > -1.0
+    rows = [Judged(torch.tensor(v), True) for v in ([-0.6, -0.6], [-1.0], [-3.0], [-3.0])]
+    monkeypatch.setattr(scoring, "judged", lambda m, p, q, c, **_: [rows[: len(c[0])]])
+    assert hits(samples) == [False]  # -1.2 < -1.0, though per token -0.6 > -1.0
+
+
+def test_only_answers_that_are_not_sure_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gold completions that greedy decoding would write are taken as they are; the others are written out."""
+    samples = [PriorSample(BLACK, Question("colour", f"what colour {i}?", "red", "star red", "word")) for i in range(3)]
+    greedy = iter([True, False, True])
+    monkeypatch.setattr(
+        scoring, "judged",
+        lambda m, p, q, c, **_: [[Judged(torch.zeros(1), g)] * len(r) for r, g in zip(c, greedy, strict=True)],
+    )  # fmt: skip
+    asked: list[str] = []
+    monkeypatch.setattr(scoring, "complete", lambda m, p, q, *_: asked.extend(x.text for x in q) or [["no"]] * len(q))
+    texts, _ = scoring.answer_battery(None, None, samples, range(3))
+    assert texts == [samples[0].question.completion, "no", samples[2].question.completion]
+    assert asked == ["what colour 1?"]
+
+
+def test_greedy_texts_do_not_depend_on_the_guesses(loaded: tuple) -> None:
+    model, processor = loaded
+    samples = [s for task in ("colour", "lists", "light") for s in scoring.battery_samples(task, 4)]
+    prompts = [Prompted(s.pixels, s.question.text) for s in samples]
+    written = [row[0] for row in scoring.complete(model, processor, prompts)]
+    wrong = [s.question.completion for s in samples]
+    half = [w if i % 2 else g for i, (w, g) in enumerate(zip(written, wrong, strict=True))]
+    for guesses in (written, wrong, half):
+        assert scoring.greedy_texts(model, processor, prompts, guesses) == written
+
+
+def test_what_greedy_decoding_writes_is_judged_greedy_and_nothing_else_is(puzzler) -> None:
+    model, processor = puzzler.load()
+    asked = scoring.test_boards(PuzzleSpec(size=32), 6).prompted()
+    written, longer = (
+        [row[0] for row in scoring.complete(model, processor, asked, Sampling(1, 0.0, n))] for n in (40, 60)
+    )
+    ended = [i for i, (a, b) in enumerate(zip(written, longer, strict=True)) if a == b]
+    rows = scoring.judged(model, processor, asked, [[t, t + "1", "<answer>1</answer>"] for t in written])
+    assert ended and all(rows[i][0].greedy for i in ended)
+    assert not any(row[k].greedy for row in rows for k in (1, 2))
 
 
 def test_battery_scores_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,8 +226,18 @@ def test_battery_scores_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = lambda task, n: tuple(PriorSample(BLACK, q) for q in tasks[task][:n])  # noqa: E731
     monkeypatch.setattr(scoring, "battery_samples", samples)
     monkeypatch.setattr(scoring, "complete", complete)
-    hits = {"colour": iter([True, False, False, False]), "lists": iter([True, True, True, False])}
-    monkeypatch.setattr(scoring, "likelihood_hits", lambda m, p, s, o: [next(hits[x.question.task]) for x in s])
+    better = {"colour": iter([True, False, False, False]), "lists": iter([True, True, True, False])}
+
+    def judged(model, processor, prompts, candidates, **_):
+        """The first candidate wins where it should; none is what the model would write."""
+        tasks_asked = ["lists" if p.text == copied else "colour" for p in prompts]
+        first = [0.0 if next(better[t]) else -2.0 for t in tasks_asked]
+        return [
+            [Judged(torch.tensor([f]), False), *[Judged(torch.tensor([-1.0]), False)] * (len(row) - 1)]
+            for f, row in zip(first, candidates, strict=True)
+        ]
+
+    monkeypatch.setattr(scoring, "judged", judged)
     found = scoring.score_battery(None, None, 4, ["lists", "colour"])
     assert sorted(asked) == sorted([copied] * 4 + [q.text for q in words])
     assert found["colour"] == {"score": 0.5, "format_failure": 0.25, "likelihood": 0.25}

@@ -437,10 +437,10 @@ def test_a_checkpoint_that_is_no_model_is_refused(puzzler, tmp_path: Path) -> No
         (tmp_path / f"checkpoint-{step}").mkdir()
     (tmp_path / "checkpoint-x").mkdir()
     assert training.checkpoint_numbers(tmp_path) == [2, 4, 8]
-    assert training._checkpoint_at(tmp_path, 5).name == "checkpoint-4"
-    assert training._checkpoint_at(tmp_path, None).name == "checkpoint-8"
+    assert training.checkpoint_at(tmp_path, 5).name == "checkpoint-4"
+    assert training.checkpoint_at(tmp_path, None).name == "checkpoint-8"
     with pytest.raises(UserError, match="checkpoint-8 is not a model folder"):
-        models.load(training._checkpoint_at(tmp_path, None))
+        models.load(training.checkpoint_at(tmp_path, None))
 
 
 def test_only_a_checkpoint_with_its_optimiser_is_resumed_from(tmp_path: Path) -> None:
