@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from helpers.errors import UserError
@@ -10,11 +11,14 @@ from helpers.figures import (
     ARM_STYLE,
     GREY,
     MEASURE_LABEL,
+    _log_x,
     _new_axes,
     _new_figure,
     _note,
     _record,
     _seed_note,
+    _visible,
+    _wrap,
     arm_style,
     learning_curves,
     seed_summary,
@@ -28,6 +32,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PRIOR = "mean of the prior tasks"
+TOKEN_COLUMNS = 76  # characters in a line of `token_panels`
+# Probes of a corpus have the colour of the arm that learns from it; the rest are told apart by line style too.
+PROBE_LOOK: Mapping[str, dict] = MappingProxyType(
+    {
+        "answer": {"color": "#A84300", "linestyle": "--", "marker": "^"},
+        "expert": {"color": "#C58900", "linestyle": "-.", "marker": "v"},
+        "rollout": {"color": "#007A59", "linestyle": (0, (7, 2)), "marker": "D"},
+        "base-right": {"color": "#8A4FA3", "linestyle": (0, (5, 1)), "marker": "X"},
+        "wrong": {"color": "#000000", "linestyle": ":", "marker": "x"},
+        "shuffled": {"color": "#7A7A7A", "linestyle": (0, (1, 1)), "marker": "."},
+        "prior-gold": {"color": "#0072B2", "linestyle": "-", "marker": "s"},
+        "prior-model": {"color": "#CC79A7", "linestyle": (0, (3, 1, 1, 1)), "marker": "P"},
+    }
+)
 
 
 @use_style()
@@ -206,3 +224,204 @@ def drop_vs_perplexity(points: pd.DataFrame, ylabel: str) -> Figure:
     ax.set_title("Does an improbable corpus cost more?")
     _note(ax.figure, _seed_note(points["seeds"]))
     return _record(ax.figure, points[["arm", "perplexity", "drop", "low", "high", "seeds"]])
+
+
+@use_style()
+def probability_strips(rows: pd.DataFrame, table: pd.DataFrame) -> Figure:
+    """Base log-prob of completions, whole (left) and per token (right): points per corpus in the order of `table`.
+
+    `rows`: columns corpus, logp, tokens, per_token; `table`: columns corpus, logp, perplexity, low, high (its 95%
+    interval). Drawn columns: those of `rows`.
+    """
+    import numpy as np
+
+    fig, rng = _new_figure(10.0, 1.3 + 0.5 * len(table)), np.random.default_rng(0)
+    whole = fig.add_subplot(1, 2, 1)
+    each = fig.add_subplot(1, 2, 2, sharey=whole)
+    for place, found in enumerate(table.itertuples()):
+        part = rows[rows["corpus"] == found.corpus]
+        heights = place + rng.uniform(-0.25, 0.25, len(part))
+        look = {"color": "#0072B2", "ms": 3.5, "alpha": 0.4, "mew": 0}
+        for ax, column, middle in ((whole, "logp", found.logp), (each, "per_token", -np.log(found.perplexity))):
+            ax.plot(part[column], heights, "o", **look)
+            ax.plot([middle, middle], [place - 0.38, place + 0.38], color="black", lw=2)
+        middle, low, high = (f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in (found.perplexity, found.low, found.high))
+        text = f"{middle}\n({low} to {high})"
+        each.text(1.02, place, text, transform=each.get_yaxis_transform(), va="center", fontsize=8.5)
+    whole.set_yticks(range(len(table)), list(table["corpus"]))
+    each.tick_params(labelleft=False)
+    _surprise_axis(whole, 1.0, rows["logp"].min())
+    _surprise_axis(each, 0.1, rows["per_token"].min())
+    whole.set(ylim=(len(table) - 0.5, -0.5), xlabel="nats per completion (bar: mean)", title="Base log-prob, whole")
+    each.set(xlabel="nats per token (bar: mean over tokens)", title="Base log-prob, per token")
+    each.text(1.02, 1.02, "perplexity", transform=each.transAxes, fontsize=8.5)
+    return _record(fig, rows[["corpus", "logp", "tokens", "per_token"]])
+
+
+def _surprise_axis(ax: Axes, near: float, lowest: float) -> None:
+    """Negative x from `lowest` up to 0: logarithmic, and linear from -near to 0, as log-probs spread over decades."""
+    ax.set_xscale("symlog", linthresh=near, linscale=0.4)
+    ticks = [-near * unit * 10**power for power in range(4) for unit in (1, 2, 5)]
+    ax.set_xlim(1.2 * min(lowest, -near), 0)
+    ax.set_xticks([*(tick for tick in ticks if tick >= 1.2 * lowest), 0])
+    ax.set_xticks([], minor=True)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+@use_style()
+def token_panels(names: Sequence[str], views: Sequence[tuple[Sequence[str], Sequence[float]]]) -> Figure:
+    """Completions token by token, a panel each, boxes coloured by log-prob on one scale (nats; dark: surprising).
+
+    `views`: (tokens, log-probs) of each name, as from `live.token_view`. Drawn columns: completion, position, token,
+    logp.
+    """
+    import pandas as pd
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    lowest = min(-1.0, *(min(logps) for _, logps in views))
+    scale = ScalarMappable(Normalize(lowest, 0.0), "cividis")
+    layouts = [_token_rows(tokens) for tokens, _ in views]
+    lines = [1 + spots[-1][1] for _, spots in layouts]
+    fig = _new_figure(8.4, 0.9 + 0.3 * sum(lines) + 0.35 * len(lines))
+    grid, frames = fig.add_gridspec(len(names), 1, height_ratios=[n + 0.6 for n in lines]), []
+    for place, (name, (tokens, logps), (texts, spots)) in enumerate(zip(names, views, layouts, strict=True)):
+        ax = fig.add_subplot(grid[place])
+        ax.set(xlim=(0, TOKEN_COLUMNS), ylim=(lines[place], 0), title=f"{name}: {sum(logps):.1f} nats")
+        ax.set_axis_off()
+        _token_row_boxes(ax, texts, spots, [scale.to_rgba(value) for value in logps])
+        rows = {"position": range(1, len(tokens) + 1), "token": list(tokens), "logp": list(logps)}
+        frames.append(pd.DataFrame({"completion": name} | rows))
+    bar = fig.colorbar(scale, ax=fig.axes, location="bottom", fraction=0.05, aspect=60, pad=0.02)
+    bar.set_label("base log-prob of the token (nats)")
+    return _record(fig, pd.concat(frames, ignore_index=True))
+
+
+def _token_rows(tokens: Sequence[str]) -> tuple[list[str], list[tuple[int, int]]]:
+    """The tokens as drawn, and the (column, row) where each begins, in characters."""
+    texts = [_visible(token) for token in tokens]
+    return texts, _wrap([len(text) for text in texts], TOKEN_COLUMNS)
+
+
+def _token_row_boxes(ax: Axes, texts: Sequence[str], spots: Sequence[tuple[int, int]], colours: Sequence) -> None:
+    """A coloured box per token, its text in the ink that can be read on it."""
+    from matplotlib.patches import Rectangle
+
+    for text, (column, row), colour in zip(texts, spots, colours, strict=True):
+        ink = "black" if 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2] > 0.45 else "white"
+        look = {"facecolor": colour, "edgecolor": "white", "linewidth": 0.8}
+        ax.add_patch(Rectangle((column, row + 0.06), len(text), 0.88, **look))
+        font = {"family": "DejaVu Sans Mono", "parse_math": False, "fontsize": 8.5}
+        ax.text(column + len(text) / 2, row + 0.5, text, color=ink, ha="center", va="center", **font)
+
+
+@use_style()
+def reach(found: pd.DataFrame, ranks: pd.DataFrame | None, chance: float) -> Figure:
+    """Left: probability of a correct completion per board, exact likelihood against counting. Right: rank of the truth.
+
+    `found` as from `landscape.reachability` (bars: its 95% Wilson intervals; dashed: chance; thin: where both agree),
+    `ranks` as from `landscape.placement_ranks` for the same boards (dashed: all ranks equally often), or None. Drawn
+    columns: board, samples, right, counted, low, high, likelihood, chance, and rank, empty for a board without a think.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    fig = _new_figure(9.4 if ranks is not None else 4.8, 4.3)
+    _reach_points(fig.add_subplot(1, 1 if ranks is None else 2, 1), found, chance)
+    if ranks is None:
+        return _record(fig, found.assign(chance=chance))
+    ax = fig.add_subplot(1, 2, 2)
+    every = int(ranks["placements"].iloc[0])
+    width = max(1, every // 6)
+    ax.hist(ranks["rank"], bins=range(1, every + width + 1, width), color="#0072B2", alpha=0.7, edgecolor="white")
+    ax.axhline(len(ranks) * width / every, color="black", linestyle="--", linewidth=1)
+    ax.set(xlabel=f"rank of the true placement among {every} (1: most probable)", ylabel="boards")
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_title("Where the true placement stands")
+    drawn = found.assign(chance=chance).merge(ranks[["board", "rank"]], on="board", how="left")
+    return _record(fig, drawn.assign(rank=drawn["rank"].astype(object).where(drawn["rank"].notna(), "")))
+
+
+def _reach_points(ax: Axes, found: pd.DataFrame, chance: float) -> None:
+    """Counting with its interval against likelihood, a point per board."""
+    error = [found["counted"] - found["low"], found["high"] - found["counted"]]
+    ax.errorbar(found["likelihood"], found["counted"], error, fmt="o", color="#0072B2", alpha=0.45, elinewidth=0.8)
+    right = 1.08 * max(found["likelihood"].max(), chance)
+    top = 1.05 * max(found["high"].max(), right)
+    ax.plot([0, right], [0, right], color=GREY, linewidth=0.8)
+    for line in (ax.axhline, ax.axvline):
+        line(chance, color="black", linestyle="--", linewidth=1)
+    ax.set(xlim=(-0.03 * right, right), ylim=(-0.03 * top, top))
+    ax.set(xlabel="by likelihood of the answer behind own thinks", ylabel="by counting correct samples")
+    ax.set_title("Probability of a correct completion, per board")
+
+
+@use_style()
+def shift_panels(shifted: pd.DataFrame, value: str = "per_token") -> Figure:
+    """Shift of each kind of probe against step, a panel per arm (log x; y linear up to 0.1, then logarithmic).
+
+    `shifted` as from `landscape.shifts`; `value`: its column to draw. Drawn columns: arm, probe, step, mean, low, high,
+    seeds.
+    """
+    trained = shifted[shifted["arm"] != "base"]
+    if trained.empty:
+        raise UserError("None of these runs was trained, so nothing has shifted: score the probes of another arm.")
+    summary = seed_summary(trained, ["arm", "probe", "step"], value)
+    arms = [arm for arm in ARM_STYLE if arm in set(summary["arm"])]
+    lines = -(-len(arms) // 2)
+    fig = _new_figure(9.4, 0.9 + 2.7 * lines)
+    for place, arm in enumerate(arms, start=1):
+        ax = fig.add_subplot(lines, 2, place)
+        handles = _probe_lines(ax, summary[summary["arm"] == arm])
+        low = place + 2 > len(arms)
+        ax.set(title=arm, xlabel="step (log scale)" if low else "", ylabel="nats per token" if place % 2 else "")
+    fig.legend(handles=handles, loc="outside upper center", ncols=8, columnspacing=1.2)
+    _note(fig, _seed_note(summary["seeds"]))
+    return _record(fig, summary)
+
+
+def _probe_lines(ax: Axes, rows: pd.DataFrame) -> list:
+    """Lines and bands of one panel of `shift_panels`; returns the lines for a legend."""
+    handles = []
+    ax.axhline(0, color=GREY, linewidth=0.8)
+    for kind, look in PROBE_LOOK.items():
+        part = rows[rows["probe"] == kind].sort_values("step")
+        handles += ax.plot(part["step"], part["mean"], label=kind, ms=3.5, lw=1.4, **look)
+        ax.fill_between(part["step"], part["low"], part["high"], color=look["color"], alpha=0.08, linewidth=0)
+    if rows[["low", "high"]].abs().max(axis=None) > 0.1:
+        ax.set_yscale("symlog", linthresh=0.1)
+        low, high = ax.get_ylim()
+        ax.set_yticks([tick for tick in (-100, -10, -1, -0.1, 0, 0.1, 1, 10, 100) if low <= tick <= high])
+        ax.set_yticks([], minor=True)
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:+.3g}" if value else "0")
+    _log_x(ax, rows["step"])
+    return handles
+
+
+@use_style()
+def seed_points(points: pd.DataFrame, ylabel: str) -> Figure:
+    """Drop against perplexity of what was learned from, a point per arm, seed and learning rate (log x).
+
+    Where an arm was trained at several rates, larger markers are higher rates. `points`: columns arm, seed,
+    learning_rate, perplexity, drop, which are also what is drawn.
+    """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    ax, rates = _new_axes(7.4, 4.0), sorted(points["learning_rate"].unique())
+    sizes = {rate: 8.0 if len(rates) == 1 else 4.0 + 9.0 * place / (len(rates) - 1) for place, rate in enumerate(rates)}
+    for arm in [arm for arm in ARM_STYLE if arm in set(points["arm"])]:
+        look = arm_style(arm).line() | {"linestyle": "none", "alpha": 0.75, "mew": 0}
+        ax.plot([], [], label=arm, markersize=8, **look)
+        for rate, rows in points[points["arm"] == arm].groupby("learning_rate"):
+            ax.plot(rows["perplexity"], rows["drop"], markersize=sizes[rate], **look)
+    for rate in rates if len(rates) > 1 else ():
+        ax.plot([], [], "o", color=GREY, alpha=0.75, mew=0, markersize=sizes[rate], label=f"rate {rate:g}")
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.margins(x=0.06, y=0.1)
+    ax.axhline(0, color=GREY, linewidth=1, zorder=1)
+    ax.set(xlabel="perplexity of what the arm learned from, under the base (log scale)", ylabel=ylabel)
+    ax.set_title("Forgetting against perplexity, one point per run")
+    ax.figure.legend(loc="outside right upper")
+    return _record(ax.figure, points[["arm", "seed", "learning_rate", "perplexity", "drop"]])

@@ -67,7 +67,7 @@ def run(profile: Profile, arm: str, steps: int, corpus: Corpus | None = None) ->
     spec = replace(specs(profile, [arm])[0], steps=steps, seed=LIVE_SEED)
     tests = min(100, profile.puzzle_test_size)
     battery = min(12, profile.battery_per_task)
-    settings = Settings(puzzle_tests=tests, battery=battery, final_battery=battery, per_octave=1)
+    settings = Settings(puzzle_tests=tests, final_tests=tests, battery=battery, final_battery=battery, per_octave=1)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         store = RunStore(Path(folder))
         own = None if corpus is None else _as_boards(corpus, puzzle_spec(spec))

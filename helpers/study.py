@@ -39,7 +39,8 @@ def settings(profile: Profile) -> Settings:
     from helpers.training import Settings as Evaluation
 
     return Evaluation(
-        puzzle_tests=profile.puzzle_test_size,
+        puzzle_tests=profile.puzzle_test_size // 2,
+        final_tests=profile.puzzle_test_size,
         battery=profile.battery_per_task,
         final_battery=profile.battery_per_task,
         per_octave=2,
@@ -107,6 +108,7 @@ def _launch(profile: Profile, spec: RunSpec) -> subprocess.Popen:
         "OMP_NUM_THREADS": "1",
         "MALLOC_MMAP_THRESHOLD_": "4294967296",  # large temporaries stay in the process: no page faults
         "MALLOC_TRIM_THRESHOLD_": "4294967296",
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # and lie on large pages
     }
     command = [sys.executable, "-m", "helpers.study", "--profile", profile.name, "--spec", spec.to_json()]
     words = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- a file, not a pipe: nobody reads while the run goes on

@@ -37,11 +37,12 @@ RFT_ARMS = ("rft", "rft-no-kl")
 class Settings:
     """How a run is evaluated and executed; nothing here changes what it learns.
 
-    `puzzle_tests` held-out boards and `battery` samples per prior task at each checkpoint; `final_battery` at the
-    last one and for the base model. `fast` packs forward passes and shares prefixes.
+    `puzzle_tests` held-out boards and `battery` samples per prior task at each checkpoint; `final_tests` and
+    `final_battery` at the last one and for the base model. `fast` packs forward passes and shares prefixes.
     """
 
-    puzzle_tests: int = 500
+    puzzle_tests: int = 250
+    final_tests: int = 500
     battery: int = 20
     final_battery: int = 200
     fast: bool = True
@@ -72,10 +73,9 @@ def evaluate(engine: Engine, step: int, full: bool) -> list[dict[str, Any]]:
 
     spec, settings = engine.spec, engine.settings
     engine.model.eval()
-    tests = scoring.test_boards(puzzle_spec(spec), settings.puzzle_tests)
-    found = [("puzzle", k, v, settings.puzzle_tests) for k, v in
-             scoring.score_puzzles(engine.model, engine.processor, tests).items()]  # fmt: skip
-    n = settings.final_battery if full else settings.battery
+    boards, n = (settings.final_tests, settings.final_battery) if full else (settings.puzzle_tests, settings.battery)
+    tests = scoring.test_boards(puzzle_spec(spec), boards)
+    found = [("puzzle", k, v, boards) for k, v in scoring.score_puzzles(engine.model, engine.processor, tests).items()]
     for task, result in scoring.score_battery(engine.model, engine.processor, n).items():
         found += [(task, measure, value, n) for measure, value in result.items()]
     engine.model.train()
@@ -578,8 +578,11 @@ def _make_rft(engine: Engine) -> Any:
 
 
 def evaluation_steps(total: int, per_octave: int) -> tuple[int, ...]:
-    """When a run is evaluated and saved: every doubling at first, `per_octave` times a doubling from step 32 on."""
-    early = [s for s in checkpoint_steps(total, 1) if s <= 32]
+    """When a run is evaluated and saved: every doubling at first, `per_octave` times a doubling from step 32 on.
+
+    Runs of more than 16 steps begin with step 4: while the rate warms up nothing moves.
+    """
+    early = [s for s in checkpoint_steps(total, 1) if s <= 32 and (s == 0 or s >= 4 or total <= 16)]
     return tuple(sorted({*early, *(s for s in checkpoint_steps(total, per_octave) if s >= 32 or s == total)}))
 
 

@@ -23,7 +23,7 @@ from helpers.training import Settings
 
 GOLDEN = Path(__file__).parent / "golden"
 BOARDS = puzzles.PuzzleSpec(size=32)
-QUICK = Settings(puzzle_tests=3, battery=2, final_battery=2, per_octave=1)
+QUICK = Settings(puzzle_tests=3, final_tests=3, battery=2, final_battery=2, per_octave=1)
 TIMES = ("seconds", "minutes", "step_time")  # metrics that a clock decides
 TEXTS = ["<answer>2 1 4 3</answer>", "<think>sky and ground</think><answer>1 3 2 4</answer>", "no", "<think>a</think>"]
 
@@ -477,7 +477,7 @@ def make(engine):
     return trainer
 
 training.make_trainer = make
-quick = training.Settings(puzzle_tests=3, battery=2, final_battery=2, per_octave=1)
+quick = training.Settings(puzzle_tests=3, final_tests=3, battery=2, final_battery=2, per_octave=1)
 training.train(RunSpec.from_json(sys.argv[1]), RunStore(sys.argv[2]), quick)
 """
 
