@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import corpora, models, prior_tasks, puzzles, scoring, training
+from helpers import corpora, models, packing, prior_tasks, puzzles, scoring, training
 from helpers.errors import UserError
 from helpers.profiles import RunSpec
 from helpers.records import RunStore
@@ -274,6 +276,27 @@ def test_what_cannot_be_packed_goes_through_trls_own_method(one_step: tuple) -> 
     assert torch.equal(slow[0], stock[0])
 
 
+def test_where_packing_would_not_be_equal_the_stock_path_is_taken_with_one_warning(
+    puzzler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "obstacle", lambda model: "its attention drops out")
+    store, spec = RunStore(tmp_path), run_spec("rft", puzzler.folder)
+    with pytest.warns(UserWarning, match="switched off: its attention drops out") as caught:
+        engine = training.prepare(spec, store, store.start(spec), QUICK)
+    trainer = training.make_trainer(engine)
+    assert len([w for w in caught if "switched off" in str(w.message)]) == 1
+    assert trainer.fast is False and trainer.rollout_func is None
+
+
+def test_one_setting_switches_the_fast_path_off_without_a_word(puzzler, tmp_path: Path) -> None:
+    store, spec = RunStore(tmp_path), run_spec("sft-answer", puzzler.folder)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        engine = training.prepare(spec, store, store.start(spec), replace(QUICK, fast=False))
+    assert not [w for w in caught if "switched off" in str(w.message)]
+    assert not isinstance(training.make_trainer(engine).data_collator, training.PackedCollator)
+
+
 def test_the_private_methods_still_have_the_signatures_we_override() -> None:
     from transformers import Trainer
     from trl import GRPOTrainer, SFTTrainer
@@ -384,7 +407,6 @@ def test_the_base_arm_is_evaluated_only(puzzler, tmp_path: Path) -> None:
 
 
 def test_slow_settings_learn_the_same_from_a_corpus(puzzler, tmp_path: Path) -> None:
-    from dataclasses import replace
 
     spec, losses = run_spec("sft-answer", puzzler.folder, steps=2), []
     for fast in (True, False):
