@@ -407,7 +407,6 @@ def test_the_base_arm_is_evaluated_only(puzzler, tmp_path: Path) -> None:
 
 
 def test_slow_settings_learn_the_same_from_a_corpus(puzzler, tmp_path: Path) -> None:
-
     spec, losses = run_spec("sft-answer", puzzler.folder, steps=2), []
     for fast in (True, False):
         store = RunStore(tmp_path / str(fast))
