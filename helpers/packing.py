@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from helpers.errors import UserError
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     import torch
 
     from helpers.models import ImageSettings
+
+
+ROW = 512  # tokens: shorter branches of a prefix share a row of attention, which is faster; longer ones would waste it
 
 
 @dataclass(frozen=True)
@@ -40,21 +44,21 @@ class Group:
 
 @dataclass(frozen=True)
 class Packed:
-    """A batch of N tokens: G prefixes and B branches, of which M tokens are scored.
+    """A batch of N tokens: G prefixes and B branches in R rows, of which M tokens are scored.
 
-    ids (N,); positions (3, N): time, height, width; prefix (G, P) and branches (B, L): where in the stream the tokens
-    of each stand, padded on the right with token 0 (what all prefixes start with stands in the stream once); place
-    (N,): where each token stands in those two, flattened and joined; parent (B,): the prefix of each branch; mask
-    (B or 1, 1, L, P + L) fp32, 0 where a branch's token may see one of its prefix or of its own and -inf elsewhere;
-    source (M,): the token that predicts each scored token; target (M,) its id; branch (M,) its branch; pictures (G,):
-    index of each prefix's picture (or -1); ends (G,) length of each prefix; next_position (G,) the rotary position
-    behind it.
+    ids (N,); positions (3, N): time, height, width; prefix (G, P) and rows (R, W): where in the stream the tokens of
+    prefixes and of branches stand, padded on the right with token 0 (what all prefixes start with stands in the stream
+    once; short branches of one prefix share a row); place (N,): where each token stands in those two, flattened and
+    joined; parent (R,): the prefix of each row; mask (R or 1, 1, W, P + W) fp32, 0 where a branch's token may see one
+    of its prefix or of its own branch and -inf elsewhere; source (M,): the token that predicts each scored token;
+    target (M,) its id; branch (M,) its branch; pictures (G,): index of each prefix's picture (or -1); ends (G,) length
+    of each prefix; next_position (G,) the rotary position behind it.
     """
 
     ids: torch.Tensor
     positions: torch.Tensor
     prefix: torch.Tensor
-    branches: torch.Tensor
+    rows: torch.Tensor
     place: torch.Tensor
     parent: torch.Tensor
     mask: torch.Tensor
@@ -94,6 +98,10 @@ def rope_positions(ids: Sequence[int], image_id: int, grid: tuple[int, int]) -> 
     return axes, position
 
 
+# Batch after batch asks with the same words; the result is read, never changed.
+_known_positions = lru_cache(maxsize=1024)(rope_positions)
+
+
 def pack(groups: Sequence[Group], image_id: int, grid: tuple[int, int]) -> Packed:
     """Pack groups into one stream. Raises UserError where there is nothing to pack."""
     import torch
@@ -105,17 +113,18 @@ def pack(groups: Sequence[Group], image_id: int, grid: tuple[int, int]) -> Packe
     for row, group in enumerate(groups):
         stream.add(row, group, image_id, grid)
     prefix, ends = _padded(stream.prefixes)
-    branches, lengths = _padded(stream.branches)
+    rows, lengths = _padded(stream.rows)
+    owner, _ = _padded(stream.owners, -1)
     parent = torch.tensor(stream.parents, dtype=torch.long)
     source, target, branch = torch.tensor(stream.scored, dtype=torch.long).reshape(-1, 3).unbind(1)
     return Packed(
         ids=torch.tensor(stream.ids),
         positions=torch.tensor(stream.axes),
         prefix=prefix,
-        branches=branches,
-        place=_places(len(stream.ids), (prefix, ends), (branches, lengths)),
+        rows=rows,
+        place=_places(len(stream.ids), (prefix, ends), (rows, lengths)),
         parent=parent,
-        mask=_mask(ends[parent], prefix.shape[1], branches.shape[1]),
+        mask=_mask(ends[parent], prefix.shape[1], owner),
         source=source,
         target=target,
         branch=branch,
@@ -132,8 +141,10 @@ class _Stream:
         self.ids: list[int] = []
         self.axes: list[list[int]] = [[], [], []]
         self.prefixes: list[list[int]] = []
-        self.branches: list[list[int]] = []
+        self.rows: list[list[int]] = []  # tokens of branches
+        self.owners: list[list[int]] = []  # and the branch of each, numbered within its row
         self.parents: list[int] = []
+        self.branches = 0
         self.scored: list[tuple[int, int, int]] = []  # source, target, branch
         self.after: list[int] = []
         self.shared = 0
@@ -148,20 +159,32 @@ class _Stream:
         self._append(first[:same], [range(same)] * 3)
         self.shared = same
 
-    def add(self, row: int, group: Group, image_id: int, grid: tuple[int, int]) -> None:
+    def add(self, number: int, group: Group, image_id: int, grid: tuple[int, int]) -> None:
         """Append a prefix, less what all share, and its branches."""
-        axes, after = rope_positions(group.prefix, image_id, grid)
+        axes, after = _known_positions(tuple(group.prefix), image_id, grid)
         shared = self.shared
         own = self._append(group.prefix[shared:], [axis[shared:] for axis in axes])
         self.prefixes.append([*range(shared), *own])
         self.after.append(after)
-        for branch in group.branches:
-            indices = self._append(branch.ids, [range(after, after + len(branch.ids))] * 3)
-            before = [self.prefixes[row][-1], *indices]
-            number = len(self.branches)
-            self.scored += [(before[k], branch.ids[k], number) for k in range(branch.skip, len(branch.ids))]
-            self.branches.append(indices)
-            self.parents.append(row)
+        together = sum(len(b.ids) for b in group.branches) <= ROW
+        for place, branch in enumerate(group.branches):
+            if place == 0 or not together:
+                self._start_row(number)
+            self._add_branch(branch, after)
+
+    def _start_row(self, parent: int) -> None:
+        self.rows.append([])
+        self.owners.append([])
+        self.parents.append(parent)
+
+    def _add_branch(self, branch: Branch, after: int) -> None:
+        """Append a branch to the last row, behind its prefix's rotary position."""
+        indices = self._append(branch.ids, [range(after, after + len(branch.ids))] * 3)
+        before = [self.prefixes[-1][-1], *indices]
+        self.scored += [(before[k], branch.ids[k], self.branches) for k in range(branch.skip, len(branch.ids))]
+        self.rows[-1] += indices
+        self.owners[-1] += [self.owners[-1][-1] + 1 if self.owners[-1] else 0] * len(indices)
+        self.branches += 1
 
     def _append(self, ids: Sequence[int], axes: Sequence[Sequence[int]]) -> list[int]:
         """Add tokens with their positions; returns where they stand."""
@@ -172,12 +195,12 @@ class _Stream:
         return list(range(start, len(self.ids)))
 
 
-def _padded(indices: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Indices as rows of one tensor, zeros on the right, and the rows' lengths; (0, 0) where there are none."""
+def _padded(indices: Sequence[Sequence[int]], value: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices as rows of one tensor, `value` on the right, and the rows' lengths; (0, 0) where there are none."""
     import torch
 
     lengths = torch.tensor([len(i) for i in indices], dtype=torch.long)
-    found = torch.zeros(len(indices), int(lengths.max()) if len(indices) else 0, dtype=torch.long)
+    found = torch.full((len(indices), int(lengths.max()) if len(indices) else 0), value)
     for row, part in enumerate(indices):
         found[row, : len(part)] = torch.tensor(part, dtype=torch.long)
     return found, lengths
@@ -195,15 +218,18 @@ def _places(tokens: int, *parts: tuple[torch.Tensor, torch.Tensor]) -> torch.Ten
     return found
 
 
-def _mask(ends: torch.Tensor, width: int, length: int) -> torch.Tensor:
-    """Additive mask of branches behind prefixes of lengths `ends` (B,); one for all where the lengths are equal."""
+def _mask(ends: torch.Tensor, width: int, owner: torch.Tensor) -> torch.Tensor:
+    """Additive mask of rows behind prefixes of lengths `ends` (R,); `owner` (R, W): the branch of each token, -1: none.
+
+    One for all rows where they are alike.
+    """
     import torch
 
-    if len(ends) and bool((ends == ends[0]).all()):
-        ends = ends[:1]
-    before = (torch.arange(width) < ends[:, None])[:, None].expand(-1, length, -1)
-    own = torch.ones(length, length, dtype=torch.bool).tril().expand(len(ends), -1, -1)
-    allowed = torch.cat((before, own), 2)
+    if len(ends) and bool((ends == ends[0]).all()) and bool((owner == owner[0]).all()):
+        ends, owner = ends[:1], owner[:1]
+    before = (torch.arange(width) < ends[:, None])[:, None].expand(-1, owner.shape[1], -1)
+    own = (owner[:, :, None] == owner[:, None]) & (owner[:, None] >= 0)
+    allowed = torch.cat((before, own.tril()), 2)
     return torch.zeros(allowed.shape).masked_fill_(~allowed, float("-inf"))[:, None]
 
 
@@ -374,16 +400,19 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **how: Any) -> 
 def _packed_attention(packed: Packed) -> Attend:
     """Attention of a packed batch: prefixes see themselves, branches their prefix and themselves, causally.
 
-    Padding stands on the right, where causal attention does not look; the branches' mask hides it in the middle.
+    Padding stands on the right, where causal attention does not look; the rows' mask hides it in the middle.
     """
     import torch
+
+    one_row_each = packed.parent.tolist() == list(range(len(packed.prefix)))
 
     def attend(_: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         first = [_rows(t, packed.prefix) for t in (q, k, v)]
         mixed = [attention(*first, is_causal=True).flatten(0, 1)]
-        if len(packed.branches):
-            own = [_rows(t, packed.branches) for t in (q, k, v)]
-            keys, values = (torch.cat((_rows(first[i], packed.parent), own[i]), 1) for i in (1, 2))
+        if len(packed.rows):
+            own = [_rows(t, packed.rows) for t in (q, k, v)]
+            above = first if one_row_each else [_rows(t, packed.parent) for t in first]
+            keys, values = (torch.cat((above[i], own[i]), 1) for i in (1, 2))
             mixed.append(attention(own[0], keys, values, attn_mask=packed.mask).flatten(0, 1))
         return _rows(torch.cat(mixed), packed.place)
 

@@ -148,9 +148,12 @@ class _Decoder:
         import torch
 
         temperature = self.sampling.temperature
-        logps = torch.log_softmax(logits.float() / (temperature or 1.0), -1)
-        allowed = logps.index_fill(-1, self.banned, float("-inf"))
-        token = self._draw(allowed.exp()) if temperature else allowed.argmax(-1)
+        logits = logits.float() if temperature in (0.0, 1.0) else logits.float() / temperature
+        logps = torch.log_softmax(logits, -1)
+        if temperature:
+            token = self._draw(logps.exp().index_fill_(-1, self.banned, 0.0))
+        else:
+            token = logps.index_fill(-1, self.banned, float("-inf")).argmax(-1)
         ended = self.ended[self.alive]
         self.tokens[self.alive, :, self.time] = token.masked_fill(ended, self.pad)
         self.logps[self.alive, :, self.time] = logps.gather(-1, token[..., None])[..., 0].masked_fill(ended, 0.0)

@@ -193,8 +193,8 @@ def packed_logps(model: Any, tokens: tuple, extra: dict[str, Any]) -> tuple:
         order += samples
     patches = Patches(values[[m[0] for m in members]], rows, columns, _merge(model))
     packed = pack(groups, _image_id(model), patches.grid)
-    logits = scored_logits(model, packed, patches).float() / extra["temperature"]
-    logps = torch.log_softmax(logits, -1)
+    logits = scored_logits(model, packed, patches).float()
+    logps = torch.log_softmax(logits if extra["temperature"] == 1 else logits / extra["temperature"], -1)
     entropy = -(logps.exp() * logps).sum(-1)
     chosen = logps.gather(1, packed.target[:, None].to(logps.device))[:, 0]
     place = tuple(p.to(logps.device) for p in _places(packed.branch, torch.tensor(order)))

@@ -99,23 +99,33 @@ def test_a_packed_stream_by_hand() -> None:
     packed = pack(groups, IMAGE, (1, 1))
     assert packed.ids.tolist() == [1, 2, 3, 4, 5, 6, 8, 9]  # the 1 that both start with stands there once
     assert packed.positions[0].tolist() == [0, 1, 2, 3, 2, 1, 2, 3]
-    assert packed.prefix.tolist() == [[0, 1], [0, 5]] and packed.branches.tolist() == [[2, 3], [4, 0], [6, 7]]
-    assert packed.parent.tolist() == [0, 0, 1]
+    assert packed.prefix.tolist() == [[0, 1], [0, 5]] and packed.rows.tolist() == [[2, 3, 4], [6, 7, 0]]
+    assert packed.parent.tolist() == [0, 1]
     assert packed.source.tolist() == [1, 2, 1, 6]  # 3 and 5 are predicted by the prefix's last token
     assert packed.target.tolist() == [3, 4, 5, 9]
     assert packed.branch.tolist() == [0, 0, 1, 2]
     assert packed.pictures.tolist() == [-1, 0]
     assert packed.ends.tolist() == [2, 2] and packed.next_position.tolist() == [2, 2]
-    joined = torch.cat((packed.prefix.flatten(), packed.branches.flatten()))
+    joined = torch.cat((packed.prefix.flatten(), packed.rows.flatten()))
     assert joined[packed.place].tolist() == list(range(8))
-    assert (packed.mask[0, 0] == 0).int().tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+    seen = (packed.mask[:, 0] == 0).int().tolist()
+    assert seen[0] == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
+    assert seen[1][:2] == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]
+
+
+def test_long_branches_have_a_row_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = [Group([1, 2], None, [Branch([3, 4]), Branch([5])]), Group([1, 6], None, [Branch([8])])]
+    monkeypatch.setattr(packing, "ROW", 2)
+    packed = pack(groups, IMAGE, (1, 1))
+    assert packed.rows.tolist() == [[2, 3], [4, 0], [6, 0]] and packed.parent.tolist() == [0, 0, 1]
+    assert packed.branch.tolist() == [0, 0, 1, 2] and packed.source.tolist() == [1, 2, 1, 5]
 
 
 def test_the_mask_hides_padding_behind_short_prefixes() -> None:
     groups = [Group([1, 2, 3], None, [Branch([4, 5])]), Group([6], None, [Branch([8])])]
     packed = pack(groups, IMAGE, (1, 1))
     seen = (packed.mask[:, 0] == 0).int().tolist()
-    assert seen == [[[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]], [[1, 0, 0, 1, 0], [1, 0, 0, 1, 1]]]
+    assert seen == [[[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]], [[1, 0, 0, 1, 0], [1, 0, 0, 0, 0]]]
 
 
 def test_pictures_are_never_shared_by_prefixes() -> None:
@@ -143,7 +153,7 @@ def test_every_token_is_scored_once_and_predicted_by_the_one_before_it(drawn: li
     ]  # fmt: skip
     before = packed.ids[packed.source].tolist()
     assert list(zip(before, packed.target.tolist(), strict=True)) == expected
-    joined = torch.cat((packed.prefix.flatten(), packed.branches.flatten()))
+    joined = torch.cat((packed.prefix.flatten(), packed.rows.flatten()))
     assert joined[packed.place].tolist() == list(range(len(packed.ids)))
     for row, group in enumerate(groups):
         assert packed.ids[packed.prefix[row, : packed.ends[row]]].tolist() == list(group.prefix)
@@ -200,8 +210,12 @@ def test_a_tower_with_windows_goes_through_the_stock_code(loaded: tuple) -> None
     assert not torch.allclose(found, full, atol=1e-3)
 
 
-def test_log_probs_and_gradients_equal_separate_passes(loaded: tuple) -> None:
+@pytest.mark.parametrize("row", [packing.ROW, 0])
+def test_log_probs_and_gradients_equal_separate_passes(loaded: tuple, row: int, monkeypatch) -> None:
+    """With all branches of a prefix in one row, and with a row for each."""
+    monkeypatch.setattr(packing, "ROW", row)
     model, processor = loaded
+    model.zero_grad()
     groups, pictures = two_groups(processor.tokenizer), pixels(2)
     found, packed = packed_logps(model, groups, pictures)
     weights = torch.linspace(-1, 1, len(found))
