@@ -63,6 +63,10 @@ ARM_STYLE: Mapping[str, ArmStyle] = MappingProxyType(
         "sft-kl": ArmStyle("#E0503C", "<", (0, (1, 1))),
         "sft-replay": ArmStyle("#7D6608", ">", (0, (6, 1, 1, 1))),
         "distill": ArmStyle("#7A7A7A", "d", (0, (3, 3))),
+        "sft-stream": ArmStyle("#3B8754", "H", (0, (8, 1, 2, 1))),
+        "sft-voice": ArmStyle("#B0568F", "8", (0, (2, 2))),
+        "sft-oracle": ArmStyle("#6B3FA0", "$o$", (0, (5, 2, 1, 2, 1, 2))),
+        "rft-stale": ArmStyle("#5B7A99", "$+$", (0, (10, 3))),
     }
 )
 

@@ -44,6 +44,7 @@ PROBES: Mapping[str, str] = MappingProxyType(
 )
 PROBE_COLUMNS = ("probe", "item", "task", "number", "completion")
 PUBLISHED = Path("figures/records")
+STREAMED = ("rft", "rft-no-kl", "rft-stale", "reinforce-1-0", "sft-stream")
 EXACT_ORDERS = 8  # up to so many arms, every order of them is tried; beyond, a random sample of orders
 
 
@@ -735,8 +736,8 @@ def rate_perplexities(
 ) -> pd.DataFrame:
     """Perplexity under the base of what each run learned from: columns arm, seed, learning_rate, perplexity.
 
-    SFT arms: up to `n` completions of the corpus; RFT: its correct rollouts (`stepwise_perplexity`). A run whose corpus
-    cannot be made from the records is left out.
+    SFT on a corpus: up to `n` of its completions; arms that learn from rollouts as they are drawn (`STREAMED`): the
+    correct ones (`stepwise_perplexity`). A run whose corpus cannot be made from the records is left out.
     """
     import pandas as pd
 
@@ -745,9 +746,10 @@ def rate_perplexities(
     known: dict[tuple, float | None] = {}
     rows = []
     for spec in runs.values():
-        sampler = spec.source or (spec.name if spec.arm.startswith("rft") else "")  # the run that wrote the corpus
+        streamed = spec.arm in STREAMED
+        sampler = spec.source or (spec.name if streamed else "")  # the run that wrote what this one learned from
         key, rollouts = (spec.arm, spec.seed, sampler), completions[completions["run"] == sampler]
-        if key not in known and spec.arm.startswith("rft"):
+        if key not in known and streamed:
             known[key] = stepwise_perplexity(rollouts)
         elif key not in known:
             corpus = corpus_of(profile, spec, rollouts, n)

@@ -33,11 +33,17 @@ ARM_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "sft-kl": "SFT on the bare true placement with a KL term to the base model",
         "sft-replay": "SFT on the bare true placement mixed with prior-task samples",
         "distill": "on-policy distillation from the RFT model",
+        "sft-stream": "SFT on the very correct rollouts that RFT drew, step by step in its order",
+        "sft-voice": "SFT on the base model's own think with the true placement behind it",
+        "sft-oracle": "SFT on the correct completion that is most probable under the base, of many",
+        "rft-stale": "RFT on rollouts that are drawn for several steps at a time",
     }
 )
 ARMS: tuple[str, ...] = tuple(ARM_DESCRIPTIONS)
 
-SOURCE_ARMS: Mapping[str, str] = MappingProxyType({"sft-rollout": "rft", "sft-self": "rft", "distill": "rft"})
+SOURCE_ARMS: Mapping[str, str] = MappingProxyType(
+    {"sft-rollout": "rft", "sft-self": "rft", "distill": "rft", "sft-stream": "rft"}
+)
 """Arms fed by another run, and the arm of that run in the profiles."""
 
 # Above this a float no longer tells neighbouring whole numbers apart, so JSON readers may disagree.
@@ -240,7 +246,7 @@ def _check_arm_rules(spec: RunSpec) -> None:
         return
     if spec.steps == 0 or spec.learning_rate == 0:
         raise UserError(f"arm {spec.arm} trains: steps and learning_rate must both be above 0.")
-    if spec.arm in ("rft", "rft-no-kl") and spec.group_size < 2:
+    if spec.arm in ("rft", "rft-no-kl", "rft-stale", "reinforce-1-0") and spec.group_size < 2:
         raise UserError("a group of 1 has no spread, so every advantage is 0: set group_size to 2 or more.")
     if spec.arm == "sft-kl" and spec.beta == 0:
         raise UserError(f"arm {spec.arm} has a KL term, but beta is 0: set beta above 0.")
@@ -320,6 +326,10 @@ _SMOKE_BUDGETS = (
     Budget("sft-kl",           2,     4, 1e-3, beta=0.1),
     Budget("sft-replay",       2,     4, 1e-3, extra=(("replay_share", 0.5),)),
     Budget("distill",          2,     2, 1e-3),
+    Budget("sft-stream",       4,     2, 1e-3),
+    Budget("sft-voice",        2,     4, 1e-3),
+    Budget("sft-oracle",       2,     4, 1e-3, extra=(("thinks", 2),)),
+    Budget("rft-stale",        4,     2, 1e-3, beta=0.04, extra=(("steps_per_generation", 2),)),
 )
 
 _CPU_BUDGETS = (
@@ -335,6 +345,10 @@ _CPU_BUDGETS = (
     Budget("sft-kl",         600,    32, 1e-4, beta=0.1),
     Budget("sft-replay",     600,    32, 1e-4, extra=(("replay_share", 0.5),)),
     Budget("distill",        600,    16, 1e-4),
+    Budget("sft-stream",     640,    16, 2e-4),
+    Budget("sft-voice",      512,    32, 2e-4),
+    Budget("sft-oracle",     512,    32, 2e-4, extra=(("thinks", 8),)),
+    Budget("rft-stale",      640,    16, 2e-4, beta=0.12, extra=(("steps_per_generation", 8),)),
 )
 
 _GPU_BUDGETS = (
@@ -350,6 +364,10 @@ _GPU_BUDGETS = (
     Budget("sft-kl",        1000,    32, 1e-6, beta=0.1),
     Budget("sft-replay",    1000,    32, 1e-6, extra=(("replay_share", 0.5),)),
     Budget("distill",       1000,    16, 1e-6),
+    Budget("sft-stream",    2000,    16, 1e-6),
+    Budget("sft-voice",     1000,    32, 1e-6),
+    Budget("sft-oracle",    1000,    32, 1e-6, extra=(("thinks", 8),)),
+    Budget("rft-stale",     2000,    16, 1e-6, beta=0.04, extra=(("steps_per_generation", 8),)),
 )
 # fmt: on
 

@@ -475,12 +475,16 @@ def _readme_cell(row: Any) -> str:
 
 def write_readme(summary: pd.DataFrame, readme: Path = Path("README.md")) -> None:
     """Put the table of results between the README's marks. Raises UserError where the marks are missing."""
+    put_between(readme, README_MARKS, readme_table(summary))
+
+
+def put_between(readme: Path, marks: tuple[str, str], content: str) -> None:
+    """Replace what stands between two marks of a text file. Raises UserError where the marks are missing."""
     text = readme.read_text(encoding="utf-8")
-    if any(text.count(mark) != 1 for mark in README_MARKS):
-        raise UserError(f"{readme} needs {README_MARKS[0]} and {README_MARKS[1]} once each; put them back.")
-    head, rest = text.split(README_MARKS[0])
-    tail = rest.split(README_MARKS[1])[1]
-    new = f"{head}{README_MARKS[0]}\n{readme_table(summary)}\n{README_MARKS[1]}{tail}"
+    if any(text.count(mark) != 1 for mark in marks):
+        raise UserError(f"{readme} needs {marks[0]} and {marks[1]} once each; put them back.")
+    head, rest = text.split(marks[0])
+    tail = rest.split(marks[1])[1]
     temporary = readme.with_suffix(".tmp")
-    temporary.write_text(new, encoding="utf-8")
+    temporary.write_text(f"{head}{marks[0]}\n{content}\n{marks[1]}{tail}", encoding="utf-8")
     os.replace(temporary, readme)

@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from helpers.records import Run, RunStore
 
 CORPUS_BOARDS = 2048
-SFT_ARMS = ("sft-answer", "sft-expert", "sft-rollout", "sft-self", "self-sft")
-RFT_ARMS = ("rft", "rft-no-kl")
+SFT_ARMS = (
+    "sft-answer", "sft-expert", "sft-rollout", "sft-self", "self-sft",
+    "iterative-sft", "sft-kl", "sft-replay", "sft-stream", "sft-voice", "sft-oracle",
+)  # fmt: skip
+RFT_ARMS = ("rft", "rft-no-kl", "rft-stale", "reinforce-1-0")
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,10 @@ def _identity(spec: RunSpec, step: int) -> dict[str, Any]:
 
 
 def update_norm(model: Any, base: dict[str, torch.Tensor]) -> float:
-    """L2 norm of the change of all weights since the base model."""
-    squares = [((p.detach() - base[n]) ** 2).sum() for n, p in model.named_parameters() if n in base]
+    """L2 norm of the change of all weights since the base model; with LoRA that of the products B A it adds."""
+    lora = [m.get_delta_weight(name) for m in model.modules() if hasattr(m, "lora_A") for name in m.lora_A]
+    parameters = {n: p.detach() for n, p in model.named_parameters() if n in base and "lora_" not in n}
+    squares = [((p - base[n]) ** 2).sum() for n, p in parameters.items()] + [(d.detach() ** 2).sum() for d in lora]
     return float(sum(squares)) ** 0.5
 
 
@@ -300,6 +305,7 @@ def _content(prompt: list[dict[str, Any]]) -> tuple[Any, str]:
 
 def recorder(engine: Engine) -> Callable[..., list[float]]:
     """A reward function of weight zero that writes every completion of every step into the run's record."""
+    from helpers import arms
     from helpers.scoring import Prompted, completion_logps
 
     base, _ = load_base(engine.spec)
@@ -309,7 +315,9 @@ def recorder(engine: Engine) -> Callable[..., list[float]]:
     def record(prompts, completions, completion_ids, puzzle_id, placement, logp_policy, trainer_state, **_):
         texts = [c[0]["content"] for c in completions]
         scores = [puzzles.score(t, p) for t, p in zip(texts, placement, strict=True)]
-        totals = [_reward(spec, s) for s in scores]
+        used = _advantages([_reward(spec, s) for s in scores], size, _scale(spec))
+        if spec.arm == "reinforce-1-0":
+            used = [arms.correct(s) for s in scores]
         step = trainer_state.global_step + 1
         logp_base: list[float | None] = [None] * len(texts)
         if step in scored_steps:  # scoring each step would cost a third of the run
@@ -323,7 +331,7 @@ def recorder(engine: Engine) -> Callable[..., list[float]]:
             texts,
             completion_ids,
             scores,
-            _advantages(totals, size, _scale(spec)),
+            used,
             logp_policy,
             logp_base,
             strict=True,
@@ -438,8 +446,10 @@ def _possible(settings: Settings, model: Any) -> Settings:
 
 def make_corpus(spec: RunSpec, store: RunStore, processor: Any) -> Corpus:
     """Training boards of a run, with completions where its arm is SFT."""
-    from helpers import corpora
+    from helpers import arms, corpora
 
+    if spec.arm in arms.DRAWN:
+        return arms.drawn_boards(spec, store), []
     wanted = spec.steps * spec.batch_size
     n = min(CORPUS_BOARDS, max(wanted, 64)) if spec.arm in SFT_ARMS else min(4 * CORPUS_BOARDS, max(wanted, 1))
     boards = corpora.training_boards(puzzle_spec(spec), n, spec.seed)
@@ -448,14 +458,19 @@ def make_corpus(spec: RunSpec, store: RunStore, processor: Any) -> Corpus:
 
 def make_completions(spec: RunSpec, store: RunStore, processor: Any, boards: Boards) -> list[str | None]:
     """The corpus of an SFT arm. Raises UserError where it needs a source run that is not finished."""
-    from helpers import corpora, models
+    from helpers import arms, corpora, models
 
-    if spec.arm == "sft-answer":
+    if spec.arm in ("sft-answer", "sft-kl", "sft-replay"):
         return corpora.answer_completions(boards)
     if spec.arm == "sft-expert":
         return corpora.expert_completions(boards)
     if spec.arm == "self-sft":
         return corpora.rollout_completions(load_base(spec)[0], processor, boards, spec.seed, rounds=6)
+    if spec.arm == "sft-voice":
+        return corpora.self_completions(load_base(spec)[0], processor, boards, spec.seed)
+    if spec.arm == "sft-oracle":
+        thinks = int(spec.settings.get("thinks", 8))
+        return arms.oracle_completions((load_base(spec)[0], processor), boards, spec.seed, thinks)
     folder = store.root / spec.source / "checkpoints"
     if spec.arm == "sft-self":
         wanted = int(spec.settings["source_step"])
@@ -512,6 +527,7 @@ def common_arguments(engine: Engine) -> dict[str, Any]:
 def make_trainer(engine: Engine) -> Any:
     """The TRL trainer of a run, with its callback."""
     trainer = _make_rft(engine) if engine.completions is None else _make_sft(engine)
+    engine.model = trainer.model  # with LoRA TRL wraps it
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
@@ -532,26 +548,32 @@ def _peft(spec: RunSpec) -> Any:
 def _make_sft(engine: Engine) -> Any:
     from trl import SFTConfig
 
-    from helpers import corpora
+    from helpers import arms
 
-    spec = engine.spec
-    arguments = SFTConfig(per_device_train_batch_size=spec.batch_size, max_length=None, **common_arguments(engine))
-    return sft_trainer_class()(
+    parts = arms.sft_parts(engine)
+    arguments = SFTConfig(
+        per_device_train_batch_size=parts.per_step,
+        max_length=None,
+        train_sampling_strategy="sequential" if parts.in_order else "random",
+        **common_arguments(engine),
+    )
+    return parts.trainer(
         model=engine.model,
         processing_class=engine.processor,
         args=arguments,
-        train_dataset=corpora.rows(engine.boards, engine.completions),
-        data_collator=PackedCollator(engine.processor) if engine.settings.fast else None,
-        peft_config=_peft(spec),
+        train_dataset=parts.rows,
+        data_collator=parts.collator,
+        peft_config=_peft(engine.spec),
     )
 
 
 def _make_rft(engine: Engine) -> Any:
     from trl import GRPOConfig
 
-    from helpers import corpora
+    from helpers import arms, corpora
 
     spec, fast = engine.spec, engine.settings.fast
+    parts = arms.rft_parts(spec)
     arguments = GRPOConfig(
         per_device_train_batch_size=spec.batch_size * spec.group_size,
         num_generations=spec.group_size,
@@ -559,17 +581,18 @@ def _make_rft(engine: Engine) -> Any:
         temperature=spec.temperature,
         beta=spec.beta,
         scale_rewards=_scale(spec),
-        reward_weights=[*spec.reward_weights, 0.0],
+        reward_weights=[*parts.weights, 0.0],
         log_completions=False,
+        **parts.options,
         **common_arguments(engine),
     )
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental
-    trainer = rft_trainer_class()(
+    trainer = parts.trainer(
         model=engine.model,
         processing_class=engine.processor,
         args=arguments,
         train_dataset=corpora.rows(engine.boards),
-        reward_funcs=[puzzles.hit_reward, puzzles.exact_reward, puzzles.format_reward, recorder(engine)],
+        reward_funcs=[*parts.rewards, recorder(engine)],
         rollout_func=group_rollouts(engine.processor) if fast else None,
         peft_config=_peft(spec),
     )

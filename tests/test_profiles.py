@@ -211,7 +211,8 @@ def test_json_may_leave_out_defaults() -> None:
 def test_arms_are_in_design_order_and_described_in_one_line() -> None:
     assert ARMS == (
         "base", "rft", "sft-answer", "sft-expert", "sft-rollout", "sft-self", "self-sft", "iterative-sft",
-        "reinforce-1-0", "rft-no-kl", "sft-kl", "sft-replay", "distill",
+        "reinforce-1-0", "rft-no-kl", "sft-kl", "sft-replay", "distill", "sft-stream", "sft-voice", "sft-oracle",
+        "rft-stale",
     )  # fmt: skip
     assert all(text and "\n" not in text for text in ARM_DESCRIPTIONS.values())
 

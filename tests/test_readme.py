@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import summary
+from helpers import benchmarks, summary
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -15,6 +15,13 @@ def test_the_readmes_numbers_are_the_summarys() -> None:
     table = summary.readme_table(pd.read_csv(ROOT / "figures" / "summary.csv"))
     written = README.split(summary.README_MARKS[0])[1].split(summary.README_MARKS[1])[0]
     assert written.strip() == table.strip()
+
+
+def test_the_readmes_speeds_are_the_benchmarks() -> None:
+    rows = pd.read_csv(ROOT / "figures" / "benchmarks.csv")
+    written = README.split(benchmarks.README_MARKS[0])[1].split(benchmarks.README_MARKS[1])[0]
+    assert written.strip() == benchmarks.readme_table(rows).strip()
+    assert list(rows.columns) == list(benchmarks.COLUMNS) and len(rows) == len(benchmarks.CASES)
 
 
 def test_every_file_the_readme_names_is_there() -> None:

@@ -26,6 +26,7 @@ from helpers.training import Settings
 GOLDEN = Path(__file__).parent / "golden"
 BOARDS = puzzles.PuzzleSpec(size=32)
 QUICK = Settings(puzzle_tests=3, final_tests=3, battery=2, final_battery=2, per_octave=1)
+NO_RUN = "rft-0-0123456789"
 TIMES = ("seconds", "minutes", "step_time")  # metrics that a clock decides
 TEXTS = ["<answer>2 1 4 3</answer>", "<think>sky and ground</think><answer>1 3 2 4</answer>", "no", "<think>a</think>"]
 
@@ -426,8 +427,8 @@ def test_an_unfinished_source_is_named(puzzler, tmp_path: Path) -> None:
 
 
 def test_an_arm_without_training_is_refused_and_leaves_nothing(puzzler, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="reinforce-1-0 is described but cannot be trained yet"):
-        training.train(run_spec("reinforce-1-0", puzzler.folder), RunStore(tmp_path / "runs"), QUICK)
+    with pytest.raises(UserError, match="distill is described but cannot be trained yet"):
+        training.train(run_spec("distill", puzzler.folder, source=NO_RUN), RunStore(tmp_path / "runs"), QUICK)
     assert not (tmp_path / "runs").exists()
 
 
