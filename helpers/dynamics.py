@@ -296,24 +296,39 @@ def kernel_norms(v: Linearised, token: int, u: Linearised, head: Head) -> torch.
     """Exact ||K(v, u)||_F of one token of `v` with each item of `u` (n,), over all V words of all tokens.
 
     The square is the sum of ||J_u J_v^T q||^2 over any orthonormal basis q of the V words. Words reach the hidden
-    state (d) through the head W only: d basis vectors span W's range and need a pull and a push each. For q outside
-    it, J_v^T q = q h^T, a change of W alone. There J_u gives (h_u . h_v) q, plus, where W also embeds the input,
-    what the words read pass on.
+    state (d) through the head W only, so d basis vectors span W's range and the others need no pass through `v`.
     """
     import torch
 
     basis = torch.linalg.qr(head.matrix)[0]
+    squares = _within(v, token, u, basis) + _outside(v, token, u, head, basis)
+    return u.batch.per_item(squares).sqrt()
+
+
+def _within(v: Linearised, token: int, u: Linearised, basis: torch.Tensor) -> torch.Tensor:
+    """Sum of ||J_u J_v^T q||^2 over the columns q of `basis` (V, d), per token of `u` (M,)."""
     reached = basis.new_zeros(basis.shape[1], *v.logits.shape)
     reached[:, token] = basis.T
-    squares = _many(lambda w: u.push(v.pull(w)), reached).square().sum((0, 2))
+    return _many(lambda w: u.push(v.pull(w)), reached).square().sum((0, 2))
+
+
+def _outside(v: Linearised, token: int, u: Linearised, head: Head, basis: torch.Tensor) -> torch.Tensor:
+    """The same sum over a basis of what `basis`, the range of the head W, leaves out.
+
+    There J_v^T q = q h_v^T, a change of W alone, and J_u of it is (h_u . h_v) q; where W embeds words too, also what
+    the words read pass on, which lies in W's range and so stands at right angles to q.
+    """
+    import torch
+
     hidden = torch.linalg.lstsq(head.matrix, torch.cat([v.logits[token : token + 1], u.logits]).T).solution.T
     overlap = hidden[1:] @ hidden[0]
-    squares = squares + (basis.shape[0] - basis.shape[1]) * overlap.square()
-    if head.tied:
-        read = _through_input(u, hidden[0], head) - overlap[:, None] * _one_hot(u)[:, None]
-        outside = torch.eye(len(u.batch.inputs)) - basis[u.batch.inputs] @ basis[u.batch.inputs].T
-        squares = squares + torch.einsum("bmk,cmk,bc->m", read, read, outside.to(read))
-    return u.batch.per_item(squares).sqrt()
+    squares = (basis.shape[0] - basis.shape[1]) * overlap.square()
+    if not head.tied:
+        return squares
+    read = _through_input(u, hidden[0], head) - overlap[:, None] * _one_hot(u)[:, None]
+    rows = basis[u.batch.inputs]
+    left = torch.eye(len(rows)).to(rows) - rows @ rows.T
+    return squares + (torch.einsum("bc,bmk->cmk", left, read) * read).sum((0, 2))
 
 
 def _one_hot(u: Linearised) -> torch.Tensor:
@@ -533,16 +548,16 @@ def sign_words(interval: Any, below: str, above: str) -> str:
     return below if interval.high < 0 else above if interval.low > 0 else "undecided"
 
 
-def mutual(singles: Sequence[Scored], together: Scored, weights: Weights, step: Step) -> np.ndarray:
+def mutual(alone: Sequence[Scored], together: Scored, weights: Weights, step: Step) -> np.ndarray:
     """Entry (i, j): change of the mean log-prob per token of item j after one step up that of item i (n, n).
 
-    `singles` hold one item each, `together` all of them in the same order. Theorem 5.2 says that for SGD the matrix is
+    `alone` hold one item each, `together` all of them in the same order. Theorem 5.2 says that for SGD the matrix is
     symmetric to first order.
     """
     import numpy as np
 
     before, rows = logps_at(together, weights), []
-    for single in singles:
+    for single in alone:
         direction = update(weights, gradient(single, weights), step)
         rows.append(((logps_at(together, moved(weights, direction)) - before) / together.tokens).tolist())
     return np.array(rows)
@@ -621,7 +636,7 @@ def ladder(pair: Pair, head: Head, weights: Weights, rate: float) -> pd.DataFram
     A step of SGD on the summed negative log-prob of u changes the log-probs of all words at v's token by eta A K G.
     Columns kind, tokens (of u), a and g (||A||_F and ||G||_F), then each at most the one before it:
     `kernel` ||K||_F, `gradient` ||K G|| / g, `words` ||A K G|| / (a g), `target` |(A K G)_target| / (a g). `measured`:
-    `target` from a real step at `rate`; `lbk`: LBK of that step, divided by the rate. Units: nats^2 per unit of rate.
+    `target` from a real step at `rate`; `lbk`: LBK of that step, divided by the rate. Units: nats per unit of rate.
     """
     import pandas as pd
 
@@ -686,11 +701,11 @@ def walk(corpus: str, source: Source, probes: Scored, weights: Weights, plan: Pl
     logits, rows, snapshots = logits_at(probes, here), [], {0: here} if 0 in plan.keep else {}
     start = before = probes.per_item(token_logps(logits, probes.target))
     for number in range(1, plan.steps + 1):
-        a, g = item_a_norm(logits, probes).numpy(), _advance(leaves, engine, source(number, here), plan, number)
+        a, g = item_a_norm(logits, probes).cpu().numpy(), _advance(leaves, engine, source(number, here), plan, number)
         here = {name: leaf.detach().clone() for name, leaf in leaves.items()}
         logits = logits_at(probes, here)
         after = probes.per_item(token_logps(logits, probes.target))
-        change, total = (after - before).numpy(), (after - start).numpy()
+        change, total = ((after - earlier).cpu().numpy() for earlier in (before, start))
         for probe, keep in probe_types(probes.kinds).items():
             moved_by = total[keep].sum() / float(probes.tokens[keep].sum())
             rows.append((corpus, number, probe, lbk(change[keep], a[keep], g), sign_delta(change[keep], a[keep], g),
@@ -1126,8 +1141,7 @@ def influence_map(cells: pd.DataFrame) -> Figure:
         ax.tick_params(axis="x", labelrotation=40)
         for label in ax.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
-        top = image.norm.vmax
-        fig.colorbar(image, ax=ax, pad=0.01, ticks=[-top, -top / 30, 0, top / 30, top], format=_short)
+        fig.colorbar(image, ax=ax, pad=0.01, ticks=_decades(image.norm.vmax), format=_short).minorticks_off()
     _note(fig, "purple: more probable, orange: less (logarithmic); in brackets: the interval over batches holds 0")
     return _record(fig, cells)
 
@@ -1193,10 +1207,15 @@ def _corpus_legend(fig: Figure) -> None:
     fig.legend(handles, labels, loc="outside upper center", ncols=len(labels), columnspacing=1.2, handletextpad=0.5)
 
 
+def _decades(top: float) -> list[float]:
+    """0, the highest power of ten up to `top`, and a hundredth of it, both signs."""
+    highest = 10.0 ** math.floor(math.log10(top))
+    return [-highest, -highest / 100, 0.0, highest / 100, highest]
+
+
 def _symmetric_log(ax: Axes, top: float) -> None:
     """Equal symmetric log axes up to `top`, linear in the innermost thousandth."""
-    highest = 10.0 ** math.floor(math.log10(top))
-    ticks = [-highest, -highest / 100, 0, highest / 100, highest]
+    ticks = _decades(top)
     for scale, ticker in ((ax.set_xscale, ax.set_xticks), (ax.set_yscale, ax.set_yticks)):
         scale("symlog", linthresh=top / 1000, linscale=0.5)
         ticker(ticks, ["0" if tick == 0 else f"{tick:.0e}".replace("e-0", "e-") for tick in ticks], fontsize=8)

@@ -838,9 +838,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--profile", default="cpu", choices=("smoke", "cpu"))
     parser.add_argument("--n", type=int, default=64, help="held-out boards, and prior samples")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--seeds", nargs="*", type=int, default=None, help="some of the profile's seeds")
     parser.add_argument("--publish", action="store_true", help="also write figures/records")
     options = parser.parse_args(arguments)
     profile = get_profile(options.profile)
+    if options.seeds is not None:
+        profile = replace(profile, seeds=tuple(options.seeds))
     score_study(profile, STUDY_ARMS, options.n, options.jobs)
     if options.publish:
         publish_probes(profile, STUDY_ARMS)

@@ -203,11 +203,16 @@ def test_exact_kernel_norm_equals_the_norm_of_the_whole_matrix(small):
     head = dyn.head_of(small.base[0], small.weights)
     assert head.tied
     found = dyn.kernel_norms(v, 0, u, head)
-    kernel = small.jv @ small.ju.T
-    words = v.logits.shape[1]
+    kernel, words = small.jv @ small.ju.T, v.logits.shape[1]
     owner = torch.repeat_interleave(small.u.owner, words)
-    by_hand = [float(kernel[:, owner == i].norm()) for i in range(2)]
-    assert found.tolist() == pytest.approx(by_hand, rel=1e-3)
+    assert found.tolist() == pytest.approx([float(kernel[:, owner == i].norm()) for i in range(2)], rel=1e-3)
+    # the share outside the head's range is small: looked at by itself
+    basis = torch.linalg.qr(head.matrix)[0]
+    rest = (kernel - basis @ (basis.T @ kernel)).reshape(words, -1, words)
+    outside = dyn._outside(v, 0, u, head, basis)
+    torch.testing.assert_close(outside, rest.square().sum((0, 2)), rtol=1e-2, atol=0)
+    untied = dyn._outside(v, 0, u, head._replace(tied=False), basis)
+    assert not torch.allclose(untied, outside, rtol=5e-2)
 
 
 def test_ladder_goes_down_and_its_real_step_is_the_first_order(small):
