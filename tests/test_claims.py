@@ -1,0 +1,211 @@
+"""Claims: the verdict follows from interval, threshold and seeds, and from nothing else."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import claims
+from helpers.claims import CLAIMS, Claim, Evidence, Finding
+from helpers.controls import ANALYSES, RUN_COLUMNS, Tables
+from helpers.errors import UserError
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+
+
+def claim(direction: str = ">", threshold: float = 0.5, statistic=None) -> Claim:
+    return Claim("name", "paper", "says", "meaning", statistic or (lambda _: None), direction, threshold, "05", "x")
+
+
+def tables(**results: pd.DataFrame) -> Tables:
+    empty = pd.DataFrame(columns=list(RUN_COLUMNS))
+    return Tables(empty, pd.DataFrame(), pd.DataFrame(), {name: results.get(name, empty) for name in ANALYSES})
+
+
+def evidence(rows: list[tuple[str, str, int, float]] = (), **results: pd.DataFrame) -> Evidence:
+    """Evidence from (quantity, label, seed, value); controls have a label with another group."""
+    frame = pd.DataFrame(rows, columns=["quantity", "label", "seed", "value"])
+    frame["arm"] = [label.split(" at ")[0].split(",")[0] for label in frame["label"]]
+    frame["group"] = ["sft-rates" if " at " in label else "study" for label in frame["label"]]
+    return Evidence(frame.assign(task="all"), pd.DataFrame(), tables(**results))
+
+
+# --- verdicts ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("direction", "low", "high", "seeds", "expected"),
+    [
+        (">", 0.6, 0.9, 5, "holds"), (">", 0.1, 0.4, 5, "fails"), (">", 0.4, 0.6, 5, "undecided"),
+        ("<", 0.6, 0.9, 5, "fails"), ("<", 0.1, 0.4, 5, "holds"), ("<", 0.5, 0.6, 5, "undecided"),
+        (">", 0.6, 0.9, 4, "undecided"), (">", math.nan, 0.9, 9, "undecided"), ("<", -math.inf, 0.1, 9, "undecided"),
+    ],
+)  # fmt: skip
+def test_the_verdict_table(direction: str, low: float, high: float, seeds: int, expected: str) -> None:
+    found, reason = claims.verdict(claim(direction), Finding(0.5, low, high, seeds))
+    assert found == expected and bool(reason) == (expected == "undecided")
+
+
+def test_what_was_not_run_is_undecided() -> None:
+    assert claims.verdict(claim(), None) == ("undecided", claims.NO_VALUE)
+    assert claims.verdict(claim(), Finding(1, 1, 1, 1)) == ("undecided", "1 seed of at least 5")
+
+
+@given(st.floats(-2, 2), st.floats(0, 1), st.floats(-2, 2), st.integers(1, 9))
+def test_turning_a_claim_round_turns_its_verdict_round(value: float, half: float, threshold: float, seeds: int) -> None:
+    found = Finding(value, value - half, value + half, seeds)
+    pair = {claims.verdict(claim(direction, threshold), found)[0] for direction in "<>"}
+    assert pair in ({"holds", "fails"}, {"undecided"})
+
+
+def test_the_t_interval_over_five_seeds_by_hand() -> None:
+    values = [0.1, 0.2, 0.3, 0.4, 0.5]
+    found = claims.over_seeds(dict(enumerate(values)))
+    half = 2.776445 * math.sqrt(0.025 / 5)  # t quantile of 4 degrees of freedom, variance 0.025
+    assert (found.value, found.low, found.high, found.seeds) == pytest.approx((0.3, 0.3 - half, 0.3 + half, 5))
+    assert claims.over_seeds({0: math.nan}) is None and claims.over_seeds({}) is None
+    assert claims.over_seeds({0: math.nan, 1: 2.0}) == Finding(2.0, 2.0, 2.0, 1)
+
+
+@pytest.mark.parametrize(("direction", "threshold"), [("=", 0.0), (">", math.nan), ("<", math.inf)])
+def test_a_claim_that_decides_nothing_is_refused(direction: str, threshold: float) -> None:
+    with pytest.raises(UserError, match="direction"):
+        claim(direction, threshold)
+
+
+# --- statistics -------------------------------------------------------------------------------------------
+
+
+def test_only_seeds_that_have_all_parts_count() -> None:
+    rows = [("drop_at_0.5", "sft-answer", s, 0.5) for s in (0, 1, 2)] + [
+        ("drop_at_0.5", "rft", s, 0.1) for s in (1, 2, 3)
+    ]
+    found = claims.difference("sft-answer", "rft")(evidence(rows))
+    assert (found.value, found.seeds) == pytest.approx((0.4, 2))
+    assert claims.difference("sft-answer", "sft-kl")(evidence(rows)) is None
+    assert claims.level("drop_at_0.5", "rft")(evidence(rows)).seeds == 3
+
+
+def test_a_ratio_to_nothing_is_left_out() -> None:
+    rows = [("samples_to_0.5", "rft", s, v) for s, v in enumerate((300.0, 400.0))]
+    rows += [("samples_to_0.5", "sft-answer", s, v) for s, v in enumerate((100.0, 0.0))]
+    assert claims.ratio("rft", "sft-answer", "samples_to_0.5")(evidence(rows)) == Finding(3.0, 3.0, 3.0, 1)
+
+
+def test_the_two_statistics_of_the_data_story_by_hand() -> None:
+    assert claims.data_over_algorithm(answer=0.5, rollout=0.2, rft=0.1) == pytest.approx(0.3 - 0.1)
+    assert claims.data_over_algorithm(answer=0.5, rollout=0.4, rft=0.1) < 0  # another loss changes more
+    assert claims.nearer(answer=0.5, rollout=0.2, rft=0.1) == pytest.approx(0.1)
+    assert claims.nearer(answer=0.5, rollout=0.4, rft=0.1) < 0
+
+
+def test_ranks_agree_seed_by_seed() -> None:
+    arms = ("sft-answer", "sft-expert", "sft-rollout")
+    rows = [
+        {"at": at, "group": "study", "arm": arm, "seed": seed, "perplexity": p, "drop": d, "lbk": None}
+        for at in ("0.5", "end") for seed, drops in enumerate(((0.5, 0.3, 0.1), (0.5, 0.1, 0.3)))
+        for arm, p, d in zip(arms, (90.0, 5.0, 1.0), drops, strict=True)
+    ]  # fmt: skip
+    rows.append({"at": "0.5", "group": "study", "arm": "rft", "seed": 0, "perplexity": 999.0, "drop": 0.0, "lbk": None})
+    given_ = evidence(predictors=pd.DataFrame(rows))
+    found = claims.rank_agreement("perplexity")(given_)
+    assert (found.value, found.low, found.high, found.seeds) == pytest.approx((0.75, 0.5, 1.0, 2))
+    assert claims.rank_agreement("lbk")(given_) is None and claims.rank_agreement("lbk")(evidence()) is None
+
+
+def test_explained_and_better_come_with_bootstrap_intervals() -> None:
+    rng, n = np.random.default_rng(1), 20
+    drop = rng.uniform(0, 0.5, n)
+    frame = pd.DataFrame({"at": "end", "arm": ["a", "b"] * 10, "seed": list(range(5)) * 4, "drop": drop,
+                          "kl_prior": np.exp(4 * drop), "kl_forward": np.exp(rng.standard_normal(n))})  # fmt: skip
+    given_ = evidence(predictors=frame)
+    assert claims.explained("kl_prior")(given_) == Finding(*[pytest.approx(1.0)] * 3, 5)
+    apart = claims.better("kl_prior", "kl_forward")(given_)
+    assert apart.low > 0.3 and claims.verdict(claim(">", 0.0), apart) == ("holds", "")
+    assert claims.explained("kl_prior")(evidence()) is None
+
+
+def test_norm_matched_rate_gap_unchanged_and_regained_by_hand() -> None:
+    matched = pd.DataFrame([
+        {"arm": a, "seed": s, "norm_of": n, "score": v, "base_score": 0.9}
+        for s in (0, 1)
+        for a, n, v in (("rft", "rft", 0.8), ("sft-answer", "rft", 0.3), ("sft-answer", "sft-answer", 0.1))
+    ])  # fmt: skip
+    assert claims.matched_excess(evidence(matched=matched)).value == pytest.approx(0.5)
+    assert claims.matched_excess(evidence(matched=matched[matched["arm"] != "rft"])) is None
+    drops = {"sft-answer": 0.6, "sft-answer at 2e-05": 0.4, "sft-rollout": 0.1, "sft-rollout at 2e-05": 0.2}
+    rows = [("drop_at_0.5", label, 0, value) for label, value in drops.items()]
+    assert claims.rate_gap(evidence(rows)) == Finding(*[pytest.approx(0.2)] * 3, 1)
+    assert claims.rate_gap(evidence(rows[:3])) is None
+    weights = pd.DataFrame({"part": ["all", "text 1"], "label": "rft", "seed": 0, "same_bf16": [0.25, 0.9]})
+    assert claims.unchanged("rft", "same_bf16")(evidence(weights=weights)).value == 0.25
+    recovery = pd.DataFrame([
+        {"label": "sft-answer", "half": h, "seed": s, "samples": n, "score": v, "base_score": 0.9}
+        for s, after in ((0, 0.7), (1, 0.3)) for h in ("shown", "unshown")
+        for n, v in ((0, 0.3), (32, after if h == "unshown" else 0.9))
+    ])  # fmt: skip
+    found = claims.regained("sft-answer", 32)(evidence(recovery=recovery))
+    assert (found.value, found.low, found.high) == pytest.approx((1 / 3, 0.0, 2 / 3))
+
+
+def test_the_early_share_is_read_from_the_evaluations() -> None:
+    rows = [
+        {"run": f"{arm}-0", "arm": arm, "seed": 0, "step": step, "samples": step, "task": t, "measure": m, "value": v}
+        for arm, path in (("base", ((0, 0.9),)), ("sft-answer", ((0, 0.9), (32, 0.6), (64, 0.5))))
+        for step, v in path for t, m in (("puzzle", "exact"), ("colour", "score"))
+    ]  # fmt: skip
+    given_ = Evidence(evidence().quantities, pd.DataFrame(rows), tables())
+    assert claims.early_share("sft-answer", 32)(given_).value == pytest.approx(0.75)
+    assert claims.early_share("sft-answer", 16)(given_) is None
+
+
+# --- the table --------------------------------------------------------------------------------------------
+
+
+def test_there_are_enough_claims_the_papers_main_four_first() -> None:
+    assert len(CLAIMS) >= 15 and len({c.name for c in CLAIMS}) == len(CLAIMS)
+    assert {c.source for c in CLAIMS[:4]} == {"paper"}
+    assert [c.name for c in CLAIMS[:4]] == ["answer-forgets", "rft-keeps", "rollouts-keep", "data-not-algorithm"]
+
+
+@pytest.mark.parametrize("made", CLAIMS, ids=lambda c: c.name)
+def test_every_claim_points_at_a_figure_of_its_notebook(made: Claim) -> None:
+    (path,) = NOTEBOOKS.glob(f"{made.notebook}_*.ipynb")
+    assert re.search(rf'\\"{made.figure}\\"', path.read_text(encoding="utf-8")), f"{path.name} draws no {made.figure}"
+
+
+def test_every_claim_is_undecided_where_nothing_was_run() -> None:
+    given_ = Evidence(evidence().quantities, empty_evaluations(), tables())
+    found = claims.table(given_)
+    assert list(found.columns) == list(claims.COLUMNS) and len(found) == len(CLAIMS)
+    assert set(found["verdict"]) == {"undecided"} and set(found["reason"]) == {claims.NO_VALUE}
+    assert found["value"].isna().all() and (found["seeds"] == 0).all()
+    assert claims.count_sentence(found).startswith(f"Of {len(CLAIMS)} claims 0 hold, 0 fail and {len(CLAIMS)} are")
+
+
+def empty_evaluations() -> pd.DataFrame:
+    """Evaluations of an untrained base: no arm has a row."""
+    row = {"run": "base-0", "arm": "base", "seed": 0, "step": 0, "samples": 0}
+    tasks = [{"task": "puzzle", "measure": "exact", "value": 0.0}, {"task": "colour", "measure": "score", "value": 0.9}]
+    return pd.DataFrame([row | task for task in tasks])
+
+
+def test_a_table_line_by_line() -> None:
+    made = [claim(">", 0.5, lambda _: Finding(0.75, 0.6, 0.9, 5)), claim("<", 0.0, lambda _: Finding(1.0, 1.0, 1.0, 1)),
+            claim()]  # fmt: skip
+    rows = claims.table(evidence(), made)
+    assert rows["verdict"].tolist() == ["holds", "undecided", "undecided"]
+    lines = claims.markdown(rows).splitlines()
+    assert len(lines) == 5 and all(line.count("|") == lines[0].count("|") for line in lines)
+    assert lines[2] == "| 1 | says | paper | meaning > 0.5 | 0.75 (0.60 to 0.90) | 5 | **holds** | 05, `x` |"
+    assert lines[3].endswith("| 1.00 | 1 | undecided: 1 seed of at least 5 | 05, `x` |")
+    assert lines[4].endswith("| – | 0 | undecided: not run, or accuracy not reached | 05, `x` |")
+    assert (
+        "1 hold, 0 fail and 2 are undecided (1 were not run or never reached the accuracy, 1 have fewer"
+        in claims.count_sentence(rows)
+    )

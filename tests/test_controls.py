@@ -1,0 +1,307 @@
+"""Controls: each differs from the study in what it isolates, nothing is done twice, and what is missing is said."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import control_plots, controls, study, training
+from helpers.controls import GROUPS
+from helpers.errors import UserError
+from helpers.figures import drawn
+from helpers.profiles import PROFILES, Profile, RunSpec, get_profile, specs
+
+SMOKE = get_profile("smoke")
+FREE = {"sft-rates": {"learning_rate", "steps"}, "rft-rates": {"learning_rate", "steps"},
+        "lora": {"learning_rate", "lora_rank"}}  # fmt: skip
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder as working folder: runs/ and figures/ count from there."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# --- which runs -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_controls_are_runs_that_can_be_trained_and_that_the_study_does_not_have(name: str) -> None:
+    profile = get_profile(name)
+    found = controls.control_specs(profile)
+    own = {spec.name for spec in specs(profile)}
+    names = [control.spec.name for control in found]
+    assert len(set(names)) == len(names) and not {s.name for s in specs(profile, study.STUDY_ARMS)} & set(names)
+    for control in found:
+        assert (
+            control.spec.arm in (*training.SFT_ARMS, *training.RFT_ARMS) and control.isolates == GROUPS[control.group]
+        )
+        assert not control.spec.source or control.spec.source in own
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_control_differs_from_the_study_only_in_what_it_isolates(name: str) -> None:
+    profile = get_profile(name)
+    known = {(spec.arm, spec.seed): spec for spec in specs(profile)}
+    for control in controls.control_specs(profile):
+        spec = control.spec
+        rft = spec.arm.startswith(("rft", "reinforce")) or spec.arm == "sft-stream"
+        like = known["rft" if rft else "sft-answer", spec.seed]
+        if control.group in FREE:
+            same = {field: getattr(known[spec.arm, spec.seed], field) for field in FREE[control.group]}
+            assert replace(spec, **same) == known[spec.arm, spec.seed]
+        else:
+            assert (spec.steps, spec.learning_rate, spec.batch_size) == (
+                like.steps,
+                like.learning_rate,
+                like.batch_size,
+            )
+            assert spec.lora_rank == 0
+
+
+def test_a_sweep_has_five_rates_over_two_decades() -> None:
+    profile = get_profile("cpu")
+    own = {spec.arm: spec.learning_rate for spec in specs(profile)}
+    sweeps = controls.control_specs(profile, ["sft-rates", "rft-rates"])
+    for arm in ("sft-answer", "sft-rollout", "rft"):
+        rates = {c.spec.learning_rate for c in sweeps if c.spec.arm == arm and c.spec.seed == 0} | {own[arm]}
+        assert len(rates) == 5 and max(rates) == pytest.approx(100 * min(rates)) and own[arm] in rates
+
+
+def test_seeds_come_one_after_the_other_each_in_order_of_priority() -> None:
+    profile = replace(get_profile("cpu"), seeds=(3, 1))
+    found = controls.control_specs(profile)
+    seeds = [control.spec.seed for control in found]
+    assert seeds == sorted(seeds, reverse=True)
+    first = [control.group for control in found if control.spec.seed == 3]
+    assert list(dict.fromkeys(first)) == list(GROUPS)
+    some = controls.control_specs(profile, ["sft-kl", "sft-voice"])
+    assert [c.label for c in some] == ["sft-voice", "sft-kl"] * 2
+    with pytest.raises(UserError, match="no group of controls nonsense"):
+        controls.control_specs(profile, ["nonsense"])
+
+
+# --- training ---------------------------------------------------------------------------------------------
+
+
+def record(spec: RunSpec, exact: float = 0.5, score: float = 0.6, profile: Profile = SMOKE) -> None:
+    """A finished record with two evaluated steps."""
+    run = controls.store(profile).start(spec)
+    for step, (e, s) in {0: (0.0, 0.9), spec.steps or 1: (exact, score)}.items():
+        where = {"step": step, "samples": step * spec.batch_size, "n": 4}
+        run.append("evaluations", [where | {"task": "puzzle", "measure": "exact", "value": e}])
+        run.append(
+            "evaluations", [where | {"task": "colour", "measure": m, "value": s} for m in ("score", "likelihood")]
+        )
+    if spec.steps:
+        run.append(
+            "metrics", [{"step": spec.steps, "samples": 1, "name": n, "value": 2.0} for n in ("update_norm", "loss")]
+        )
+    run.finish()
+
+
+def test_a_run_that_fails_or_lacks_its_source_does_not_stop_the_others(here: Path, monkeypatch) -> None:
+    wanted = controls.control_specs(SMOKE, ["sft-voice", "sft-kl", "self-sft", "sft-stream"])
+    calls = []
+
+    def run_all(profile: Profile, missing: list[RunSpec], jobs: int) -> None:
+        calls.append([spec.arm for spec in missing])
+        for spec in missing:
+            if spec.arm == "self-sft":
+                raise UserError(f"{spec.name} stopped: it diverged")
+            record(spec)
+
+    monkeypatch.setattr(study, "run_all", run_all)
+    (here / "runs" / "smoke").mkdir(parents=True)
+    trouble = controls.train_missing(SMOKE, wanted)
+    assert calls == [["sft-voice", "self-sft", "sft-kl"], ["sft-kl"]]
+    assert len(trouble) == 2 and "its source rft-0-" in trouble[0] and trouble[1].endswith("it diverged")
+    calls.clear()
+    controls.train_missing(SMOKE, [c for c in wanted if c.group in ("sft-voice", "sft-kl")])
+    assert calls == []  # both are finished
+
+
+def test_trouble_of_no_run_is_not_swallowed(here: Path, monkeypatch) -> None:
+    def run_all(*_: Any) -> None:
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(study, "run_all", run_all)
+    (here / "runs" / "smoke").mkdir(parents=True)
+    with pytest.raises(UserError, match="disk is full"):
+        controls.train_missing(SMOKE, controls.control_specs(SMOKE, ["sft-kl"]))
+
+
+# --- measuring --------------------------------------------------------------------------------------------
+
+
+def checkpointed(spec: RunSpec, profile: Profile) -> None:
+    """A finished record with a checkpoint's folder."""
+    record(spec, profile=profile)
+    (controls.store(profile).folder(spec) / "checkpoints" / "checkpoint-2").mkdir(parents=True)
+
+
+def test_nothing_is_measured_twice_and_only_what_is_possible(here: Path, monkeypatch) -> None:
+    profile = replace(get_profile("cpu"), seeds=(0,))
+    *most, last = controls.study_specs(profile)
+    voice = controls.control_specs(profile, ["sft-voice"])[0].spec
+    for spec in [*most, voice]:
+        checkpointed(spec, profile)
+    calls = []
+
+    def fake(name: str) -> Callable:
+        return lambda bench, spec: (calls.append((name, spec.arm)), pd.DataFrame({"value": [1.5]}))[1]
+
+    monkeypatch.setattr(controls, "ANALYSES", {name: fake(name) for name in controls.ANALYSES})
+    monkeypatch.setattr(controls, "bench", lambda profile: None)
+    controls.measure(profile, ["weights", "lines", "recovery"])
+    arms = [spec.arm for spec in most]
+    assert calls == [("weights", arm) for arm in [*arms, "sft-voice"]] + [("recovery", "sft-answer")]
+    checkpointed(last, profile)
+    calls.clear()
+    controls.measure(profile, ["weights", "lines", "recovery"])
+    assert calls == [("weights", last.arm), *(("lines", arm) for arm in [*arms, last.arm])]
+    found = controls.load(profile)["weights"]
+    assert found["value"].tolist() == [1.5] * 6 and set(found["label"]) == {*arms, last.arm, "sft-voice"}
+
+
+def test_a_smoke_test_measures_a_few_runs_only(here: Path) -> None:
+    study_runs = controls.study_specs(SMOKE)
+    wanted = {name: [s.arm for s in study_runs if controls._to_measure(SMOKE, name, s, study_runs)] for name in
+              ("weights", "flips")}  # fmt: skip
+    assert wanted == {"weights": ["rft", "sft-answer", "sft-expert"], "flips": ["sft-answer"]}
+
+
+def test_without_any_run_every_table_is_empty_and_coverage_says_so(here: Path) -> None:
+    found = controls.load(SMOKE)
+    assert found.runs.empty and found.evaluations.empty and all(found[name].empty for name in controls.ANALYSES)
+    table = controls.coverage(SMOKE, found)
+    assert (table["seeds"] == 0).all() and (table["of"] == 1).all() and len(table) == len(controls.control_specs(SMOKE))
+    with pytest.raises(UserError, match="nothing to publish|no result to publish"):
+        controls.publish_controls(SMOKE)
+
+
+def test_published_tables_equal_the_local_ones_and_give_way_to_newer_runs(here: Path, monkeypatch) -> None:
+    wanted = controls.control_specs(SMOKE, ["sft-kl", "sft-voice"])
+    for control in wanted:
+        record(control.spec)
+    cached = here / "runs" / "smoke-controls" / "weights"
+    cached.mkdir(parents=True)
+    pd.DataFrame({"part": ["all"], "l2": [1.25]}).to_csv(cached / f"{wanted[0].spec.name}.csv", index=False)
+    local = controls.load(SMOKE)
+    controls.publish_controls(SMOKE)
+    again = controls._published()
+    pd.testing.assert_frame_equal(again.runs, local.runs.sort_values("group").reset_index(drop=True), check_dtype=False)
+    keys = ["run", "step", "task", "measure"]
+    pd.testing.assert_frame_equal(*(t.evaluations.sort_values(keys).reset_index(drop=True) for t in (again, local)))
+    assert set(again.metrics["name"]) == {"update_norm"}  # the loss of every step is not published
+    assert again["weights"]["l2"].tolist() == [1.25] and again["lines"].empty
+    other = replace(wanted[0].spec, learning_rate=0.5)
+    newer = local.runs.assign(run=[other.name, wanted[1].spec.name])
+    united = controls._one_each(newer, again.runs)
+    assert sorted(united["run"]) == sorted([other.name, wanted[1].spec.name])
+
+
+def test_quantities_keep_rates_of_one_arm_apart(here: Path) -> None:
+    base, answer = specs(SMOKE, ["base", "sft-answer"])
+    record(base, 0.0, 0.9)
+    record(answer, 0.6, 0.5)
+    swept = controls.control_specs(SMOKE, ["sft-rates"])[:2]
+    for control, score in zip(swept, (0.3, 0.7), strict=True):
+        record(control.spec, 0.7, score)
+    tables = controls.load(SMOKE)
+    whole = [controls.load_table(controls.store(SMOKE).root, name) for name in ("evaluations", "metrics")]
+    own = [frame[frame["run"].isin([base.name, answer.name])] for frame in whole]
+    found = controls.quantities(*own, tables, SMOKE)
+    final = found[(found["quantity"] == "drop_final") & (found["task"] == "all")].set_index("label")
+    assert final["value"].to_dict() == pytest.approx({"sft-answer": 0.4, swept[0].label: 0.6, swept[1].label: 0.2})
+    assert final["learning_rate"].to_dict() == pytest.approx(
+        {"sft-answer": 1e-3, swept[0].label: 1e-4, swept[1].label: 3e-4}
+    )
+    rates = {line.arm: line.learning_rate for line in SMOKE.budgets}
+    paths = control_plots.rate_paths(pd.concat([own[0], tables.evaluations]), tables.runs, rates)
+    assert sorted(paths["factor"].unique()) == [0.1, 0.3, 1.0]
+    end = paths[(paths["factor"] == 0.3) & (paths["step"] > 0)].iloc[0]
+    assert (end["gain"], end["drop"]) == pytest.approx((0.7, 0.2))
+
+
+# --- figures ----------------------------------------------------------------------------------------------
+
+
+def run_columns(arms: list[str], seeds: int = 3) -> pd.DataFrame:
+    rows = [(f"{a}-{s}-0123456789", "study", a, a, s, 1e-3, 0, 4) for a in arms for s in range(seeds)]
+    return pd.DataFrame(rows, columns=list(controls.RUN_COLUMNS))
+
+
+def test_every_figure_records_the_numbers_it_draws() -> None:
+    rng, runs = np.random.default_rng(0), run_columns(["rft", "sft-answer"])
+    each = lambda **columns: runs.assign(**columns)  # noqa: E731
+    values = rng.uniform(0.2, 0.8, len(runs))
+    weights = pd.concat([
+        each(part=part, kind="mlp", l2=values, same_fp32=0.0, same_bf16=values, rank=5.0, full=10.0)
+        for part in ("eye 1", "text 1", "all")
+    ])  # fmt: skip
+    shares = drawn(control_plots.change_by_part(weights))
+    assert shares.groupby("label")["share"].sum().tolist() == pytest.approx([1.0, 1.0])
+    assert drawn(control_plots.sparsity_and_rank(weights))["rank"].tolist() == [0.5] * 6
+    matched = pd.concat([each(norm_of=n, score=values, base_score=0.9, exact=0.3) for n in ("rft", "sft-answer")])
+    found = drawn(control_plots.norm_matched(matched))
+    own = found[(found["arm"] == "rft") & (found["norm_of"] == "own") & found["panel"].str.startswith("drop")]
+    assert own["mean"].tolist() == pytest.approx([0.9 - values[:3].mean()])
+    lines = pd.concat([each(start=s, share=x, exact=x, score=1 - x) for s in ("base", "rft") for x in (0.0, 0.5, 1.0)])
+    along = drawn(control_plots.line_panels(lines))
+    assert (along["mean"] - along["share"].where(along["measure"] == "exact", 1 - along["share"])).abs().max() < 1e-9
+    flips = each(task="colour", kept=0.5, lost=0.3, gained=0.1, never=0.1, n=10)
+    assert drawn(control_plots.flip_bars(flips)).set_index(["arm", "kind"])["share"]["rft", "lost"] == 0.3
+    recovery = pd.concat([
+        each(samples=n, half=h, score=values, likelihood=0.9, base_score=0.95, base_likelihood=0.97)
+        for n in (0, 8) for h in ("shown", "unshown")
+    ])  # fmt: skip
+    assert len(drawn(control_plots.recovery_lines(recovery))) == 2 * 2 * 2 * 2
+
+
+def test_predictors_are_ranked_by_what_they_explain() -> None:
+    runs = run_columns(["rft", "sft-answer", "sft-expert", "sft-rollout"], 2)
+    drop = np.linspace(0.05, 0.5, len(runs))
+    rows = runs.assign(drop=drop, **{name: np.exp(k * drop + 0.3 * np.cos(7 * k * np.arange(8)))
+                                     for k, name in enumerate(control_plots.PREDICTORS)})  # fmt: skip
+    rows["kl_prior"], rows["lbk"] = np.exp(3 * drop), np.nan
+    fits = control_plots.fits_table(rows)
+    assert fits["predictor"].iloc[0] == "kl_prior" and fits["r2"].iloc[0] == pytest.approx(1.0)
+    assert "lbk" not in set(fits["predictor"]) and (fits["r2"].diff().dropna() <= 0).all()
+    assert set(drawn(control_plots.predictor_fits(fits))["predictor"]) == set(fits["predictor"])
+    assert "lbk" not in set(drawn(control_plots.predictor_panels(rows))["predictor"])
+
+
+def equal_rows() -> pd.DataFrame:
+    kinds = [("rft", "rft", "study"), ("sft-answer", "sft-answer at 2e-05", "sft-rates")]
+    rows = [
+        (q, arm, seed, "all", 0.1 * (seed + k), 4, label, group)
+        for q in ("drop_at_0.5", "drop_at_0.5_likelihood", "drop_final", "update_norm", "update_norm_at_0.5")
+        for k, (arm, label, group) in enumerate(kinds)
+        for seed in range(3)
+    ]  # fmt: skip
+    rows.append(("drop_final", "sft-kl", 0, "all", 0.5, 4, "sft-kl", "sft-kl"))
+    return pd.DataFrame(rows, columns=["quantity", "arm", "seed", "task", "value", "n", "label", "group"])
+
+
+def test_controls_that_never_get_there_are_named() -> None:
+    fig = control_plots.controls_at_equal(equal_rows())
+    assert set(drawn(fig)["label"]) == {"rft", "sft-answer at 2e-05"}
+    assert [text.get_text() for text in fig.axes[0].texts] == ["never reaches 0.5"]
+    assert [text.get_text() for text in fig.axes[0].get_yticklabels()] == ["rft", "sft-answer at 2e-05", "sft-kl"]
+
+
+def test_norm_points_pair_each_runs_norm_with_its_drop() -> None:
+    found = control_plots.norm_points(equal_rows())
+    assert len(found) == 12 and (found["norm"] - found["drop"]).abs().max() < 1e-12
+    assert len(drawn(control_plots.drop_vs_norm(found))) == 12
+
+
+def test_what_was_not_run_is_not_drawn() -> None:
+    said = control_plots.present(None, lambda rows: 1 / 0, pd.DataFrame(), id="lines", alt="nothing")
+    assert "nothing to draw for `lines`" in said.data
