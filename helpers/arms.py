@@ -10,6 +10,7 @@
 | `iterative-sft` | `self-sft`, its samples drawn anew from the current model every `refresh_every` steps |
 | `rft-stale` | `rft`, its rollouts drawn for `steps_per_generation` steps at a time |
 | `reinforce-1-0` | `rft-no-kl`, with advantage = reward = 1 for a correct, well-formed completion, else 0 |
+| `distill` | `rft` without any reward, its KL term to the finished RFT model instead of the base |
 
 TRL's trainers stay the engine. Names in `code` are the settings of `RunSpec.extra`.
 """
@@ -411,21 +412,33 @@ def reinforce_trainer_class() -> type:
 
 @dataclass(frozen=True)
 class RftParts:
-    """What makes the RFT trainer of one arm: its class, its rewards with their weights, and more of TRL's options."""
+    """What makes the RFT trainer of one arm: its class, its rewards with their weights, more of TRL's options, and the
+    checkpoint whose weights the KL term's reference model gets (None: the base's).
+    """
 
     trainer: type
     rewards: list[Any]
     weights: list[float]
     options: dict[str, Any]
+    reference: Path | None = None
 
 
-def rft_parts(spec: RunSpec) -> RftParts:
-    """The parts of an RFT arm's trainer. `rft-stale` draws for several steps at once (TRL's steps_per_generation)."""
-    from helpers.training import rft_trainer_class
+def rft_parts(engine: Engine) -> RftParts:
+    """The parts of an RFT arm's trainer. `rft-stale` draws for several steps at once (TRL's steps_per_generation).
 
+    `distill` has no reward, so what is left of GRPO's loss is beta times the KL term; on samples of the model in
+    training its gradient is that of KL(model || reference) (`use_bias_correction_kl`, on in TRL): on-policy
+    distillation (arXiv 2306.13649) from the source's last checkpoint. Raises UserError where there is none.
+    """
+    from helpers.training import checkpoint_at, rft_trainer_class
+
+    spec = engine.spec
     if spec.arm == "reinforce-1-0":
         return RftParts(reinforce_trainer_class(), [CorrectReward()], [1.0], {})
     rewards = [puzzles.hit_reward, puzzles.exact_reward, puzzles.format_reward]
+    if spec.arm == "distill":
+        teacher = checkpoint_at(engine.run.folder.parent / spec.source / "checkpoints")
+        return RftParts(rft_trainer_class(), rewards, [0.0, 0.0, 0.0], {"use_bias_correction_kl": True}, teacher)
     options = {}
     if spec.arm == "rft-stale":
         options["steps_per_generation"] = int(spec.settings.get("steps_per_generation", 8))

@@ -32,7 +32,7 @@ ARM_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "rft-no-kl": "RFT without the KL term",
         "sft-kl": "SFT on the bare true placement with a KL term to the base model",
         "sft-replay": "SFT on the bare true placement mixed with prior-task samples",
-        "distill": "on-policy distillation from the RFT model",
+        "distill": "on-policy distillation: the RFT model's probabilities on the model's own samples, no reward",
         "sft-stream": "SFT on the very correct rollouts that RFT drew, step by step in its order",
         "sft-voice": "SFT on the base model's own think with the true placement behind it",
         "sft-oracle": "SFT on the correct completion that is most probable under the base, of many",
@@ -246,10 +246,12 @@ def _check_arm_rules(spec: RunSpec) -> None:
         return
     if spec.steps == 0 or spec.learning_rate == 0:
         raise UserError(f"arm {spec.arm} trains: steps and learning_rate must both be above 0.")
-    if spec.arm in ("rft", "rft-no-kl", "rft-stale", "reinforce-1-0") and spec.group_size < 2:
+    if spec.arm in ("rft", "rft-no-kl", "rft-stale", "reinforce-1-0", "distill") and spec.group_size < 2:
         raise UserError("a group of 1 has no spread, so every advantage is 0: set group_size to 2 or more.")
-    if spec.arm == "sft-kl" and spec.beta == 0:
+    if spec.arm in ("sft-kl", "distill") and spec.beta == 0:
         raise UserError(f"arm {spec.arm} has a KL term, but beta is 0: set beta above 0.")
+    if spec.arm == "distill" and spec.lora_rank:
+        raise UserError("distill has no LoRA variant, whose reference model is its own base: set lora_rank to 0.")
     if spec.arm == "rft-no-kl" and spec.beta > 0:
         raise UserError(f"arm {spec.arm} has no KL term, but beta is {spec.beta}: set beta to 0, or the arm to rft.")
     if spec.arm in SOURCE_ARMS and not spec.source:
@@ -325,7 +327,7 @@ _SMOKE_BUDGETS = (
     Budget("rft-no-kl",        2,     2, 1e-3),
     Budget("sft-kl",           2,     4, 1e-3, beta=0.1),
     Budget("sft-replay",       2,     4, 1e-3, extra=(("replay_share", 0.5),)),
-    Budget("distill",          2,     2, 1e-3),
+    Budget("distill",          2,     2, 1e-3, beta=1.0),
     Budget("sft-stream",       4,     2, 1e-3),
     Budget("sft-voice",        2,     4, 1e-3),
     Budget("sft-oracle",       2,     4, 1e-3, extra=(("thinks", 2),)),
@@ -333,22 +335,22 @@ _SMOKE_BUDGETS = (
 )
 
 _CPU_BUDGETS = (
-    Budget("rft",            724,    16, 2e-4, beta=0.12),
-    Budget("sft-answer",     512,    32, 2e-4),
-    Budget("sft-expert",     512,    32, 2e-4),
-    Budget("sft-rollout",    512,    32, 2e-4),
-    Budget("sft-self",       512,    32, 2e-4, extra=(("source_step", 64),)),
-    Budget("self-sft",       512,    32, 2e-4),
-    Budget("iterative-sft",  600,    32, 1e-4, extra=(("refresh_every", 50),)),
-    Budget("reinforce-1-0", 1500,    16, 1e-4),
-    Budget("rft-no-kl",      724,    16, 2e-4),
-    Budget("sft-kl",         600,    32, 1e-4, beta=0.1),
-    Budget("sft-replay",     600,    32, 1e-4, extra=(("replay_share", 0.5),)),
-    Budget("distill",        600,    16, 1e-4),
-    Budget("sft-stream",     640,    16, 2e-4),
-    Budget("sft-voice",      512,    32, 2e-4),
-    Budget("sft-oracle",     512,    32, 2e-4, extra=(("thinks", 8),)),
-    Budget("rft-stale",      640,    16, 2e-4, beta=0.12, extra=(("steps_per_generation", 8),)),
+    Budget("rft",           512,    16, 2e-4, beta=0.12),
+    Budget("sft-answer",    448,    32, 2e-4),
+    Budget("sft-expert",    288,    32, 2e-4),
+    Budget("sft-rollout",   288,    32, 2e-4),
+    Budget("sft-self",      416,    32, 2e-4, extra=(("source_step", 64),)),
+    Budget("self-sft",      416,    32, 2e-4),
+    Budget("iterative-sft", 448,    32, 2e-4, extra=(("refresh_every", 64),)),
+    Budget("reinforce-1-0", 512,    16, 2e-4),
+    Budget("rft-no-kl",     512,    16, 2e-4),
+    Budget("sft-kl",        448,    32, 2e-4, beta=0.1),
+    Budget("sft-replay",    448,    32, 2e-4, extra=(("replay_share", 0.5),)),
+    Budget("distill",       512,    16, 2e-4, beta=1.0),
+    Budget("sft-stream",    512,    16, 2e-4),
+    Budget("sft-voice",     416,    32, 2e-4),
+    Budget("sft-oracle",    416,    32, 2e-4, extra=(("thinks", 8),)),
+    Budget("rft-stale",     512,    16, 2e-4, beta=0.12, extra=(("steps_per_generation", 8),)),
 )
 
 _GPU_BUDGETS = (
@@ -363,7 +365,7 @@ _GPU_BUDGETS = (
     Budget("rft-no-kl",     2000,    16, 1e-6),
     Budget("sft-kl",        1000,    32, 1e-6, beta=0.1),
     Budget("sft-replay",    1000,    32, 1e-6, extra=(("replay_share", 0.5),)),
-    Budget("distill",       1000,    16, 1e-6),
+    Budget("distill",       2000,    16, 1e-6, beta=1.0),
     Budget("sft-stream",    2000,    16, 1e-6),
     Budget("sft-voice",     1000,    32, 1e-6),
     Budget("sft-oracle",    1000,    32, 1e-6, extra=(("thinks", 8),)),
@@ -391,7 +393,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             name="cpu",
             model="shipped",
             dtype="float32",
-            seeds=(0, 1, 2),
+            seeds=(0, 1, 2, 3, 4),
             rows=2,
             cols=2,
             size=64,

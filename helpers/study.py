@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -151,9 +150,9 @@ def main(arguments: list[str] | None = None) -> None:
 
         train(RunSpec.from_json(options.spec), store(options.profile), settings(profile))
         return
-    if options.seeds is not None:
-        profile = replace(profile, seeds=tuple(options.seeds))
-    wanted = store(options.profile).plan(specs(profile, options.arms))
+    chosen = set(profile.seeds if options.seeds is None else options.seeds)
+    asked = [spec for spec in specs(profile, options.arms) if spec.seed in chosen or spec.arm == "base"]
+    wanted = store(options.profile).plan(asked)  # there is one base, whatever the seeds
     run_all(profile, wanted, options.jobs)
     if options.publish:
         publish_records(options.profile)

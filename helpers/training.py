@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from helpers.records import Run, RunStore
 
 CORPUS_BOARDS = 2048
+DECAY_SHARE = 0.25  # of all steps: the last quarter
 SFT_ARMS = (
     "sft-answer", "sft-expert", "sft-rollout", "sft-self", "self-sft",
     "iterative-sft", "sft-kl", "sft-replay", "sft-stream", "sft-voice", "sft-oracle",
 )  # fmt: skip
-RFT_ARMS = ("rft", "rft-no-kl", "rft-stale", "reinforce-1-0")
+RFT_ARMS = ("rft", "rft-no-kl", "rft-stale", "reinforce-1-0", "distill")
 
 
 @dataclass(frozen=True)
@@ -318,6 +319,8 @@ def recorder(engine: Engine) -> Callable[..., list[float]]:
         used = _advantages([_reward(spec, s) for s in scores], size, _scale(spec))
         if spec.arm == "reinforce-1-0":
             used = [arms.correct(s) for s in scores]
+        elif spec.arm == "distill":
+            used = [0.0] * len(scores)
         step = trainer_state.global_step + 1
         logp_base: list[float | None] = [None] * len(texts)
         if step in scored_steps:  # scoring each step would cost a third of the run
@@ -382,10 +385,8 @@ def dtype(spec: RunSpec) -> str:
 def train(spec: RunSpec, store: RunStore, settings: Settings | None = None) -> Run:
     """Carry out one run (or resume it, or do nothing where it is done) and return its record.
 
-    Raises UserError where the run's source is not finished, or where nobody has written the arm's training yet.
+    Raises UserError where the run's source is not finished.
     """
-    if spec.arm not in ("base", *RFT_ARMS, *SFT_ARMS):
-        raise UserError(f"The arm {spec.arm} is described but cannot be trained yet: choose another one.")
     run = store.start(spec)
     if run.done:
         return run
@@ -501,7 +502,9 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def common_arguments(engine: Engine) -> dict[str, Any]:
-    """Trainer settings that every arm shares: constant rate after a short warm-up; fp32 on the CPU."""
+    """Trainer settings that every arm shares: a short warm-up, a constant rate, a linear decay to zero at the end; fp32
+    on the CPU. The decay averages out the steps' noise, which a constant rate would leave in the weights.
+    """
     spec, gpu = engine.spec, engine.model.device.type == "cuda"
     return dict(
         output_dir=str(engine.run.checkpoints),
@@ -510,7 +513,8 @@ def common_arguments(engine: Engine) -> dict[str, Any]:
         gradient_checkpointing=gpu,  # memory is short on a GPU; on a CPU it only costs time
         max_steps=spec.steps,
         learning_rate=spec.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": int(DECAY_SHARE * spec.steps), "decay_type": "linear"},
         warmup_steps=min(10, spec.steps),
         weight_decay=spec.weight_decay,
         optim="adamw_torch_fused",
@@ -573,7 +577,7 @@ def _make_rft(engine: Engine) -> Any:
     from helpers import arms, corpora
 
     spec, fast = engine.spec, engine.settings.fast
-    parts = arms.rft_parts(spec)
+    parts = arms.rft_parts(engine)
     arguments = GRPOConfig(
         per_device_train_batch_size=spec.batch_size * spec.group_size,
         num_generations=spec.group_size,
@@ -597,16 +601,18 @@ def _make_rft(engine: Engine) -> Any:
         peft_config=_peft(spec),
     )
     trainer.fast = fast
+    if parts.reference:
+        load_weights(trainer.ref_model, str(parts.reference))
     return trainer
 
 
 def evaluation_steps(total: int, per_octave: int) -> tuple[int, ...]:
-    """When a run is evaluated and saved: every doubling at first, `per_octave` times a doubling from step 32 on.
+    """When a run is evaluated and saved: every doubling at first, `per_octave` times a doubling from step 64 on.
 
-    Runs of more than 16 steps begin with step 4: while the rate warms up nothing moves.
+    Runs of more than 16 steps begin with step 8: while the rate warms up little moves.
     """
-    early = [s for s in checkpoint_steps(total, 1) if s <= 32 and (s == 0 or s >= 4 or total <= 16)]
-    return tuple(sorted({*early, *(s for s in checkpoint_steps(total, per_octave) if s >= 32 or s == total)}))
+    early = [s for s in checkpoint_steps(total, 1) if s <= 64 and (s == 0 or s >= 8 or total <= 16)]
+    return tuple(sorted({*early, *(s for s in checkpoint_steps(total, per_octave) if s >= 64 or s == total)}))
 
 
 def study_callback(engine: Engine) -> Any:

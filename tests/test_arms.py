@@ -395,6 +395,51 @@ def test_trl_still_has_the_private_method_with_its_advantages() -> None:
     assert "advantages = rewards - mean_grouped_rewards" in source and '"advantages": advantages' in source
 
 
+# ------------------------------------------------------------------------------------------ distill
+
+
+def taught(puzzler: Any, root: Path, **more: Any) -> tuple[Any, RunSpec]:
+    """(trainer of a `distill` run, spec of the finished RFT run that teaches it)."""
+    source = spec_of("rft", puzzler.folder, steps=4, learning_rate=1e-2)
+    training.train(source, RunStore(root), QUICK)
+    spec = spec_of("distill", puzzler.folder, source=source.name, beta=0.5, **more)
+    return made(spec, root)[1], source
+
+
+def completion_logps(trainer: Any, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+    ids = torch.cat((inputs["prompt_ids"], inputs["completion_ids"]), 1)
+    mask = torch.cat((inputs["prompt_mask"], inputs["completion_mask"]), 1)
+    return trainer._get_per_token_logps_and_entropies(
+        model, ids, mask, inputs["completion_ids"].shape[1],
+        pixel_values=inputs["pixel_values"], image_grid_thw=inputs["image_grid_thw"],
+    )[0]  # fmt: skip
+
+
+def test_the_gradient_of_distill_is_that_of_the_reverse_kl_to_the_rft_model(puzzler, guessable, tmp_path: Path) -> None:
+    trainer, source = taught(puzzler, tmp_path)
+    teacher, _ = models.load(training.checkpoint_at(RunStore(tmp_path).folder(source) / "checkpoints"))
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1
+    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    assert float(inputs["advantages"].abs().max()) == 0
+    trainer.compute_loss(trainer.model, inputs).backward()
+    found = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+    trainer.model.zero_grad()
+    with torch.no_grad():
+        theirs = completion_logps(trainer, teacher, inputs)
+    ours, own = completion_logps(trainer, trainer.model, inputs), inputs["completion_mask"]
+    (0.5 * ((ours - theirs).detach() * ours * own).sum() / own.sum()).backward()  # score function: (log p - log q) d log p
+    by_hand = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+    assert torch.allclose(found, by_hand, atol=1e-6) and float(found.norm()) > 1e-3
+
+
+def test_distill_comes_nearer_to_its_teacher(puzzler, guessable, tmp_path: Path) -> None:
+    trainer, _ = taught(puzzler, tmp_path, steps=8, batch_size=4)
+    trainer.train()
+    kl = [entry["kl"] for entry in trainer.state.log_history if "kl" in entry]
+    assert kl[0] > 1e-3 and np.mean(kl[-2:]) < 0.5 * kl[0]
+
+
 # --------------------------------------------------------------------------------------------- LoRA
 
 

@@ -50,7 +50,7 @@ def test_a_control_differs_from_the_study_only_in_what_it_isolates(name: str) ->
     known = {(spec.arm, spec.seed): spec for spec in specs(profile)}
     for control in controls.control_specs(profile):
         spec = control.spec
-        rft = spec.arm.startswith(("rft", "reinforce")) or spec.arm == "sft-stream"
+        rft = spec.arm.startswith(("rft", "reinforce")) or spec.arm in ("sft-stream", "distill")
         like = known["rft" if rft else "sft-answer", spec.seed]
         if control.group in FREE:
             same = {field: getattr(known[spec.arm, spec.seed], field) for field in FREE[control.group]}

@@ -229,4 +229,4 @@ def test_main_passes_its_options_on(elsewhere: Path, monkeypatch: pytest.MonkeyP
     study.main(["--profile", "cpu", "--arms", "rft", "base", "--seeds", "1", "--jobs", "1", "--publish"])
     (name, wanted, jobs), published = calls
     assert (name, jobs, published) == ("cpu", 1, ("cpu",))
-    assert [(s.arm, s.seed) for s in wanted] == [("base", 1), ("rft", 1)]
+    assert [(s.arm, s.seed) for s in wanted] == [("base", 0), ("rft", 1)]

@@ -420,16 +420,10 @@ def test_slow_settings_learn_the_same_from_a_corpus(puzzler, tmp_path: Path) -> 
 
 
 def test_an_unfinished_source_is_named(puzzler, tmp_path: Path) -> None:
-    for arm, extra in (("sft-rollout", ()), ("sft-self", (("source_step", 2),))):
-        spec = run_spec(arm, puzzler.folder, source="rft-0-0123456789", extra=extra)
+    for arm, extra in (("sft-rollout", ()), ("sft-self", (("source_step", 2),)), ("distill", ())):
+        spec = run_spec(arm, puzzler.folder, source="rft-0-0123456789", extra=extra, beta=1.0)
         with pytest.raises(UserError, match="rft-0-0123456789.* holds no checkpoint"):
             training.train(spec, RunStore(tmp_path), QUICK)
-
-
-def test_an_arm_without_training_is_refused_and_leaves_nothing(puzzler, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="distill is described but cannot be trained yet"):
-        training.train(run_spec("distill", puzzler.folder, source=NO_RUN), RunStore(tmp_path / "runs"), QUICK)
-    assert not (tmp_path / "runs").exists()
 
 
 def test_self_sft_learns_from_correct_samples_of_the_base(puzzler, tmp_path: Path) -> None:
@@ -541,6 +535,20 @@ def test_trls_own_resume_would_lose_the_weights(puzzler, tmp_path: Path) -> None
     trainer._load_from_checkpoint(str(tmp_path / "checkpoint-1"))
     stored = dict(model.named_parameters())
     assert all(torch.equal(p, stored[n]) for n, p in trainer.model.named_parameters())
+
+
+def test_the_rate_rises_stays_and_falls_to_zero_over_the_last_quarter(puzzler, tmp_path: Path) -> None:
+    store, spec = RunStore(tmp_path), run_spec("sft-answer", puzzler.folder, steps=32)
+    trainer = training.make_trainer(training.prepare(spec, store, store.start(spec), QUICK))
+    trainer.create_optimizer_and_scheduler(spec.steps)
+    rates = []
+    for _ in range(spec.steps):
+        rates.append(trainer.optimizer.param_groups[0]["lr"] / spec.learning_rate)
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+    by_hand = [k / 10 for k in range(10)] + [1.0] * 15 + [1 - k / 8 for k in range(1, 8)]  # step 24 is the decay's first
+    assert rates == pytest.approx(by_hand)
+    assert trainer.optimizer.param_groups[0]["lr"] == 0
 
 
 # ----------------------------------------------------------------------------------------- golden
