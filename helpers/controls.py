@@ -46,7 +46,7 @@ GROUPS: Mapping[str, str] = MappingProxyType(
         "rft-rates": "the size of a step: RFT at five learning rates over two decades",
         "rft-no-kl": "RFT's own KL term: taken away",
         "distill": "a teacher's probabilities instead of rewards, on the model's own samples",
-    "reinforce-1-0": "negative gradients: taken away (reward 0 or 1, no baseline)",
+        "reinforce-1-0": "negative gradients: taken away (reward 0 or 1, no baseline)",
         "rft-stale": "freshness: rollouts drawn for several steps at a time",
     }
 )
@@ -94,7 +94,11 @@ def _group(group: str, known: Mapping[str, RunSpec]) -> list[Control]:
         return _rates(group, known["rft"])
     if group == "lora":
         return [_lora(group, known[arm]) for arm in ("sft-answer", "sft-rollout")]
-    like = known["rft"] if group in ("sft-stream", "rft-no-kl", "reinforce-1-0", "rft-stale", "distill") else known["sft-answer"]
+    like = (
+        known["rft"]
+        if group in ("sft-stream", "rft-no-kl", "reinforce-1-0", "rft-stale", "distill")
+        else known["sft-answer"]
+    )
     same = {"steps": like.steps, "learning_rate": like.learning_rate, "batch_size": like.batch_size}
     return [Control(group, group, replace(known[group], **same))]
 

@@ -428,7 +428,9 @@ def test_the_gradient_of_distill_is_that_of_the_reverse_kl_to_the_rft_model(puzz
     with torch.no_grad():
         theirs = completion_logps(trainer, teacher, inputs)
     ours, own = completion_logps(trainer, trainer.model, inputs), inputs["completion_mask"]
-    (0.5 * ((ours - theirs).detach() * ours * own).sum() / own.sum()).backward()  # score function: (log p - log q) d log p
+    (
+        0.5 * ((ours - theirs).detach() * ours * own).sum() / own.sum()
+    ).backward()  # score function: (log p - log q) d log p
     by_hand = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
     assert torch.allclose(found, by_hand, atol=1e-6) and float(found.norm()) > 1e-3
 

@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import dynamics as dyn
+from helpers import dynamics_plots as plots
+from helpers import forecasts
 from helpers.errors import UserError
 from helpers.figures import seed_interval
 from helpers.profiles import get_profile
@@ -522,7 +524,7 @@ numbers = st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=4, ma
 @given(numbers)
 def test_left_out_agrees_with_polyfit(points):
     x, y = ([p[k] for p in points] for k in (0, 1))
-    found = dyn.left_out(x, y)
+    found = forecasts.left_out(x, y)
     for out in range(len(x)):
         xs, ys = np.delete(x, out), np.delete(y, out)
         if np.ptp(xs) > 0.1:
@@ -541,23 +543,23 @@ def points(values, drops):
 def test_an_exact_line_predicts_every_arm_and_luck_counts_orders():
     x = [0.0, 1.0, 2.0, 4.0, 7.0]
     quantities, drops = points(x, [0.9 - 0.1 * v for v in x])
-    predictions = dyn.leave_one_out(quantities, drops)
-    errors = dyn.prediction_errors(predictions, quantities).set_index("quantity")
+    predictions = forecasts.leave_one_out(quantities, drops)
+    errors = forecasts.prediction_errors(predictions, quantities).set_index("quantity")
     assert errors.loc["cosine", "error"] == pytest.approx(0, abs=1e-9)
     assert errors.loc["cosine", "luck"] == pytest.approx(1 / 120)
     assert errors.loc["cosine", "slope"] == "as expected"
     by_hand = [abs(d - (sum(0.9 - 0.1 * v for v in x) - d) / 4) for d in (0.9 - 0.1 * v for v in x)]
-    assert errors.loc[dyn.BASELINE, "error"] == pytest.approx(sum(by_hand) / 5)
+    assert errors.loc[forecasts.BASELINE, "error"] == pytest.approx(sum(by_hand) / 5)
     assert errors.loc["cosine", "gain"] == pytest.approx(sum(by_hand) / 5)
     quantities, drops = points(x, [0.1 + 0.1 * v for v in x])
-    against = dyn.prediction_errors(dyn.leave_one_out(quantities, drops), quantities).set_index("quantity")
+    against = forecasts.prediction_errors(forecasts.leave_one_out(quantities, drops), quantities).set_index("quantity")
     assert against.loc["cosine", "slope"] == "against"
 
 
 def test_luck_is_the_share_of_orders_that_do_as_well():
     x, y = [0.0, 1.0, 2.0, 3.0, 5.0], [0.2, 0.1, 0.5, 0.3, 0.8]
     quantities, drops = points(x, y)
-    errors = dyn.prediction_errors(dyn.leave_one_out(quantities, drops), quantities).set_index("quantity")
+    errors = forecasts.prediction_errors(forecasts.leave_one_out(quantities, drops), quantities).set_index("quantity")
 
     def error(order):
         found = []
@@ -574,7 +576,7 @@ def test_luck_is_the_share_of_orders_that_do_as_well():
 def test_too_few_arms_are_refused():
     quantities, drops = points([1.0, 2.0, 3.0, 4.0, 5.0], [0.1] * 5)
     with pytest.raises(UserError, match="needs 4 or more"):
-        dyn.leave_one_out(quantities[quantities["arm"].isin(ARMS[:3])], drops)
+        forecasts.leave_one_out(quantities[quantities["arm"].isin(ARMS[:3])], drops)
 
 
 def test_base_quantities_by_another_way(softmax):
@@ -582,8 +584,8 @@ def test_base_quantities_by_another_way(softmax):
     steps = [dyn.Step("sgd", 0.1), dyn.Step("adamw", 0.01)]
     rows = dyn.influence(learned, softmax.v.batch, softmax.w, steps)
     cosine = dyn.directions(learned, dyn.gradient(softmax.v.batch, softmax.w))
-    found = dyn.base_quantities(learned, rows, cosine).set_index("quantity")["value"]
-    assert set(found.index) < set(dyn.EXPECTED)
+    found = forecasts.base_quantities(learned, rows, cosine).set_index("quantity")["value"]
+    assert set(found.index) < set(forecasts.EXPECTED)
     logps = dyn.logps_at(softmax.u.batch, softmax.w)
     assert found["log perplexity"] == pytest.approx(-float(logps.sum()) / 4)
     change = rows[rows["step"] == "SGD, rate 0.1"]["change"]
@@ -608,19 +610,19 @@ def frames():
     """One small table per figure function."""
     corpora = [arm for arm in ARMS for _ in range(2)]
     scatter = {"step": "s", "item": 0, "kind": "hill", "change": 0.1, "first order": -0.2, "linear logits": 0.01}
-    rungs = {name: 10.0**-k for k, name in enumerate(dyn.RUNGS)}
+    rungs = {name: 10.0**-k for k, name in enumerate(plots.RUNGS)}
     walks = [(arm, step, dyn.PRIOR, 0.1 * step, -0.1) for arm in ARMS for step in (1, 2, 3)]
     kernel = [(arm, step, name, 1.0, 0.9, 1.1) for arm in ARMS for step in (0, 8) for name in
               ("norm", "size", "alignment")]  # fmt: skip
     cosine = [(arm, batch, part, 0.1 * batch, 0.1) for arm in ARMS for batch in range(3) for part in ("all", "words")]
     return {
-        dyn.influence_map: influence_cells(),
-        dyn.forecast_scatter: pd.DataFrame({"corpus": corpora, **scatter}),
-        dyn.ladder_dots: pd.DataFrame({"kind": ARMS, "observed": "hill", **rungs}),
-        dyn.training_bounds: pd.DataFrame(walks, columns=["corpus", "step", "probe", "lbk", "sign_delta"]),
-        dyn.kernel_panels: pd.DataFrame(kernel, columns=["corpus", "step", "quantity", "mean", "low", "high"]),
-        dyn.cosine_lines: pd.DataFrame(cosine, columns=["corpus", "batch", "part", "cosine", "share"]),
-        dyn.symmetry_scatter: pd.DataFrame(
+        plots.influence_map: influence_cells(),
+        plots.forecast_scatter: pd.DataFrame({"corpus": corpora, **scatter}),
+        plots.ladder_dots: pd.DataFrame({"kind": ARMS, "observed": "hill", **rungs}),
+        plots.training_bounds: pd.DataFrame(walks, columns=["corpus", "step", "probe", "lbk", "sign_delta"]),
+        plots.kernel_panels: pd.DataFrame(kernel, columns=["corpus", "step", "quantity", "mean", "low", "high"]),
+        plots.cosine_lines: pd.DataFrame(cosine, columns=["corpus", "batch", "part", "cosine", "share"]),
+        plots.symmetry_scatter: pd.DataFrame(
             {"step": "s", "corpus": corpora, "u": 0, "v": 1, "forward": 1e-3, "backward": -1e-4}
         ),
     }
@@ -648,14 +650,14 @@ def test_prediction_figures_show_arms_and_errors():
     from helpers.figures import drawn
 
     quantities, drops = points([0.0, 1.0, 2.0, 4.0, 7.0], [0.1, 0.3, 0.2, 0.5, 0.9])
-    errors = dyn.prediction_errors(dyn.leave_one_out(quantities, drops), quantities)
-    fig = dyn.prediction_panels(quantities, drops, errors)
+    errors = forecasts.prediction_errors(forecasts.leave_one_out(quantities, drops), quantities)
+    fig = plots.prediction_panels(quantities, drops, errors)
     assert drawn(fig)["drop"].tolist() == pytest.approx([0.1, 0.3, 0.2, 0.5, 0.9])
     assert len(fig.axes) == 1
-    pd.testing.assert_frame_equal(drawn(dyn.error_dots(errors)), errors)
+    pd.testing.assert_frame_equal(drawn(plots.error_dots(errors)), errors)
 
 
 def test_cells_with_an_interval_around_zero_are_bracketed():
-    fig = dyn.influence_map(influence_cells().assign(low=lambda t: np.where(t["kind"] == "hill", 1e-3, t["low"])))
+    fig = plots.influence_map(influence_cells().assign(low=lambda t: np.where(t["kind"] == "hill", 1e-3, t["low"])))
     texts = {text.get_text() for text in fig.axes[0].texts}
     assert "1000" in texts and "(-100)" in texts

@@ -546,7 +546,9 @@ def test_the_rate_rises_stays_and_falls_to_zero_over_the_last_quarter(puzzler, t
         rates.append(trainer.optimizer.param_groups[0]["lr"] / spec.learning_rate)
         trainer.optimizer.step()
         trainer.lr_scheduler.step()
-    by_hand = [k / 10 for k in range(10)] + [1.0] * 15 + [1 - k / 8 for k in range(1, 8)]  # step 24 is the decay's first
+    by_hand = (
+        [k / 10 for k in range(10)] + [1.0] * 15 + [1 - k / 8 for k in range(1, 8)]
+    )  # step 24 is the decay's first
     assert rates == pytest.approx(by_hand)
     assert trainer.optimizer.param_groups[0]["lr"] == 0
 
