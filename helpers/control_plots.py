@@ -451,8 +451,8 @@ def predictor_fits(fits: pd.DataFrame) -> Figure:
     ax.set_title("What predicts forgetting")
     fig.legend(loc="outside upper right", ncols=2)
     runs = sorted({int(n) for n in fits["runs"]})
-    _note(fig, f"{runs[0]} to {runs[-1]} runs; 95% bootstrap intervals over runs" if len(runs) > 1 else
-          f"{runs[0]} runs; 95% bootstrap intervals over runs")  # fmt: skip
+    _note(fig, f"{runs[0]} to {runs[-1]} runs; 95% bootstrap intervals over arms" if len(runs) > 1 else
+          f"{runs[0]} runs; 95% bootstrap intervals over arms")  # fmt: skip
     return _record(fig, fits.astype(object).where(fits.notna(), ""))
 
 

@@ -156,7 +156,9 @@ def centred(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     inner = max(1, round(width * scale)), max(1, round(height * scale))
     left, top = (image.width - inner[0]) // 2, (image.height - inner[1]) // 2
     part = image.crop((left, top, left + inner[0], top + inner[1]))
-    return part if part.size == size else part.resize(size, Image.Resampling.LANCZOS)
+    if part.size == size:
+        return part
+    return part.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)  # halves what is far too large first: faster
 
 
 def square(image: Image.Image, size: int) -> Image.Image:

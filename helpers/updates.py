@@ -403,47 +403,51 @@ class Fit:
     left_out: tuple[float, float, float] | None = field(default=None)
 
 
-def r_squared(x: Any, y: Any) -> Any:
+def r_squared(x: Any, y: Any, weights: Any = 1.0) -> Any:
     """Share of the variance of y that a straight line in x explains: the squared correlation along the last axis.
 
-    0 where x is constant, NaN where y is. A number for two lists, an array (...,) for arrays (..., n).
+    `weights` (..., n): how often each point counts. 0 where x is constant, NaN where y is. A number for two lists, an
+    array (...,) for weights (..., n).
     """
     import numpy as np
 
-    dx, dy = (np.asarray(v, float) - np.mean(v, -1, keepdims=True) for v in (x, y))
-    shared, sizes = (dx * dy).sum(-1) ** 2, (dx**2).sum(-1) * (dy**2).sum(-1)
+    x, y, w = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float), np.asarray(weights, float))
+    dx, dy = (v - (w * v).sum(-1, keepdims=True) / w.sum(-1, keepdims=True) for v in (x, y))
+    dx, dy = (np.where(np.abs(d) > 1e-12 * np.abs(v).max(initial=1e-300), d, 0) for d, v in ((dx, x), (dy, y)))
+    shared, sizes = (w * dx * dy).sum(-1) ** 2, (w * dx**2).sum(-1) * (w * dy**2).sum(-1)
     found = np.where(sizes > 0, shared / np.where(sizes > 0, sizes, 1), 0.0)
-    return np.where((dy**2).sum(-1) > 0, found, np.nan)[()]
+    return np.where((w * dy**2).sum(-1) > 0, found, np.nan)[()]
 
 
-def left_out_r_squared(x: Any, y: Any, groups: Any) -> Any:
+def left_out_r_squared(x: Any, y: Any, groups: Any, weights: Any = 1.0) -> Any:
     """1 - SSE / SST with each group's y predicted by the line through the other groups' points; may be negative.
 
-    SST is about the mean of the other groups' y, so that 0 is as good as knowing no x. NaN below two groups. Numbers
-    for lists, arrays (...,) for arrays (..., n).
+    `x`, `y`, `groups`: (n,); `weights` (..., n): how often each point counts. SST is about the mean of the other
+    groups' y, so that 0 is as good as knowing no x. NaN below two groups. A number, or an array (...,).
     """
     import numpy as np
 
     x, y, groups = np.asarray(x, float), np.asarray(y, float), np.asarray(groups)
-    errors, totals = np.zeros(x.shape[:-1]), np.zeros(x.shape[:-1])
-    for group in sorted(set(groups.flat)):
+    weights = np.broadcast_to(np.asarray(weights, float), np.broadcast_shapes(np.shape(weights), x.shape))
+    errors, totals, present = (np.zeros(weights.shape[:-1]) for _ in range(3))
+    for group in sorted(set(groups.tolist())):
         out = groups == group
-        known = np.maximum((~out).sum(-1, keepdims=True), 1)
-        mean_x, mean_y = ((np.where(out, 0, v)).sum(-1, keepdims=True) / known for v in (x, y))
-        spread = np.where(out, 0, x - mean_x)
-        size = (spread**2).sum(-1, keepdims=True)
-        slope = (spread * y).sum(-1, keepdims=True) / np.where(size > 0, size, 1)
-        errors += (np.where(out, y - mean_y - slope * (x - mean_x), 0) ** 2).sum(-1)
-        totals += (np.where(out, y - mean_y, 0) ** 2).sum(-1)
-    several = (groups != groups[..., :1]).any(-1) & (totals > 0)
-    return np.where(several, 1 - errors / np.where(totals > 0, totals, 1), np.nan)[()]
+        inside, others = weights * out, weights * ~out
+        known = np.where(others.sum(-1, keepdims=True) > 0, others.sum(-1, keepdims=True), 1)
+        mean_x, mean_y = ((others * v).sum(-1, keepdims=True) / known for v in (x, y))
+        size = (others * (x - mean_x) ** 2).sum(-1, keepdims=True)
+        slope = (others * (x - mean_x) * y).sum(-1, keepdims=True) / np.where(size > 0, size, 1)
+        errors += (inside * (y - mean_y - slope * (x - mean_x)) ** 2).sum(-1)
+        totals += (inside * (y - mean_y) ** 2).sum(-1)
+        present += inside.sum(-1) > 0
+    return np.where((present > 1) & (totals > 0), 1 - errors / np.where(totals > 0, totals, 1), np.nan)[()]
 
 
 def fit(rows: pd.DataFrame, predictor: str, draws: int = 2000) -> Fit | None:
     """R^2 of drop on the logarithm of a predictor, over runs; None below four runs.
 
-    `rows`: columns arm, drop and the predictor (rows where it is missing or not above 0 are left out). The logarithm,
-    because all predictors are positive and some span decades; the interval resamples runs.
+    `rows`: columns arm, drop and the predictor (rows where it is missing or not above 0 are left out), and label where
+    an arm has variants. The logarithm, because all predictors are positive and some span decades.
     """
     import numpy as np
 
@@ -451,13 +455,24 @@ def fit(rows: pd.DataFrame, predictor: str, draws: int = 2000) -> Fit | None:
     if len(known) < 4:
         return None
     x, y, arms = np.log(known[predictor].to_numpy(float)), known["drop"].to_numpy(float), known["arm"].to_numpy(str)
-    drawn = np.random.default_rng(0).integers(len(x), size=(draws, len(x)))
-    inside = _interval(r_squared(x, y), r_squared(x[drawn], y[drawn]))
+    counts = _resampled(known, draws)
+    inside = _interval(r_squared(x, y), r_squared(x, y, counts))
     outside = None
     if len(set(arms)) >= 3:
-        found = left_out_r_squared(x[drawn], y[drawn], arms[drawn])
-        outside = _interval(left_out_r_squared(x, y, arms), found)
+        outside = _interval(left_out_r_squared(x, y, arms), left_out_r_squared(x, y, arms, counts))
     return Fit(predictor, len(known), len(set(arms)), inside, outside)
+
+
+def _resampled(rows: pd.DataFrame, draws: int) -> np.ndarray:
+    """How often each row counts in each bootstrap draw, (draws, n): whole arms (or labels) are drawn with replacement.
+
+    Seeds of one arm are no independent evidence on what separates arms, so they stay together.
+    """
+    import numpy as np
+
+    names, place = np.unique(rows["label" if "label" in rows else "arm"].to_numpy(str), return_inverse=True)
+    counts = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
+    return counts[:, place].astype(float)
 
 
 def _interval(value: float, draws: np.ndarray) -> tuple[float, float, float]:
@@ -477,6 +492,5 @@ def advantage(rows: pd.DataFrame, first: str, second: str, draws: int = 2000) ->
     if len(known) < 4:
         return None
     (a, b), y = np.log(known[[first, second]].to_numpy(float)).T, known["drop"].to_numpy(float)
-    drawn = np.random.default_rng(0).integers(len(y), size=(draws, len(y)))
-    apart = r_squared(a[drawn], y[drawn]) - r_squared(b[drawn], y[drawn])
-    return _interval(r_squared(a, y) - r_squared(b, y), apart)
+    counts = _resampled(known, draws)
+    return _interval(r_squared(a, y) - r_squared(b, y), r_squared(a, y, counts) - r_squared(b, y, counts))

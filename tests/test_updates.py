@@ -294,3 +294,23 @@ def test_a_predictor_that_drives_the_drop_is_found_and_a_random_one_is_not() -> 
     apart = updates.advantage(rows, "good", "bad", 300)
     assert apart[0] == pytest.approx(good.r2[0] - bad.r2[0]) and apart[1] > 0
     assert updates.advantage(rows.head(2), "good", "bad") is None
+
+
+def test_more_seeds_of_the_same_arms_do_not_narrow_the_interval() -> None:
+    """Runs of one arm are drawn together: copies of what is known already are no evidence."""
+    rows = rows_of(12, noise=0.2).assign(label=[f"run {i}" for i in range(12)])
+    once, five = (updates.fit(pd.concat([rows] * copies), "good", 200) for copies in (1, 5))
+    assert five.runs == 60 and five.r2 == pytest.approx(once.r2) and five.left_out == pytest.approx(once.left_out)
+    apart = [updates.advantage(pd.concat([rows] * copies), "good", "bad", 200) for copies in (1, 5)]
+    assert apart[0] == pytest.approx(apart[1]) and apart[0][1] < apart[0][2]
+    assert once.r2[2] - once.r2[1] > 0.05
+
+
+def test_weights_count_points_as_often_as_copies_would() -> None:
+    x, y, groups = [0.0, 1.0, 2.0, 4.0], [1.0, 0.0, 3.0, 2.0], ["a", "a", "b", "c"]
+    copies = [0, 0, 0, 1, 2, 2, 3]
+    again = [[values[i] for i in copies] for values in (x, y, groups)]
+    weights = np.array([[3.0, 1.0, 2.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+    assert updates.r_squared(x, y, weights) == pytest.approx([updates.r_squared(*again[:2]), updates.r_squared(x, y)])
+    found = updates.left_out_r_squared(x, y, groups, weights)
+    assert found == pytest.approx([updates.left_out_r_squared(*again), updates.left_out_r_squared(x, y, groups)])
