@@ -50,6 +50,22 @@ GROUPS: Mapping[str, str] = MappingProxyType(
         "rft-stale": "freshness: rollouts drawn for several steps at a time",
     }
 )
+LIKE: Mapping[str, str] = MappingProxyType(
+    {
+        "sft-kl": "sft-answer",
+        "sft-replay": "sft-answer",
+        "self-sft": "sft-rollout",
+        "iterative-sft": "sft-rollout",
+        "sft-voice": "sft-self",
+        "sft-oracle": "sft-self",
+        "sft-stream": "rft",
+        "rft-no-kl": "rft",
+        "distill": "rft",
+        "reinforce-1-0": "rft",
+        "rft-stale": "rft",
+    }
+)
+"""Which of the study's arms a control differs from in one respect; it has that arm's steps, rate and batch."""
 SMOKE_GROUPS = ("sft-kl",)  # what a smoke test trains of them
 SMOKE_ARMS = ("rft", "sft-answer", "sft-expert", *SMOKE_GROUPS)  # and what it measures
 
@@ -71,8 +87,8 @@ class Control:
 def control_specs(profile: Profile, groups: Iterable[str] = tuple(GROUPS)) -> list[Control]:
     """The control runs of a profile, seed by seed, each seed in order of priority.
 
-    Every control has the learning rate, steps and batch of the study's arm that it is compared with, unless these are
-    what it varies. The study's own rate is among the sweep's five and is not listed again. Raises UserError for an
+    Every control has the learning rate, steps and batch of the study's arm in `LIKE`, unless these are what it varies.
+    The study's own rate is among the sweep's five and is not listed again. Raises UserError for an
     unknown group.
     """
     asked = list(groups)
@@ -94,11 +110,7 @@ def _group(group: str, known: Mapping[str, RunSpec]) -> list[Control]:
         return _rates(group, known["rft"])
     if group == "lora":
         return [_lora(group, known[arm]) for arm in ("sft-answer", "sft-rollout")]
-    like = (
-        known["rft"]
-        if group in ("sft-stream", "rft-no-kl", "reinforce-1-0", "rft-stale", "distill")
-        else known["sft-answer"]
-    )
+    like = known[LIKE[group]]
     same = {"steps": like.steps, "learning_rate": like.learning_rate, "batch_size": like.batch_size}
     return [Control(group, group, replace(known[group], **same))]
 

@@ -51,7 +51,9 @@ def test_a_control_differs_from_the_study_only_in_what_it_isolates(name: str) ->
     for control in controls.control_specs(profile):
         spec = control.spec
         rft = spec.arm.startswith(("rft", "reinforce")) or spec.arm in ("sft-stream", "distill")
-        like = known["rft" if rft else "sft-answer", spec.seed]
+        corpus = {"self-sft": "sft-rollout", "iterative-sft": "sft-rollout", "sft-voice": "sft-self",
+                  "sft-oracle": "sft-self"}  # fmt: skip
+        like = known["rft" if rft else corpus.get(spec.arm, "sft-answer"), spec.seed]
         if control.group in FREE:
             same = {field: getattr(known[spec.arm, spec.seed], field) for field in FREE[control.group]}
             assert replace(spec, **same) == known[spec.arm, spec.seed]
