@@ -680,13 +680,10 @@ def publish_controls(profile: Profile, destination: Path = PUBLISHED) -> list[Pa
 
 
 def _publish_records(profile: Profile, names: Iterable[str], destination: Path) -> None:
-    """The control runs' own tables and specs: `records.publish` of a store that holds just these runs."""
+    """The control runs' own tables and specs, without completions."""
     with tempfile.TemporaryDirectory() as folder:
-        chosen, made = Path(folder) / "runs", Path(folder) / "published"
-        chosen.mkdir()
-        for name in names:
-            (chosen / name).symlink_to((store(profile).root / name).resolve())
-        publish(RunStore(chosen), made, completion_groups=0)
+        made = Path(folder) / "published"
+        publish(store(profile), made, completion_groups=0, names=names)
         metrics = load_published(made, "metrics")
         write_table(destination / "metrics.parquet", "metrics", metrics[metrics["name"].isin(METRICS)])
         for name in ("evaluations.parquet", "specs.json"):

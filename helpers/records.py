@@ -632,8 +632,12 @@ def _table_problems(folder: Path, table: str, sealed: Mapping[str, object]) -> l
     return []
 
 
-def publish(store: RunStore, destination: str | Path, completion_groups: int = 80) -> list[Path]:
+def publish(
+    store: RunStore, destination: str | Path, completion_groups: int = 80, names: Iterable[str] | None = None
+) -> list[Path]:
     """Copy the finished runs' tables to `destination`: one parquet per table, and `specs.json`; no weights.
+
+    `names`: the runs to publish; all that are finished where it is None.
 
     Of each run's groups (one puzzle at one step) of completions the first `completion_groups` are kept, whole, and
     at most as many evenly spaced over the rest (only groups scored under the base model, if there are any). Rows
@@ -642,7 +646,8 @@ def publish(store: RunStore, destination: str | Path, completion_groups: int = 8
     """
     if isinstance(completion_groups, bool) or not isinstance(completion_groups, int) or completion_groups < 0:
         raise UserError(f"completion_groups is {completion_groups!r}: use a whole number, 0 or more.")
-    folders = _finished_folders(store.root)
+    chosen = None if names is None else set(names)
+    folders = [folder for folder in _finished_folders(store.root) if chosen is None or folder.name in chosen]
     if not folders:
         raise UserError(f"there is no finished run in {store.root}: finish one before publishing.")
     files = {f"{table}.parquet": _published_bytes(folders, table, completion_groups) for table in TABLES}

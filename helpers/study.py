@@ -130,8 +130,12 @@ def _last_words(process: subprocess.Popen) -> str:
 
 
 def publish_records(profile_name: str = "cpu", destination: Path = PUBLISHED) -> list[Path]:
-    """Copy the small tables of a finished profile to where a fresh clone finds them."""
-    return publish(store(profile_name), destination)
+    """Copy the small tables of a profile's finished study to where a fresh clone finds them.
+
+    Only runs of the study as its profile is now: controls and runs of earlier settings lie in the same folder.
+    """
+    wanted = [spec.name for spec in specs(get_profile(profile_name), STUDY_ARMS)]
+    return publish(store(profile_name), destination, names=wanted)
 
 
 def main(arguments: list[str] | None = None) -> None:

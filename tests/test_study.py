@@ -12,7 +12,7 @@ import pytest
 from helpers import study
 from helpers.errors import UserError
 from helpers.profiles import get_profile, specs
-from helpers.records import RunStore
+from helpers.records import RunStore, load_published, published_specs
 
 ROOT = Path(study.__file__).parent.parent
 
@@ -183,6 +183,15 @@ def test_published_records_are_read_where_there_are_no_runs(elsewhere: Path) -> 
     finish(study.store("smoke"), smoke())
     study.publish_records("smoke", study.PUBLISHED)
     assert sorted(study.table("cpu", "evaluations")["run"]) == sorted(s.name for s in smoke())
+
+
+def test_controls_and_runs_of_earlier_settings_are_not_published_with_the_study(elsewhere: Path) -> None:
+    from dataclasses import replace
+
+    finish(study.store("smoke"), [*smoke(), *smoke(["sft-kl"]), replace(smoke(["rft"])[0], learning_rate=0.5)])
+    study.publish_records("smoke", study.PUBLISHED)
+    assert sorted(load_published(study.PUBLISHED, "evaluations")["run"]) == sorted(s.name for s in smoke())
+    assert set(published_specs(study.PUBLISHED)) == {s.name for s in smoke()}
 
 
 # ----------------------------------------------------------------------------------- command line
