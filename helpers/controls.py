@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from helpers.errors import UserError
-from helpers.profiles import Profile, RunSpec, get_profile, specs
+from helpers.profiles import RFT_ARMS, Profile, RunSpec, get_profile, specs
 from helpers.records import RunStore, load_published, load_table, publish, write_file, write_table
 
 if TYPE_CHECKING:
@@ -385,7 +385,7 @@ def corpus_sample(bench: Bench, spec: RunSpec, n: int) -> list[tuple[Any, str]]:
     from helpers.scoring import Prompted
 
     seed, kind = spec.seed, training.puzzle_spec(spec)
-    if spec.arm in training.RFT_ARMS or spec.arm == "sft-stream":
+    if spec.arm in RFT_ARMS or spec.arm == "sft-stream":
         return _recorded_sample(bench, spec, n)
     if spec.arm == "iterative-sft":
         return _drawn_sample(bench, spec, n)

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from helpers.errors import UserError
-from helpers.profiles import Profile, RunSpec, get_profile, specs
+from helpers.profiles import RFT_ARMS, Profile, RunSpec, get_profile, specs
 from helpers.records import RunStore, load_published, load_table, published_specs, write_file, write_table
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ PROBES: Mapping[str, str] = MappingProxyType(
 )
 PROBE_COLUMNS = ("probe", "item", "task", "number", "completion")
 PUBLISHED = Path("figures/records")
-STREAMED = ("rft", "rft-no-kl", "rft-stale", "reinforce-1-0", "sft-stream")
+STREAMED = (*RFT_ARMS, "sft-stream")
 EXACT_ORDERS = 8  # up to so many arms, every order of them is tried; beyond, a random sample of orders
 
 
@@ -747,7 +747,7 @@ def rate_perplexities(
     rows = []
     for spec in runs.values():
         streamed = spec.arm in STREAMED
-        sampler = spec.source or (spec.name if streamed else "")  # the run that wrote what this one learned from
+        sampler = spec.name if spec.arm in RFT_ARMS else spec.source  # the run that wrote what this one learned from
         key, rollouts = (spec.arm, spec.seed, sampler), completions[completions["run"] == sampler]
         if key not in known and streamed:
             known[key] = stepwise_perplexity(rollouts)

@@ -40,6 +40,9 @@ ARM_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
     }
 )
 ARMS: tuple[str, ...] = tuple(ARM_DESCRIPTIONS)
+RFT_ARMS = ("rft", "rft-no-kl", "rft-stale", "reinforce-1-0", "distill")
+"""Arms that learn from what they sample; all others but `base` learn from a corpus."""
+SFT_ARMS: tuple[str, ...] = tuple(arm for arm in ARMS if arm not in ("base", *RFT_ARMS))
 
 SOURCE_ARMS: Mapping[str, str] = MappingProxyType(
     {"sft-rollout": "rft", "sft-self": "rft", "distill": "rft", "sft-stream": "rft"}
@@ -246,7 +249,7 @@ def _check_arm_rules(spec: RunSpec) -> None:
         return
     if spec.steps == 0 or spec.learning_rate == 0:
         raise UserError(f"arm {spec.arm} trains: steps and learning_rate must both be above 0.")
-    if spec.arm in ("rft", "rft-no-kl", "rft-stale", "reinforce-1-0", "distill") and spec.group_size < 2:
+    if spec.arm in RFT_ARMS and spec.group_size < 2:
         raise UserError("a group of 1 has no spread, so every advantage is 0: set group_size to 2 or more.")
     if spec.arm in ("sft-kl", "distill") and spec.beta == 0:
         raise UserError(f"arm {spec.arm} has a KL term, but beta is 0: set beta above 0.")

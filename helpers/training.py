@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers import puzzles
 from helpers.errors import UserError
-from helpers.profiles import RunSpec, checkpoint_steps
+from helpers.profiles import SFT_ARMS, RunSpec, checkpoint_steps
 
 if TYPE_CHECKING:
     import torch
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
 
 CORPUS_BOARDS = 2048
 DECAY_SHARE = 0.25  # of all steps: the last quarter
-SFT_ARMS = (
-    "sft-answer", "sft-expert", "sft-rollout", "sft-self", "self-sft",
-    "iterative-sft", "sft-kl", "sft-replay", "sft-stream", "sft-voice", "sft-oracle",
-)  # fmt: skip
-RFT_ARMS = ("rft", "rft-no-kl", "rft-stale", "reinforce-1-0", "distill")
 
 
 @dataclass(frozen=True)
@@ -306,39 +301,20 @@ def _content(prompt: list[dict[str, Any]]) -> tuple[Any, str]:
 
 def recorder(engine: Engine) -> Callable[..., list[float]]:
     """A reward function of weight zero that writes every completion of every step into the run's record."""
-    from helpers import arms
-    from helpers.scoring import Prompted, completion_logps
-
     base, _ = load_base(engine.spec)
     spec, size = engine.spec, engine.spec.group_size
     scored_steps = {*range(1, 11), *checkpoint_steps(spec.steps, per_octave=6)}
 
     def record(prompts, completions, completion_ids, puzzle_id, placement, logp_policy, trainer_state, **_):
+        """Zeros, after the batch has been written down."""
         texts = [c[0]["content"] for c in completions]
         scores = [puzzles.score(t, p) for t, p in zip(texts, placement, strict=True)]
-        used = _advantages([_reward(spec, s) for s in scores], size, _scale(spec))
-        if spec.arm == "reinforce-1-0":
-            used = [arms.correct(s) for s in scores]
-        elif spec.arm == "distill":
-            used = [0.0] * len(scores)
         step = trainer_state.global_step + 1
         logp_base: list[float | None] = [None] * len(texts)
         if step in scored_steps:  # scoring each step would cost a third of the run
-            asked = [Prompted(engine.boards.pixels[i], engine.boards.text) for i in puzzle_id[::size]]
-            shared = [texts[i : i + size] for i in range(0, len(texts), size)]
-            scored = [x for row in completion_logps(base, engine.processor, asked, shared) for x in row]
-            # a completion that was cut off has no end token to score
-            logp_base = [float(x[: len(ids)].sum()) for x, ids in zip(scored, completion_ids, strict=True)]
-        rows = zip(
-            puzzle_id,
-            texts,
-            completion_ids,
-            scores,
-            used,
-            logp_policy,
-            logp_base,
-            strict=True,
-        )
+            logp_base = _base_logps(engine, base, puzzle_id[::size], texts, completion_ids)
+        used = _used_advantages(spec, scores)
+        rows = zip(puzzle_id, texts, completion_ids, scores, used, logp_policy, logp_base, strict=True)
         engine.run.append("completions", [
             {"run": spec.name, "seed": spec.seed, "step": step, "puzzle_id": i,
              "prompt": engine.boards.text, "completion": text, "tokens": len(ids), "hit": s.hit, "exact": s.exact,
@@ -349,6 +325,29 @@ def recorder(engine: Engine) -> Callable[..., list[float]]:
         return [0.0] * len(texts)
 
     return record
+
+
+def _base_logps(engine: Engine, base: Any, boards: Sequence[int], texts: Sequence[str], ids: Sequence) -> list[float]:
+    """Log-prob under the base of each completion; `boards`: one number per group, `ids`: the completions' tokens."""
+    from helpers.scoring import Prompted, completion_logps
+
+    size = engine.spec.group_size
+    asked = [Prompted(engine.boards.pixels[i], engine.boards.text) for i in boards]
+    shared = [texts[i : i + size] for i in range(0, len(texts), size)]
+    scored = [x for row in completion_logps(base, engine.processor, asked, shared) for x in row]
+    # a completion that was cut off has no end token to score
+    return [float(x[: len(own)].sum()) for x, own in zip(scored, ids, strict=True)]
+
+
+def _used_advantages(spec: RunSpec, scores: Sequence[puzzles.Score]) -> list[float]:
+    """The advantages that an arm's trainer uses: GRPO's, but for the arms that have no centred reward."""
+    from helpers import arms
+
+    if spec.arm == "reinforce-1-0":
+        return [arms.correct(s) for s in scores]
+    if spec.arm == "distill":
+        return [0.0] * len(scores)
+    return _advantages([_reward(spec, s) for s in scores], spec.group_size, _scale(spec))
 
 
 def _reward(spec: RunSpec, score: puzzles.Score) -> float:
@@ -634,6 +633,7 @@ def study_callback(engine: Engine) -> Any:
                 run.append("evaluations", evaluate(engine, 0, full=False))
 
         def on_step_end(self, args, state, control, **kwargs):
+            """Evaluate and ask for a checkpoint where the schedule says so."""
             step = state.global_step
             run.append("metrics", [_metric(spec, step, "seconds", time.perf_counter() - clock["begin"])])
             control.should_save = step in schedule

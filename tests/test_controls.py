@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import control_plots, controls, study, training
+from helpers import control_plots, controls, study
 from helpers.controls import GROUPS
 from helpers.errors import UserError
 from helpers.figures import drawn
-from helpers.profiles import PROFILES, Profile, RunSpec, get_profile, specs
+from helpers.profiles import PROFILES, RFT_ARMS, SFT_ARMS, Profile, RunSpec, get_profile, specs
 
 SMOKE = get_profile("smoke")
 FREE = {"sft-rates": {"learning_rate", "steps"}, "rft-rates": {"learning_rate", "steps"},
@@ -38,9 +38,7 @@ def test_controls_are_runs_that_can_be_trained_and_that_the_study_does_not_have(
     names = [control.spec.name for control in found]
     assert len(set(names)) == len(names) and not {s.name for s in specs(profile, study.STUDY_ARMS)} & set(names)
     for control in found:
-        assert (
-            control.spec.arm in (*training.SFT_ARMS, *training.RFT_ARMS) and control.isolates == GROUPS[control.group]
-        )
+        assert control.spec.arm in (*SFT_ARMS, *RFT_ARMS) and control.isolates == GROUPS[control.group]
         assert not control.spec.source or control.spec.source in own
 
 
