@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from helpers.errors import UserError
+from helpers.fused import normalised, turned
 
 if TYPE_CHECKING:
     import torch
@@ -48,11 +49,12 @@ class Packed:
 
     ids (N,); positions (3, N): time, height, width; prefix (G, P) and rows (R, W): where in the stream the tokens of
     prefixes and of branches stand, padded on the right with token 0 (what all prefixes start with stands in the stream
-    once; short branches of one prefix share a row); place (N,): where each token stands in those two, flattened and
+    once; short branches of one prefix share a row; a branch without sisters stands behind its prefix, in its row, where
+    no group of the batch has more than one); place (N,): where each token stands in those two, flattened and
     joined; parent (R,): the prefix of each row; mask (R or 1, 1, W, P + W) fp32, 0 where a branch's token may see one
     of its prefix or of its own branch and -inf elsewhere; source (M,): the token that predicts each scored token;
     target (M,) its id; branch (M,) its branch; pictures (G,): index of each prefix's picture (or -1); ends (G,) length
-    of each prefix; next_position (G,) the rotary position behind it.
+    of each row of `prefix`; next_position (G,) the rotary position behind it.
     """
 
     ids: torch.Tensor
@@ -108,7 +110,7 @@ def pack(groups: Sequence[Group], image_id: int, grid: tuple[int, int]) -> Packe
 
     if not groups:
         raise UserError("There is nothing to score: the list of samples is empty.")
-    stream = _Stream()
+    stream = _Stream(alone=all(len(group.branches) < 2 for group in groups))
     stream.start(groups, image_id)
     for row, group in enumerate(groups):
         stream.add(row, group, image_id, grid)
@@ -137,7 +139,8 @@ def pack(groups: Sequence[Group], image_id: int, grid: tuple[int, int]) -> Packe
 class _Stream:
     """The flat lists that a packed batch is made from."""
 
-    def __init__(self) -> None:
+    def __init__(self, alone: bool) -> None:
+        self.alone = alone  # at most one branch per prefix: together they are one causal sequence
         self.ids: list[int] = []
         self.axes: list[list[int]] = [[], [], []]
         self.prefixes: list[list[int]] = []
@@ -168,7 +171,7 @@ class _Stream:
         self.after.append(after)
         together = sum(len(b.ids) for b in group.branches) <= ROW
         for place, branch in enumerate(group.branches):
-            if place == 0 or not together:
+            if not self.alone and (place == 0 or not together):
                 self._start_row(number)
             self._add_branch(branch, after)
 
@@ -182,9 +185,12 @@ class _Stream:
         indices = self._append(branch.ids, [range(after, after + len(branch.ids))] * 3)
         before = [self.prefixes[-1][-1], *indices]
         self.scored += [(before[k], branch.ids[k], self.branches) for k in range(branch.skip, len(branch.ids))]
+        self.branches += 1
+        if self.alone:
+            self.prefixes[-1] += indices
+            return
         self.rows[-1] += indices
         self.owners[-1] += [self.owners[-1][-1] + 1 if self.owners[-1] else 0] * len(indices)
-        self.branches += 1
 
     def _append(self, ids: Sequence[int], axes: Sequence[Sequence[int]]) -> list[int]:
         """Add tokens with their positions; returns where they stand."""
@@ -277,19 +283,19 @@ def picture_features(model: Any, patches: Patches) -> torch.Tensor:
     hidden = tower.patch_embed(flat)
     rotary = tower.rotary_pos_emb(hidden, get_vision_position_ids(grid, patches.merge, kwargs={}))
     for block in tower.blocks:
-        hidden = hidden + _vision_attention(block.attn, block.norm1(hidden), n, rotary)
-        hidden = hidden + block.mlp(block.norm2(hidden))
+        hidden = hidden + _vision_attention(block.attn, normalised(block.norm1, hidden), n, rotary)
+        hidden = hidden + block.mlp(normalised(block.norm2, hidden))
     return tower.merger(hidden).reshape(n, -1, tower.config.out_hidden_size)
 
 
 def _vision_attention(attention: Any, hidden: torch.Tensor, n: int, rotary: tuple) -> torch.Tensor:
     """Full attention within each of `n` equal-sized pictures; `hidden` is (n * patches, width)."""
     from torch.nn.functional import scaled_dot_product_attention
-    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 
-    q, k, v = attention.qkv(hidden).reshape(n, -1, 3, attention.num_heads, attention.head_dim).unbind(2)
-    q, k = apply_rotary_pos_emb_vision(q, k, *rotary)
-    mixed = scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q, k, v)))
+    cos, sin = (t[:, None, None] for t in rotary)  # fp32, and so is the turn, as in the stock tower
+    both, v = attention.qkv(hidden).reshape(n, -1, 3, attention.num_heads, attention.head_dim).split((2, 1), 2)
+    q, k = turned(both.float(), cos, sin).to(hidden.dtype).unbind(2)
+    mixed = scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q, k, v.squeeze(2))))
     return attention.proj(mixed.transpose(1, 2).reshape(hidden.shape))
 
 
@@ -344,18 +350,18 @@ def run_layers(
     language = base_of(model).language_model
 
     def block(layer: Any, number: int, hidden: torch.Tensor) -> torch.Tensor:
-        mixed = _attention(layer, number, _normalised(layer.input_layernorm, hidden), rotary, attend)
+        mixed = _attention(layer, number, normalised(layer.input_layernorm, hidden), rotary, attend)
         if wanted is not None and number == len(language.layers) - 1:
             hidden, mixed = _rows(hidden, wanted), _rows(mixed, wanted)
         hidden = hidden + layer.self_attn.o_proj(mixed)
-        return hidden + layer.mlp(_normalised(layer.post_attention_layernorm, hidden))
+        return hidden + layer.mlp(normalised(layer.post_attention_layernorm, hidden))
 
     for number, layer in enumerate(language.layers):
         if layer.gradient_checkpointing and layer.training:
             hidden = checkpoint(block, layer, number, hidden, use_reentrant=False)
         else:
             hidden = block(layer, number, hidden)
-    return _normalised(language.norm, hidden)
+    return normalised(language.norm, hidden)
 
 
 def _attention(layer: Any, number: int, x: torch.Tensor, rotary: Rotary, attend: Attend) -> torch.Tensor:
@@ -364,21 +370,10 @@ def _attention(layer: Any, number: int, x: torch.Tensor, rotary: Rotary, attend:
 
     own = layer.self_attn
     q, k, v = (p(x).unflatten(-1, (-1, own.head_dim)) for p in (own.q_proj, own.k_proj, own.v_proj))
-    both = torch.cat((q, k), 1)  # turned together: half the operations
     cos, sin = (t[:, None] for t in rotary)
-    first, second = both.chunk(2, -1)
-    both = both * cos + torch.cat((-second, first), -1) * sin
+    both = turned(torch.cat((q, k), 1), cos, sin)  # together: half the operations
     q, k = both.split((q.shape[1], k.shape[1]), 1)
     return attend(number, q, k, v).flatten(1)
-
-
-def _normalised(norm: Any, x: torch.Tensor) -> torch.Tensor:
-    """RMS norm; in fp32 as one operation (the module's own code casts to fp32 and back in six)."""
-    import torch
-
-    if x.dtype != torch.float32:
-        return norm(x)
-    return torch.nn.functional.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
 
 
 def rotary_of(model: Any, positions: torch.Tensor) -> Rotary:

@@ -338,22 +338,22 @@ _SMOKE_BUDGETS = (
 )
 
 _CPU_BUDGETS = (
-    Budget("rft",           512,    16, 2e-4, beta=0.12),
+    Budget("rft",           576,    16, 2e-4, beta=0.12),
     Budget("sft-answer",    640,    32, 2e-4),
     Budget("sft-expert",    288,    32, 2e-4),
     Budget("sft-rollout",   384,    32, 2e-4),
     Budget("sft-self",      512,    32, 2e-4, extra=(("source_step", 64),)),
     Budget("self-sft",      384,    32, 2e-4),
     Budget("iterative-sft", 384,    32, 2e-4, extra=(("refresh_every", 64),)),
-    Budget("reinforce-1-0", 512,    16, 2e-4),
-    Budget("rft-no-kl",     512,    16, 2e-4),
+    Budget("reinforce-1-0", 576,    16, 2e-4),
+    Budget("rft-no-kl",     576,    16, 2e-4),
     Budget("sft-kl",        640,    32, 2e-4, beta=0.1),
     Budget("sft-replay",    640,    32, 2e-4, extra=(("replay_share", 0.5),)),
-    Budget("distill",       512,    16, 2e-4, beta=1.0),
-    Budget("sft-stream",    512,    16, 2e-4),
+    Budget("distill",       576,    16, 2e-4, beta=1.0),
+    Budget("sft-stream",    576,    16, 2e-4),
     Budget("sft-voice",     512,    32, 2e-4),
     Budget("sft-oracle",    512,    32, 2e-4, extra=(("thinks", 8),)),
-    Budget("rft-stale",     512,    16, 2e-4, beta=0.12, extra=(("steps_per_generation", 8),)),
+    Budget("rft-stale",     576,    16, 2e-4, beta=0.12, extra=(("steps_per_generation", 8),)),
 )
 
 _GPU_BUDGETS = (

@@ -38,7 +38,7 @@ def settings(profile: Profile) -> Settings:
     from helpers.training import Settings as Evaluation
 
     return Evaluation(
-        puzzle_tests=profile.puzzle_test_size // 2,
+        puzzle_tests=profile.puzzle_test_size // 4,
         final_tests=profile.puzzle_test_size,
         battery=profile.battery_per_task,
         final_battery=profile.battery_per_task,

@@ -122,10 +122,20 @@ def test_long_branches_have_a_row_each(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_mask_hides_padding_behind_short_prefixes() -> None:
-    groups = [Group([1, 2, 3], None, [Branch([4, 5])]), Group([6], None, [Branch([8])])]
+    groups = [Group([1, 2, 3], None, [Branch([4, 5])]), Group([6], None, [Branch([8]), Branch([9])])]
     packed = pack(groups, IMAGE, (1, 1))
     seen = (packed.mask[:, 0] == 0).int().tolist()
-    assert seen == [[[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]], [[1, 0, 0, 1, 0], [1, 0, 0, 0, 0]]]
+    assert seen == [[[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]], [[1, 0, 0, 1, 0], [1, 0, 0, 0, 1]]]
+
+
+def test_branches_without_sisters_stand_behind_their_prefix() -> None:
+    groups = [Group([1, 2], None, [Branch([4, 5], skip=1)]), Group([1, 6, 7], None, [Branch([8])])]
+    packed = pack(groups, IMAGE, (1, 1))
+    assert packed.ids.tolist() == [1, 2, 4, 5, 6, 7, 8]
+    assert packed.prefix.tolist() == [[0, 1, 2, 3], [0, 4, 5, 6]] and packed.rows.numel() == 0
+    assert packed.ends.tolist() == [4, 4] and packed.place.tolist() == [4, 1, 2, 3, 5, 6, 7]
+    assert packed.source.tolist() == [2, 5] and packed.target.tolist() == [5, 8] and packed.branch.tolist() == [0, 1]
+    assert packed.next_position.tolist() == [2, 3]
 
 
 def test_pictures_are_never_shared_by_prefixes() -> None:
@@ -155,8 +165,10 @@ def test_every_token_is_scored_once_and_predicted_by_the_one_before_it(drawn: li
     assert list(zip(before, packed.target.tolist(), strict=True)) == expected
     joined = torch.cat((packed.prefix.flatten(), packed.rows.flatten()))
     assert joined[packed.place].tolist() == list(range(len(packed.ids)))
+    alone = all(len(group.branches) < 2 for group in groups)
     for row, group in enumerate(groups):
-        assert packed.ids[packed.prefix[row, : packed.ends[row]]].tolist() == list(group.prefix)
+        behind = [token for branch in group.branches for token in branch.ids] if alone else []
+        assert packed.ids[packed.prefix[row, : packed.ends[row]]].tolist() == [*group.prefix, *behind]
 
 
 def test_nothing_to_pack_is_refused() -> None:
