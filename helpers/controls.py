@@ -8,6 +8,7 @@ small tables into `figures/records/controls`. Each step is kept as soon as it is
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import warnings
@@ -594,13 +595,15 @@ def load(profile: Profile) -> Tables:
     One run per label and seed: the one made here, where both have one.
     """
     local, known = _local(profile), _published() if profile.name == "cpu" else None
-    if known is None:
-        return local
-    runs = _one_each(local.runs, known.runs)
-    names = set(runs["run"])
-    records = [_one_each(getattr(local, name), getattr(known, name)) for name in ("evaluations", "metrics")]
-    kept = [frame[frame["run"].isin(names)].reset_index(drop=True) for frame in records]
-    return Tables(runs, *kept, MappingProxyType({name: _one_each(local[name], known[name]) for name in ANALYSES}))
+    return local if known is None else _joined(local, known)
+
+
+def _joined(first: Tables, second: Tables) -> Tables:
+    """Both, one run per label and seed: that of the first, where both have one."""
+    runs = _one_each(first.runs, second.runs)
+    records = [_one_each(getattr(first, name), getattr(second, name)) for name in ("evaluations", "metrics")]
+    kept = [frame[frame["run"].isin(set(runs["run"]))].reset_index(drop=True) for frame in records]
+    return Tables(runs, *kept, MappingProxyType({name: _one_each(first[name], second[name]) for name in ANALYSES}))
 
 
 def _one_each(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
@@ -665,29 +668,47 @@ def _with_runs(parts: Sequence[pd.DataFrame], rows: pd.DataFrame) -> pd.DataFram
 def publish_controls(profile: Profile, destination: Path = PUBLISHED) -> list[Path]:
     """Write the finished controls' evaluations, thinned metrics, specs and all results as small tables.
 
-    Raises UserError where there is nothing to publish.
+    What was published before stays where it belongs to a run of the profile as it is now and was not made anew, so
+    that controls can be run a few at a time, on any machine. Raises UserError where there is nothing to publish.
     """
-    found = _local(profile)
-    if found.runs.empty and all(frame.empty for frame in found.results.values()):
+    local = _local(profile)
+    if local.runs.empty and all(frame.empty for frame in local.results.values()):
         raise UserError("There is no finished control and no result to publish: run python -m helpers.controls first.")
+    earlier = _still_valid(profile, _published(destination))
+    found = local if earlier is None else _joined(local, earlier)
     written = {"runs.csv": found.runs} | {f"{name}.csv": frame for name, frame in found.results.items() if len(frame)}
     for name, frame in written.items():
         text = frame.sort_values(["group", "label", "seed"], kind="stable").to_csv(index=False, float_format="%.6g")
         write_file(destination / name, text.encode())
     if len(found.runs):
-        _publish_records(profile, found.runs["run"], destination)
+        _publish_records(profile, found, destination)
     return sorted(destination.iterdir())
 
 
-def _publish_records(profile: Profile, names: Iterable[str], destination: Path) -> None:
+def _still_valid(profile: Profile, known: Tables | None) -> Tables | None:
+    """Of published tables what belongs to runs of the profile as it is now."""
+    if known is None:
+        return None
+    names = set(run_rows(profile)["run"])
+    runs, evaluations, metrics = (f[f["run"].isin(names)] for f in (known.runs, known.evaluations, known.metrics))
+    results = {name: frame[frame["run"].isin(names)] for name, frame in known.results.items()}
+    return Tables(runs, evaluations, metrics, MappingProxyType(results))
+
+
+def _publish_records(profile: Profile, found: Tables, destination: Path) -> None:
     """The control runs' own tables and specs, without completions."""
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "published"
-        publish(store(profile), made, completion_groups=0, names=names)
-        metrics = load_published(made, "metrics")
-        write_table(destination / "metrics.parquet", "metrics", metrics[metrics["name"].isin(METRICS)])
-        for name in ("evaluations.parquet", "specs.json"):
-            write_file(destination / name, (made / name).read_bytes())
+    here = sorted(set(found.runs["run"]) & _done(profile))
+    path = destination / "specs.json"
+    listed = json.loads(path.read_text()) if path.exists() else {"runs": {}}
+    if here:
+        with tempfile.TemporaryDirectory() as folder:
+            publish(store(profile), folder, completion_groups=0, names=here)
+            made = json.loads((Path(folder) / "specs.json").read_text())
+        listed = made | {"runs": listed["runs"] | made["runs"]}
+    listed["runs"] = {name: entry for name, entry in sorted(listed["runs"].items()) if name in set(found.runs["run"])}
+    write_file(path, (json.dumps(listed, indent=1, sort_keys=True) + "\n").encode())
+    write_table(destination / "metrics.parquet", "metrics", found.metrics[found.metrics["name"].isin(METRICS)])
+    write_table(destination / "evaluations.parquet", "evaluations", found.evaluations)
 
 
 def _published(source: Path = PUBLISHED) -> Tables | None:

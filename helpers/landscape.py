@@ -843,7 +843,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     profile = get_profile(options.profile)
     if options.seeds is not None:
-        profile = replace(profile, seeds=tuple(options.seeds))
+        if profile.seeds[0] not in options.seeds:
+            raise UserError(f"The probe set comes from the runs of seed {profile.seeds[0]}: name it among the seeds.")
+        profile = replace(profile, seeds=tuple(sorted(options.seeds)))
     score_study(profile, STUDY_ARMS, options.n, options.jobs)
     if options.publish:
         publish_probes(profile, STUDY_ARMS)

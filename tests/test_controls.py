@@ -1,5 +1,6 @@
 """Controls: each differs from the study in what it isolates, nothing is done twice, and what is missing is said."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from helpers.controls import GROUPS
 from helpers.errors import UserError
 from helpers.figures import drawn
 from helpers.profiles import PROFILES, RFT_ARMS, SFT_ARMS, Profile, RunSpec, get_profile, specs
+from helpers.records import published_specs
 
 SMOKE = get_profile("smoke")
 FREE = {"sft-rates": {"learning_rate", "steps"}, "rft-rates": {"learning_rate", "steps"},
@@ -204,6 +206,35 @@ def test_published_tables_equal_the_local_ones_and_give_way_to_newer_runs(here: 
     newer = local.runs.assign(run=[other.name, wanted[1].spec.name])
     united = controls._one_each(newer, again.runs)
     assert sorted(united["run"]) == sorted([other.name, wanted[1].spec.name])
+
+
+def test_publishing_again_keeps_what_was_published_of_the_same_profile(here: Path) -> None:
+    first, second, gone = (c.spec for c in controls.control_specs(SMOKE, ["sft-kl", "sft-voice", "lora"])[:3])
+    record(first)
+    weights = here / "runs" / "smoke-controls" / "weights" / f"{first.name}.csv"
+    weights.parent.mkdir(parents=True)
+    pd.DataFrame({"part": ["all"], "l2": [1.25]}).to_csv(weights, index=False)
+    record(gone)
+    controls.publish_controls(SMOKE)
+    shutil.rmtree(here / "runs")  # another machine
+    record(second)
+    controls.publish_controls(SMOKE)
+    found = controls._published()
+    assert set(found.runs["run"]) == {first.name, second.name, gone.name}
+    assert set(found.evaluations["run"]) == set(found.runs["run"]) == set(found.metrics["run"])
+    assert set(published_specs(controls.PUBLISHED)) == set(found.runs["run"])
+    assert found["weights"]["l2"].tolist() == [1.25]
+
+
+def test_publishing_drops_runs_of_earlier_settings(here: Path) -> None:
+    new, old = (c.spec for c in controls.control_specs(SMOKE, ["sft-voice", "sft-kl"]))
+    record(old)
+    controls.publish_controls(SMOKE)
+    shutil.rmtree(here / "runs")
+    record(new)
+    budgets = tuple(b._replace(beta=0.7) if b.arm == "sft-kl" else b for b in SMOKE.budgets)
+    controls.publish_controls(replace(SMOKE, budgets=budgets))
+    assert set(controls._published().runs["run"]) == {new.name} == set(published_specs(controls.PUBLISHED))
 
 
 def test_quantities_keep_rates_of_one_arm_apart(here: Path) -> None:

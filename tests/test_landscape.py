@@ -887,3 +887,8 @@ def test_seed_points_draw_every_run_and_larger_markers_for_higher_rates() -> Non
     assert labels == ["rft", "sft-answer", "rate 0.0001", "rate 0.001"]
     one = comparisons.seed_points(points.iloc[:2], "drop")
     assert [text.get_text() for text in one.legends[0].get_texts()] == ["rft", "sft-answer"]
+
+
+def test_seeds_without_the_one_that_gives_the_probe_set_are_refused() -> None:
+    with pytest.raises(UserError, match="runs of seed 0: name it"):
+        landscape.main(["--seeds", "1", "2"])
