@@ -59,8 +59,8 @@ class Fake:
 
 def test_settings_follow_the_profile() -> None:
     small, whole = (study.settings(get_profile(n)) for n in ("smoke", "cpu"))
-    assert (small.puzzle_tests, small.final_tests, small.battery, small.final_battery) == (8, 16, 4, 4)
-    assert (whole.puzzle_tests, whole.final_tests, whole.per_octave) == (250, 500, 2)
+    assert (small.puzzle_tests, small.final_tests, small.battery, small.final_battery) == (4, 16, 4, 4)
+    assert (whole.puzzle_tests, whole.final_tests, whole.per_octave) == (125, 500, 2)
     assert whole.battery == whole.final_battery == 40  # the same items at every step, or drops would be offset
 
 
