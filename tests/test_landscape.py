@@ -743,27 +743,29 @@ def test_study_rows_are_those_of_the_studys_own_runs() -> None:
 
 def test_each_run_has_the_perplexity_of_what_it_learned_from(study: Study) -> None:
     profile = get_profile("smoke")
-    arms = ("rft", "reinforce-1-0", "sft-answer", "sft-rollout", "sft-replay")
-    rft, reinforce, answer, rollout, replay = (specs(profile, [a])[0] for a in arms)
+    arms = ("rft", "reinforce-1-0", "sft-answer", "sft-rollout", "distill", "sft-stream", "sft-replay")
+    rft, reinforce, answer, rollout, distill, stream, replay = (specs(profile, [a])[0] for a in arms)
     slow = replace(answer, learning_rate=1e-5)
     boards = corpora.training_boards(landscape.puzzle_spec(profile), 3, 0)
     right = [f"<think>sky</think>{corpora.answer(p)}" for p in boards.placements.tolist()]
     common = {"run": rft.name, "step": 4, "exact": 1.0, "format": 1.0, "tokens": 5}
     records = pd.DataFrame({"puzzle_id": range(3), "completion": right, "logp_base": [-5.0, -10.0, -15.0]})
     records = records.assign(**common)
-    other = records.assign(run=reinforce.name, logp_base=-20.0)
-    records = pd.concat([records, other], ignore_index=True)
-    runs = {spec.name: spec for spec in (rft, reinforce, answer, slow, rollout, replay)}
+    others = [records.assign(run=s.name, logp_base=p) for s, p in ((reinforce, -20.0), (distill, -25.0))]
+    records = pd.concat([records, *others], ignore_index=True)
+    runs = {spec.name: spec for spec in (rft, reinforce, answer, slow, rollout, distill, stream, replay)}
     found = landscape.rate_perplexities(study.base, profile, records, 3, runs)
     values = found.set_index(["arm", "learning_rate"])["perplexity"]
     assert values["rft", 1e-3] == pytest.approx(math.exp(2))
     assert values["reinforce-1-0", 1e-3] == pytest.approx(math.exp(4))
+    assert values["distill", 1e-3] == pytest.approx(math.exp(5))  # from its own samples, not from its teacher's
+    assert values["sft-stream", 1e-3] == values["rft", 1e-3]
     asked = [Prompted(p, boards.text) for p in boards.pixels]
     for arm, texts in (("sft-answer", corpora.answer_completions(boards)), ("sft-rollout", right)):
         logps = torch.cat([stock_logps(study.base, a, t) for a, t in zip(asked, texts, strict=True)])
         assert values[arm, 1e-3] == pytest.approx(math.exp(-float(logps.mean())), rel=1e-3)
     assert values["sft-answer", 1e-5] == values["sft-answer", 1e-3]  # the rate does not change the corpus
-    assert set(found["arm"]) == set(arms[:4])  # what sft-replay saw is not in the records
+    assert set(found["arm"]) == set(arms[:6])  # what sft-replay saw is not in the records
 
 
 arm_points = st.lists(
