@@ -446,6 +446,8 @@ README_COLUMNS: Mapping[str, str] = {
     "update_norm": "update norm",
     "minutes": "minutes",
 }
+SHARES = ("puzzle_exact", "prior_score", "prior_score_likelihood", "format_failure")
+"""Quantities between 0 and 1, where a t interval over few seeds may reach beyond what is possible; it is cut there."""
 README_MARKS = ("<!-- results -->", "<!-- /results -->")
 
 
@@ -470,7 +472,8 @@ def _readme_cell(row: Any) -> str:
     text = f"{row.value:.{digits}f}"
     if row.seeds < 2 or not math.isfinite(row.low) or row.low == row.high:
         return text
-    return f"{text} [{row.low:.{digits}f}, {row.high:.{digits}f}]"
+    low, high = (min(max(v, 0.0), 1.0) if row.quantity in SHARES else v for v in (row.low, row.high))
+    return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def write_readme(summary: pd.DataFrame, readme: Path = Path("README.md")) -> None:
