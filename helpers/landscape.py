@@ -666,15 +666,21 @@ def one_board(profile: Profile, probes: pd.DataFrame) -> tuple[list[str], Corpus
 
 
 def every_run(profile: Profile, name: str) -> pd.DataFrame:
-    """A table of all recorded runs of a profile, those at other learning rates than the study's included.
+    """A table (evaluations, metrics or completions) of the study's runs and of its controls, other rates included.
 
-    From this machine where it holds the whole study, else as published. Raises UserError where there is neither.
+    Completions are the study's alone: those of controls are not published, and a figure should be the same wherever
+    it is drawn. Raises UserError where there are no records of the study.
     """
-    from helpers import study
+    import pandas as pd
 
-    found, folder = study.table(profile.name, name), study.store(profile.name).root
-    local = load_table(folder, name) if folder.is_dir() else found.iloc[:0]
-    return local if len(found) and set(found["run"]) <= set(local["run"]) else found
+    from helpers import controls, study
+
+    found = study.table(profile.name, name)
+    if name == "completions":
+        return found
+    more = getattr(controls.load(profile), name)
+    more = more[~more["run"].isin(set(found["run"]))]
+    return pd.concat([found, more], ignore_index=True) if len(more) else found
 
 
 def study_rows(profile: Profile, table: pd.DataFrame, arm: str) -> pd.DataFrame:
@@ -693,8 +699,11 @@ def rate_runs(profile: Profile) -> dict[str, RunSpec]:
     Steps and the source may differ too: a lower rate needs more steps, and its source is another run. One run per arm,
     seed and rate: the study's own, else the one with most steps.
     """
-    store = RunStore(Path("runs") / profile.name)
-    known = published_specs(PUBLISHED) if (PUBLISHED / "specs.json").exists() else {}
+    from helpers import controls
+
+    store, known = RunStore(Path("runs") / profile.name), {}
+    for folder in (PUBLISHED, controls.PUBLISHED):
+        known |= published_specs(folder) if (folder / "specs.json").exists() else {}
     known |= {spec.name: spec for spec in store.finished()} if store.root.is_dir() else {}
     own = {(spec.arm, spec.seed): spec for spec in specs(profile, [line.arm for line in profile.budgets])}
     alike = [spec for spec in known.values() if _alike(spec, own.get((spec.arm, spec.seed)))]

@@ -22,7 +22,7 @@ from helpers import benchmarks, comparisons, corpora, landscape, live, models, p
 from helpers.errors import UserError
 from helpers.landscape import PROBES
 from helpers.profiles import PROFILES, Profile, get_profile, specs
-from helpers.records import RunStore, load_table
+from helpers.records import RunStore
 from helpers.scoring import Prompted
 
 BOARDS = 10  # of the probe set: the tests' model knows two placements, so that it solves about one board in twelve
@@ -715,22 +715,21 @@ def test_runs_that_differ_in_the_rate_only_are_known(tmp_path: Path, monkeypatch
     assert landscape.rate_runs(profile) == {spec.name: spec for spec in kept}
 
 
-def test_every_recorded_run_is_read_where_the_study_is_whole(here: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    from helpers import study
+def test_every_recorded_run_is_the_study_and_its_controls(here: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    from helpers import controls, study
 
-    wanted = {spec.name for spec in specs(here.profile, ARMS)}
-    extra = replace(specs(here.profile, ["sft-answer"])[0], learning_rate=1e-5)
-    run = RunStore(here.root / "runs" / "smoke").start(extra)
-    row = {"step": 0, "samples": 0, "task": "puzzle", "measure": "exact", "value": 0.5, "n": 1}
-    run.append("evaluations", [row])
-    run.finish()
-    local = load_table(here.root / "runs" / "smoke", "evaluations")
-    assert set(local["run"]) == {extra.name}
-    whole = pd.DataFrame({"run": sorted(wanted)})
-    monkeypatch.setattr(study, "table", lambda profile, name: local)
-    assert landscape.every_run(here.profile, "evaluations").equals(local)
-    monkeypatch.setattr(study, "table", lambda profile, name: whole)  # published: other runs than those here
-    assert landscape.every_run(here.profile, "evaluations") is whole
+    slow, unknown = (replace(specs(here.profile, ["sft-answer"])[0], learning_rate=rate) for rate in (1e-4, 7e-7))
+    assert slow.name in {control.spec.name for control in controls.control_specs(here.profile)}
+    for spec in (slow, unknown):
+        run = RunStore(here.root / "runs" / "smoke").start(spec)
+        row = {"step": 0, "samples": 0, "task": "puzzle", "measure": "exact", "value": 0.5, "n": 1}
+        run.append("evaluations", [row])
+        run.finish()
+    whole = pd.DataFrame({"run": sorted(spec.name for spec in specs(here.profile, ARMS))})
+    monkeypatch.setattr(study, "table", lambda profile, name: whole)
+    found = landscape.every_run(here.profile, "evaluations")
+    assert sorted(found["run"]) == sorted([*whole["run"], slow.name])
+    assert landscape.every_run(here.profile, "completions") is whole
 
 
 def test_study_rows_are_those_of_the_studys_own_runs() -> None:
