@@ -884,6 +884,7 @@ def scaling_figure(rows: pd.DataFrame) -> Figure:
         top = None
         for place, axis in enumerate(axes, start=1):
             ax = top = fig.add_subplot(-(-len(axes) // 2), min(2, len(axes)), place, sharey=top)
+            ax.set_ylim(0, 1.06 * rows["seconds"].max())  # before lines are named at their ends
             _scaling_panel(ax, rows[rows["axis"] == axis])
         counts = rows["repeats"].max()
         figures._note(fig, f"8 prompts, 8 completions of 16 tokens each, 64 pixels unless named; median of {counts}")
@@ -900,7 +901,6 @@ def _scaling_panel(ax: Any, rows: pd.DataFrame) -> None:
         ax.plot(line["value"], line["seconds"], color=colour, marker=marker, linestyle=dash)
         labels.append(Label(float(line["value"].iloc[-1]), float(line["seconds"].iloc[-1]), side, colour))
     ax.set(title=axis, xlabel=UNITS.get(axis, axis), ylabel="seconds per step")
-    ax.set_ylim(bottom=0)
     ax.set_xticks(sorted(rows["value"].unique()))
     _direct_labels(ax, labels)
 
