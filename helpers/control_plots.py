@@ -399,11 +399,13 @@ def predictor_panels(rows: pd.DataFrame) -> Figure:
 
 def _few_log_ticks(ax: Axes) -> None:
     """At most a handful of ticks, written as plain numbers, however narrow or wide the range."""
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     low, high = ax.get_xlim()
     subs = (1, 2, 5) if high / low < 30 else (1,)
-    ax.xaxis.set_major_locator(LogLocator(subs=subs, numticks=5 if high / low > 30 else 8))
+    wide = LogLocator(subs=subs, numticks=5 if high / low > 30 else 8)
+    # within less than a decade the logarithmic ticks are too few or far too many
+    ax.xaxis.set_major_locator(wide if high / low > 8 else MaxNLocator(3))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
 
@@ -521,7 +523,7 @@ def flip_bars(flips: pd.DataFrame) -> Figure:
             left += share
             rows.append((arm, kind, share, int(seeds[arm])))
     for colour, text in FLIP_LOOK.values():
-        ax.barh([], [], color=colour, label=text)
+        ax.barh(0, 0, color=colour, label=text)  # an empty list of bars would lose the colour
     ax.set_yticks(range(len(arms)), arms)
     ax.grid(visible=False)
     ax.set(xlim=(0, 1), ylim=(len(arms) - 0.5, -0.5), xlabel="share of prior-task samples")

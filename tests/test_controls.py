@@ -287,7 +287,10 @@ def test_every_figure_records_the_numbers_it_draws() -> None:
     along = drawn(control_plots.line_panels(lines))
     assert (along["mean"] - along["share"].where(along["measure"] == "exact", 1 - along["share"])).abs().max() < 1e-9
     flips = each(task="colour", kept=0.5, lost=0.3, gained=0.1, never=0.1, n=10)
-    assert drawn(control_plots.flip_bars(flips)).set_index(["arm", "kind"])["share"]["rft", "lost"] == 0.3
+    bars = control_plots.flip_bars(flips)
+    assert drawn(bars).set_index(["arm", "kind"])["share"]["rft", "lost"] == 0.3
+    swatches = [handle.get_facecolor() for handle in bars.legends[0].legend_handles]
+    assert len(set(swatches)) == len(swatches) == 4
     recovery = pd.concat([
         each(samples=n, half=h, score=values, likelihood=0.9, base_score=0.95, base_likelihood=0.97)
         for n in (0, 8) for h in ("shown", "unshown")
