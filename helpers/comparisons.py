@@ -185,7 +185,7 @@ def corpus_strips(logps: pd.DataFrame, perplexity: pd.DataFrame) -> Figure:
     for place, arm in enumerate(arms):
         style, rows = arm_style(arm), logps[logps["corpus"] == arm]
         heights = place + rng.uniform(-0.25, 0.25, len(rows))
-        ax.plot(rows["per_token"], heights, style.marker, color=style.colour, ms=4, alpha=0.55, mew=0)
+        ax.plot(rows["per_token"], heights, ls="", marker=style.marker, color=style.colour, ms=4, alpha=0.55, mew=0)
         middle = rows["logp"].sum() / rows["tokens"].sum()
         ax.plot([middle, middle], [place - 0.38, place + 0.38], color="black", lw=2)
         found = perplexity.set_index("corpus").loc[arm]

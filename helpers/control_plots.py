@@ -198,13 +198,15 @@ def drop_vs_norm(points: pd.DataFrame) -> Figure:
         for (label, arm), rows in points[points["at"] == at].groupby(["label", "arm"], sort=False):
             style = arm_style(arm)
             face = style.colour if label == arm else "white"
-            ax.plot(rows["norm"], rows["drop"], style.marker, color=style.colour, mfc=face, ms=7, alpha=0.85)
+            ax.plot(
+                rows["norm"], rows["drop"], ls="", marker=style.marker, color=style.colour, mfc=face, ms=7, alpha=0.85
+            )
         ax.axhline(0, color=GREY, lw=0.8)
         ax.set(xlabel="L2 norm of the update", title="at exact match 0.5" if at == "0.5" else "at the end")
         ax.set_ylabel("drop in mean prior score" if place == 1 else "")
     for arm in [arm for arm in ARM_STYLE if arm in set(points["arm"])]:
         style = arm_style(arm)
-        ax.plot([], [], style.marker, color=style.colour, ms=7, label=arm)
+        ax.plot([], [], ls="", marker=style.marker, color=style.colour, ms=7, label=arm)
     if (points["label"] != points["arm"]).any():
         ax.plot([], [], "o", color=GREY, mfc="white", ms=7, label="other rate or LoRA")
     fig.legend(loc="outside right upper")
@@ -257,9 +259,9 @@ def sparsity_and_rank(weights: pd.DataFrame) -> Figure:
     for row in rows.itertuples():
         style, place = arm_style(row.arm), labels.index(row.label)
         look = {"color": style.colour, "ms": 7, "alpha": 0.85}
-        left.plot(row.same_fp32, place - 0.12, style.marker, mfc="white", **look)
-        left.plot(row.same_bf16, place + 0.12, style.marker, **look)
-        right.plot(row.rank, place, style.marker, **look)
+        left.plot(row.same_fp32, place - 0.12, ls="", marker=style.marker, mfc="white", **look)
+        left.plot(row.same_bf16, place + 0.12, ls="", marker=style.marker, **look)
+        right.plot(row.rank, place, ls="", marker=style.marker, **look)
     left.plot([], [], "o", color=GREY, mfc="white", label="fp32")
     left.plot([], [], "o", color=GREY, label="bf16")
     left.set_yticks(range(len(labels)), labels)
@@ -384,7 +386,9 @@ def predictor_panels(rows: pd.DataFrame) -> Figure:
         for (label, arm), part in known.groupby(["label", "arm"], sort=False):
             style = arm_style(arm)
             face = style.colour if label == arm else "white"
-            ax.plot(part[name], part["drop"], style.marker, color=style.colour, mfc=face, ms=6, alpha=0.85)
+            ax.plot(
+                part[name], part["drop"], ls="", marker=style.marker, color=style.colour, mfc=face, ms=6, alpha=0.85
+            )
         ax.set_xscale("log")
         ax.axhline(0, color=GREY, lw=0.8)
         ax.set_xlabel(PREDICTORS[name], fontsize=8.5)
@@ -392,7 +396,7 @@ def predictor_panels(rows: pd.DataFrame) -> Figure:
         _few_log_ticks(ax)
         frames.append(known[["arm", "label", "seed", "drop"]].assign(predictor=name, value=known[name]))
     for arm in [arm for arm in ARM_STYLE if arm in set(rows["arm"])]:
-        ax.plot([], [], arm_style(arm).marker, color=arm_style(arm).colour, ms=6, label=arm)
+        ax.plot([], [], ls="", marker=arm_style(arm).marker, color=arm_style(arm).colour, ms=6, label=arm)
     fig.legend(loc="outside right upper")
     return _record(fig, pd.concat(frames)[["predictor", "arm", "label", "seed", "value", "drop"]])
 

@@ -14,7 +14,7 @@ from helpers import control_plots, controls, study
 from helpers.controls import GROUPS
 from helpers.errors import UserError
 from helpers.figures import drawn
-from helpers.profiles import PROFILES, RFT_ARMS, SFT_ARMS, Profile, RunSpec, get_profile, specs
+from helpers.profiles import ARMS, PROFILES, RFT_ARMS, SFT_ARMS, Profile, RunSpec, get_profile, specs
 from helpers.records import published_specs
 
 SMOKE = get_profile("smoke")
@@ -296,6 +296,15 @@ def test_every_figure_records_the_numbers_it_draws() -> None:
         for n in (0, 8) for h in ("shown", "unshown")
     ])  # fmt: skip
     assert len(drawn(control_plots.recovery_lines(recovery))) == 2 * 2 * 2 * 2
+
+
+def test_every_arm_can_be_drawn_in_every_figure_of_points() -> None:
+    """Some arms' markers are letters, which are no format strings."""
+    arms = [arm for arm in ARMS if arm != "base"]
+    rows = run_columns(arms, 1).assign(drop=0.1, norm=2.0, at="end", part="all", same_fp32=0.0, same_bf16=0.1, rank=2.0,
+                                       full=4.0, **dict.fromkeys(control_plots.PREDICTORS, 2.0))  # fmt: skip
+    for figure in (control_plots.drop_vs_norm, control_plots.predictor_panels, control_plots.sparsity_and_rank):
+        assert set(drawn(figure(rows))["arm"]) == set(arms)
 
 
 def test_predictors_are_ranked_by_what_they_explain() -> None:
