@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers.errors import UserError
 from helpers.profiles import RFT_ARMS, Profile, RunSpec, get_profile, specs
-from helpers.records import RunStore, load_published, load_table, publish, write_file, write_table
+from helpers.records import RunStore, json_bytes, load_published, load_table, publish, write_file, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -706,7 +706,7 @@ def _publish_records(profile: Profile, found: Tables, destination: Path) -> None
             made = json.loads((Path(folder) / "specs.json").read_text())
         listed = made | {"runs": listed["runs"] | made["runs"]}
     listed["runs"] = {name: entry for name, entry in sorted(listed["runs"].items()) if name in set(found.runs["run"])}
-    write_file(path, (json.dumps(listed, indent=1, sort_keys=True) + "\n").encode())
+    write_file(path, json_bytes(listed))
     write_table(destination / "metrics.parquet", "metrics", found.metrics[found.metrics["name"].isin(METRICS)])
     write_table(destination / "evaluations.parquet", "evaluations", found.evaluations)
 

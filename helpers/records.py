@@ -129,7 +129,7 @@ def _write_trouble(path: Path, error: OSError) -> str:
     return f"{path} could not be written ({error.strerror or error}): check that the folder may be written to."
 
 
-def _json_bytes(value: object) -> bytes:
+def json_bytes(value: object) -> bytes:
     """Readable JSON with one form per value."""
     return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
@@ -409,7 +409,7 @@ class RunStore:
         for path in _leftovers(folder):
             _discard(path)
         if not (folder / "spec.json").exists():
-            write_file(folder / "spec.json", _json_bytes(json.loads(spec.to_json())))
+            write_file(folder / "spec.json", json_bytes(json.loads(spec.to_json())))
         if not (folder / "DONE").exists():
             _note_versions(folder / "versions.json")
         return Run(spec, folder, note)
@@ -456,13 +456,13 @@ def _note_versions(path: Path) -> None:
     """Write the versions in use; on a resume under other ones, add those instead of hiding the first."""
     now = versions()
     if not path.exists():
-        write_file(path, _json_bytes(now))
+        write_file(path, json_bytes(now))
         return
     before = _read_json(path)
     resumed = before.get("resumed_with", [])
     last = resumed[-1] if resumed else {key: value for key, value in before.items() if key != "resumed_with"}
     if last != now:
-        write_file(path, _json_bytes(before | {"resumed_with": [*resumed, now]}))
+        write_file(path, json_bytes(before | {"resumed_with": [*resumed, now]}))
 
 
 class Run:
@@ -570,7 +570,7 @@ class Run:
         for table in TABLES:
             if not self._path(table).exists():
                 self._write(table, self._stored[table])
-        write_file(self.folder / "DONE", _json_bytes(_seal(self.folder)))
+        write_file(self.folder / "DONE", json_bytes(_seal(self.folder)))
 
 
 # --- reading, checking, publishing ---
@@ -651,7 +651,7 @@ def publish(
     if not folders:
         raise UserError(f"there is no finished run in {store.root}: finish one before publishing.")
     files = {f"{table}.parquet": _published_bytes(folders, table, completion_groups) for table in TABLES}
-    files["specs.json"] = _json_bytes(
+    files["specs.json"] = json_bytes(
         {
             "schema": SCHEMA_VERSION,
             "runs": {folder.name: _provenance(folder) for folder in folders},

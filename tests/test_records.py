@@ -446,7 +446,7 @@ def rewrite_version(path: Path, table: str, version: str) -> None:
     parquet.write_table(content, path, compression="zstd")
     done = path.parent / "DONE"
     if done.exists():
-        done.write_bytes(records._json_bytes(records._seal(path.parent)))
+        done.write_bytes(records.json_bytes(records._seal(path.parent)))
 
 
 def test_an_unknown_schema_version_of_a_table_is_refused_with_a_way_out(store: RunStore) -> None:
@@ -469,7 +469,7 @@ def test_a_parquet_file_without_our_metadata_is_refused(tmp_path: Path) -> None:
 def test_other_columns_under_the_known_version_are_refused(store: RunStore) -> None:
     path = finished(store).folder / "metrics.parquet"
     path.write_bytes((path.parent / "probes.parquet").read_bytes())
-    (path.parent / "DONE").write_bytes(records._json_bytes(records._seal(path.parent)))
+    (path.parent / "DONE").write_bytes(records.json_bytes(records._seal(path.parent)))
     with pytest.raises(UserError, match="does not have the columns of metrics"):
         load_table(store.root, "metrics")
 
