@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers.errors import UserError
 from helpers.profiles import RFT_ARMS, Profile, RunSpec, get_profile, specs
-from helpers.records import RunStore, json_bytes, load_published, load_table, publish, write_file, write_table
+from helpers.records import RunStore, as_published, json_bytes, load_published, publish, write_file, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -592,10 +592,24 @@ class Tables:
 def load(profile: Profile) -> Tables:
     """The controls' tables: what was made on this machine, and at `cpu` what was published beside it.
 
-    One run per label and seed: the one made here, where both have one.
+    One run per label and seed: the one made here, where both have one. Rows are in the order of `run_rows`, wherever
+    they come from, so that figures are the same on every machine.
     """
     local, known = _local(profile), _published() if profile.name == "cpu" else None
-    return local if known is None else _joined(local, known)
+    return _in_order(local if known is None else _joined(local, known), list(run_rows(profile)["run"]))
+
+
+def _in_order(tables: Tables, names: Sequence[str]) -> Tables:
+    """The tables with their rows in the order of the runs in `names`, any others behind them."""
+    rank = {name: place for place, name in enumerate(names)}
+
+    def ordered(frame: pd.DataFrame) -> pd.DataFrame:
+        """Rows of one run stay in their order."""
+        places = frame["run"].map(lambda name: rank.get(name, len(rank)))
+        return frame.iloc[places.argsort(kind="stable")].reset_index(drop=True)
+
+    results = {name: ordered(frame) for name, frame in tables.results.items()}
+    return Tables(*map(ordered, (tables.runs, tables.evaluations, tables.metrics)), MappingProxyType(results))
 
 
 def _joined(first: Tables, second: Tables) -> Tables:
@@ -634,12 +648,11 @@ def _local(profile: Profile) -> Tables:
     """What this machine has made."""
     import pandas as pd
 
-    rows, root = run_rows(profile), store(profile).root
+    rows = run_rows(profile)
     runs = rows[(rows["group"] != "study") & rows["run"].isin(_done(profile))].reset_index(drop=True)
     records = []
     for name in ("evaluations", "metrics"):
-        found = load_table(root, name) if len(runs) else _empty_table(name)
-        records.append(found[found["run"].isin(set(runs["run"]))].reset_index(drop=True))
+        records.append(as_published(store(profile), name, runs["run"]) if len(runs) else _empty_table(name))
     results = {}
     for name in ANALYSES:
         paths = sorted((Path("runs") / f"{profile.name}-controls" / name).glob("*.csv"))

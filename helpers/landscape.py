@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers.errors import UserError
 from helpers.profiles import RFT_ARMS, Profile, RunSpec, get_profile, specs
-from helpers.records import RunStore, load_published, load_table, published_specs, write_file, write_table
+from helpers.records import RunStore, as_published, load_published, published_specs, write_file, write_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,8 +213,7 @@ class ProbeStore:
         wanted = specs(self.profile, arms)
         if not self.set_file.exists() or self.scores.plan(wanted):
             return None
-        found = load_table(self.scores.root, "probes")
-        return found[found["run"].isin({spec.name for spec in wanted})].reset_index(drop=True)
+        return as_published(self.scores, "probes", [spec.name for spec in wanted])
 
 
 def read_probes(path: Path) -> pd.DataFrame:

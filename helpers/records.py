@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 SCHEMA_VERSION = 1
+COMPLETION_GROUPS = 80  # of each run, twice so many boards at most are published with their completions
 
 _IDENTITY = {"run": "text", "arm": "text", "seed": "int"}
 
@@ -633,7 +634,10 @@ def _table_problems(folder: Path, table: str, sealed: Mapping[str, object]) -> l
 
 
 def publish(
-    store: RunStore, destination: str | Path, completion_groups: int = 80, names: Iterable[str] | None = None
+    store: RunStore,
+    destination: str | Path,
+    completion_groups: int = COMPLETION_GROUPS,
+    names: Iterable[str] | None = None,
 ) -> list[Path]:
     """Copy the finished runs' tables to `destination`: one parquet per table, and `specs.json`; no weights.
 
@@ -650,7 +654,7 @@ def publish(
     folders = [folder for folder in _finished_folders(store.root) if chosen is None or folder.name in chosen]
     if not folders:
         raise UserError(f"there is no finished run in {store.root}: finish one before publishing.")
-    files = {f"{table}.parquet": _published_bytes(folders, table, completion_groups) for table in TABLES}
+    files = {f"{table}.parquet": _encode(_joined(folders, table, completion_groups)) for table in TABLES}
     files["specs.json"] = json_bytes(
         {
             "schema": SCHEMA_VERSION,
@@ -662,12 +666,23 @@ def publish(
     return [Path(destination) / name for name in files]
 
 
-def _published_bytes(folders: Sequence[Path], table: str, groups: int) -> bytes:
-    """One published table, as the bytes of its file."""
+def as_published(store: RunStore, table: str, names: Iterable[str]) -> "pandas.DataFrame":
+    """A table of some finished runs with the rows, and in the order, that `publish` would write by default.
+
+    So a figure is the same on the machine that trained and in a clone that has the published records only.
+    """
+    _check_table(table)
+    chosen = set(names)
+    folders = [folder for folder in _finished_folders(store.root) if folder.name in chosen]
+    return _joined(folders, table, COMPLETION_GROUPS).to_pandas()
+
+
+def _joined(folders: Sequence[Path], table: str, groups: int) -> "pyarrow.Table":
+    """One table of several runs, thinned and sorted."""
     parts = [_read_table(folder / f"{table}.parquet", table) for folder in folders]
     if table == "completions":
         parts = [_thinned(part, groups) for part in parts]
-    return _encode(_concat(parts).sort_by([(name, "ascending") for name in SCHEMAS[table]]))
+    return _concat([_to_arrow(table, []), *parts]).sort_by([(name, "ascending") for name in SCHEMAS[table]])
 
 
 def _thinned(completions: "pyarrow.Table", groups: int) -> "pyarrow.Table":

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from helpers.errors import UserError
 from helpers.profiles import SOURCE_ARMS, Profile, RunSpec, get_profile, specs
-from helpers.records import RunStore, load_published, load_table, publish
+from helpers.records import RunStore, as_published, load_published, publish
 
 if TYPE_CHECKING:
     import pandas
@@ -63,14 +63,14 @@ def ensure(profile_name: str, retrain: bool = False, arms: Sequence[str] = STUDY
 def table(profile_name: str, name: str) -> pandas.DataFrame:
     """One table (`evaluations`, `metrics`, `completions`, `probes`) of all runs of a profile.
 
-    Runs made on this machine come first; without any, `cpu` falls back on the published records. Raises UserError
-    where there are neither.
+    Runs made on this machine come first, as they would be published; without any, `cpu` falls back on the published
+    records. Raises UserError where there are neither.
     """
     folder = store(profile_name).root
     if folder.is_dir() and any(folder.glob("*/DONE")):
         wanted = {s.name for s in specs(get_profile(profile_name), STUDY_ARMS)}
         if {p.parent.name for p in folder.glob("*/DONE")} >= wanted:
-            return load_table(folder, name).query("run in @wanted")
+            return as_published(store(profile_name), name, wanted)
     if profile_name == "cpu" and (PUBLISHED / "specs.json").exists():
         return load_published(PUBLISHED, name)
     raise UserError(f"There are no records for profile {profile_name}; make them with ./run_all.sh --retrain.")

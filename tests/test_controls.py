@@ -15,7 +15,7 @@ from helpers.controls import GROUPS
 from helpers.errors import UserError
 from helpers.figures import drawn
 from helpers.profiles import ARMS, PROFILES, RFT_ARMS, SFT_ARMS, Profile, RunSpec, get_profile, specs
-from helpers.records import published_specs
+from helpers.records import load_table, published_specs
 
 SMOKE = get_profile("smoke")
 FREE = {"sft-rates": {"learning_rate", "steps"}, "rft-rates": {"learning_rate", "steps"},
@@ -226,6 +226,28 @@ def test_publishing_again_keeps_what_was_published_of_the_same_profile(here: Pat
     assert found["weights"]["l2"].tolist() == [1.25]
 
 
+def test_tables_have_the_order_of_the_runs_wherever_they_come_from(here: Path) -> None:
+    cpu = replace(SMOKE, name="cpu")  # the profile that has published records
+    wanted = [c.spec for c in controls.control_specs(cpu, ["sft-kl", "sft-voice", "sft-stream"])]
+    for spec in wanted:
+        record(spec, profile=cpu)
+        weights = here / "runs" / "cpu-controls" / "weights" / f"{spec.name}.csv"
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame({"part": ["all", "a"], "l2": [1.25, 0.5]}).to_csv(weights, index=False)
+    local = controls.load(cpu)
+    controls.publish_controls(cpu)
+    for spec in (None, wanted[1], wanted[2]):  # nothing, one run and another are made here; the rest is published
+        shutil.rmtree(here / "runs", ignore_errors=True)
+        if spec:
+            record(spec, profile=cpu)
+        found = controls.load(cpu)
+        assert found.runs["run"].tolist() == [spec.name for spec in wanted]
+        pd.testing.assert_frame_equal(found.evaluations, local.evaluations)
+        norms = (t.metrics.query("name != 'loss'").reset_index(drop=True) for t in (found, local))
+        pd.testing.assert_frame_equal(*norms)
+        pd.testing.assert_frame_equal(found["weights"], local["weights"])
+
+
 def test_publishing_drops_runs_of_earlier_settings(here: Path) -> None:
     new, old = (c.spec for c in controls.control_specs(SMOKE, ["sft-voice", "sft-kl"]))
     record(old)
@@ -245,7 +267,7 @@ def test_quantities_keep_rates_of_one_arm_apart(here: Path) -> None:
     for control, score in zip(swept, (0.3, 0.7), strict=True):
         record(control.spec, 0.7, score)
     tables = controls.load(SMOKE)
-    whole = [controls.load_table(controls.store(SMOKE).root, name) for name in ("evaluations", "metrics")]
+    whole = [load_table(controls.store(SMOKE).root, name) for name in ("evaluations", "metrics")]
     own = [frame[frame["run"].isin([base.name, answer.name])] for frame in whole]
     found = controls.quantities(*own, tables, SMOKE)
     final = found[(found["quantity"] == "drop_final") & (found["task"] == "all")].set_index("label")

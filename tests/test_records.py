@@ -23,6 +23,7 @@ from helpers.records import (
     TABLES,
     Run,
     RunStore,
+    as_published,
     load_published,
     load_table,
     problem,
@@ -589,6 +590,20 @@ def test_thinning_keeps_early_groups_and_whole_ones_spread_over_the_rest(
         mine = frame[frame["run"] == spec.name]
         assert mine["step"].tolist() == [step for step in steps for _ in range(3)]
         assert mine["completion"].tolist() == list("xyz") * len(steps)
+
+
+def test_records_read_as_published_equal_the_published_ones(store: RunStore, tmp_path: Path) -> None:
+    for spec in (SPEC, OTHER):
+        run = store.start(spec)
+        run.append("completions", [completion(step, 7, text) for step in range(200, -1, -1) for text in "yx"])
+        run.append("metrics", [metric(2), metric(0)])
+        run.finish()
+    publish(store, tmp_path / "published", names=[OTHER.name])
+    for table in TABLES:
+        found = as_published(store, table, [OTHER.name, "not-there"])
+        pd.testing.assert_frame_equal(found, load_published(tmp_path / "published", table))
+    assert len(as_published(store, "completions", [OTHER.name])) == 2 * 2 * records.COMPLETION_GROUPS
+    assert as_published(store, "metrics", []).empty
 
 
 def test_publishing_nothing_is_refused(store: RunStore, tmp_path: Path) -> None:
