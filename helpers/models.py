@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from helpers.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration
 
@@ -395,7 +397,7 @@ def pixel_patches(pictures: torch.Tensor, settings: ImageSettings | None = None)
     unit, merge, patch = settings.unit, settings.merge, settings.patch
     if height % unit or width % unit:
         raise UserError(f"Pictures of {width} x {height} pixels need resizing; use sides that are multiples of {unit}.")
-    scaled = (pictures.float() / 255 - torch.tensor(settings.mean)) / torch.tensor(settings.deviation)
+    scaled = pictures.float().div_(255).sub_(torch.tensor(settings.mean)).div_(torch.tensor(settings.deviation))
     blocks = scaled.reshape(n, height // unit, merge, patch, width // unit, merge, patch, 3)
     ordered = blocks.permute(0, 1, 4, 2, 5, 7, 3, 6).unsqueeze(6).expand(*[-1] * 6, settings.frames, -1, -1)
     return ordered.reshape(n * height * width // patch**2, 3 * settings.frames * patch**2)
@@ -433,6 +435,12 @@ def encode_question(tokenizer: Any, text: str) -> list[int]:
 def encode_target(tokenizer: Any, completion: str) -> list[int]:
     """Token ids of `target_text`."""
     return _encode(tokenizer, target_text(completion))
+
+
+def encode_targets(tokenizer: Any, completions: Sequence[str]) -> list[list[int]]:
+    """Token ids of several targets; one call, because a call costs more than a text."""
+    texts = [target_text(completion) for completion in completions]
+    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:

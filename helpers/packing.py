@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from helpers.errors import UserError
-from helpers.fused import normalised, turned
+from helpers.fused import gated, normalised, turned
 
 if TYPE_CHECKING:
     import torch
@@ -284,7 +284,7 @@ def picture_features(model: Any, patches: Patches) -> torch.Tensor:
     rotary = tower.rotary_pos_emb(hidden, get_vision_position_ids(grid, patches.merge, kwargs={}))
     for block in tower.blocks:
         hidden = hidden + _vision_attention(block.attn, normalised(block.norm1, hidden), n, rotary)
-        hidden = hidden + block.mlp(normalised(block.norm2, hidden))
+        hidden = hidden + gated(block.mlp, normalised(block.norm2, hidden))
     return tower.merger(hidden).reshape(n, -1, tower.config.out_hidden_size)
 
 
@@ -354,7 +354,7 @@ def run_layers(
         if wanted is not None and number == len(language.layers) - 1:
             hidden, mixed = _rows(hidden, wanted), _rows(mixed, wanted)
         hidden = hidden + layer.self_attn.o_proj(mixed)
-        return hidden + layer.mlp(normalised(layer.post_attention_layernorm, hidden))
+        return hidden + gated(layer.mlp, normalised(layer.post_attention_layernorm, hidden))
 
     for number, layer in enumerate(language.layers):
         if layer.gradient_checkpointing and layer.training:

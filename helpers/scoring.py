@@ -45,9 +45,14 @@ def patches(processor: Any, pictures: Sequence[np.ndarray]) -> Patches:
 
 def prompt_ids(tokenizer: Any, text: str, grid: tuple[int, int]) -> list[int]:
     """Token ids of a whole prompt: chat start, the picture's placeholders, the text, the assistant's turn."""
+    return list(_known_prompt(tokenizer, text, grid[0] * grid[1]))
+
+
+@lru_cache(maxsize=4096)  # a few prompts come again and again: boards share one, the battery asks the same each time
+def _known_prompt(tokenizer: Any, text: str, image_tokens: int) -> tuple[int, ...]:
     from helpers.models import encode_prefix, encode_question
 
-    return [*encode_prefix(tokenizer, grid[0] * grid[1]), *encode_question(tokenizer, text)]
+    return (*encode_prefix(tokenizer, image_tokens), *encode_question(tokenizer, text))
 
 
 def complete(
@@ -146,14 +151,15 @@ def _filled(model: Any, processor: Any, prompts: Sequence[Prompted], texts: Sequ
 
 def pack_completions(processor: Any, part: Sequence[tuple[Prompted, Sequence[str]]]) -> tuple[Packed, Patches]:
     """Packed rows, one per prompt, with its completions (and their end tokens) as branches."""
-    from helpers.models import encode_target
+    from helpers.models import encode_targets
     from helpers.packing import Branch, Group, pack
 
     tokenizer = processor.tokenizer
     pictures = patches(processor, [p.pixels for p, _ in part])
+    targets = iter(encode_targets(tokenizer, [text for _, texts in part for text in texts]))
     groups = []
     for row, (prompt, texts) in enumerate(part):
-        branches = [Branch(encode_target(tokenizer, t)[:-1]) for t in texts]  # without the template's line break
+        branches = [Branch(next(targets)[:-1]) for _ in texts]  # without the template's line break
         groups.append(Group(prompt_ids(tokenizer, prompt.text, pictures.grid), row, branches))
     image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     return pack(groups, image_id, pictures.grid), pictures

@@ -239,25 +239,19 @@ class PackedCollator:
 
     def __init__(self, processor: Any) -> None:
         self.processor, self.tokenizer = processor, processor.tokenizer
-        self._prompt = lru_cache(maxsize=1024)(self._encode_prompt)
-
-    def _encode_prompt(self, text: str, grid: tuple[int, int]) -> list[int]:
-        from helpers.scoring import prompt_ids
-
-        return prompt_ids(self.tokenizer, text, grid)
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         import numpy as np
 
-        from helpers.models import encode_target
+        from helpers.models import encode_targets
         from helpers.packing import Branch, Group, pack
-        from helpers.scoring import patches
+        from helpers.scoring import patches, prompt_ids
 
         pictures = patches(self.processor, [np.asarray(e["images"][0]) for e in examples])
+        targets = encode_targets(self.tokenizer, [e["completion"][0]["content"] for e in examples])
         groups = []
-        for row, example in enumerate(examples):
-            target = encode_target(self.tokenizer, example["completion"][0]["content"])
-            prompt = self._prompt(example["prompt"][0]["content"], pictures.grid)
+        for row, (example, target) in enumerate(zip(examples, targets, strict=True)):
+            prompt = prompt_ids(self.tokenizer, example["prompt"][0]["content"], pictures.grid)
             groups.append(Group(prompt, row, [Branch(target)]))
         image_id = self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
         packed = pack(groups, image_id, pictures.grid)
@@ -642,7 +636,9 @@ def study_callback(engine: Engine) -> Any:
                 run.append("metrics", [_metric(spec, step, "update_norm", update_norm(engine.model, base))])
 
         def on_log(self, args, state, control, logs=None, **kwargs):
-            numbers = {k: v for k, v in (logs or {}).items() if isinstance(v, int | float) and "train_" not in k}
+            if "train_runtime" in (logs or {}):  # the trainer's closing summary repeats what its last step said
+                return
+            numbers = {k: v for k, v in (logs or {}).items() if isinstance(v, int | float)}
             step = state.global_step
             run.append("metrics", [_metric(spec, step, k, v) for k, v in numbers.items() if v == v])
             if control.should_save:  # before the checkpoint is written: what a resume drops is never needed again

@@ -1,5 +1,7 @@
 """RMS norm and rotary turn with written derivatives: values and gradients equal the stock modules'."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as stock
@@ -95,3 +97,14 @@ def test_torch_func_sees_through_both() -> None:
 
     found, expected = (torch.func.vmap(torch.func.grad(f))(x) for f in (ours, plain))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("act", ["silu", "gelu"])
+def test_gated_equals_the_stock_module_with_and_without_derivative(act: str) -> None:
+    module = stock.Qwen2_5_VLMLP(SimpleNamespace(hidden_size=4, intermediate_size=6, hidden_act=act), bias=True)
+    x = drawn(5, 4)
+    kept = x.clone()
+    torch.testing.assert_close(fused.gated(module, x), module(x), rtol=0, atol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(fused.gated(module, x), module(x), rtol=0, atol=0)
+    torch.testing.assert_close(x, kept, rtol=0, atol=0)

@@ -20,7 +20,7 @@ import torch
 from helpers import corpora, models, packing, prior_tasks, puzzles, scoring, training
 from helpers.errors import UserError
 from helpers.profiles import RunSpec
-from helpers.records import RunStore
+from helpers.records import RunStore, verify
 from helpers.training import Settings
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -368,6 +368,7 @@ def test_a_run_leaves_a_whole_record(puzzler, tmp_path: Path) -> None:
     assert set(evaluations["task"]) == {"puzzle", "lists"}
     assert sorted(evaluations["step"].unique()) == [0, 1, 2, 3]
     assert training.train(spec, store, QUICK).done  # a second call finds it finished
+    assert verify(store.root) == []
 
 
 def test_cut_off_completions_have_equal_log_probs_under_policy_and_base(puzzler, tmp_path: Path) -> None:
