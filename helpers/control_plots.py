@@ -76,13 +76,15 @@ def present(lab: Lab, draw: Callable[[pd.DataFrame], Figure], rows: pd.DataFrame
 def rate_paths(evaluations: pd.DataFrame, runs: pd.DataFrame, rates: Mapping[str, float]) -> pd.DataFrame:
     """Gain and drop along training for every learning rate: columns arm, factor, step, gain, drop, seeds.
 
-    `evaluations`: the study's and the sweeps' together; `runs`: the sweeps' run rows; `rates`: the study's rate of
+    `evaluations`: the study's and the controls' together; `runs`: the controls' run rows; `rates`: the study's rate of
     each arm. Means over seeds. Only arms with at least one other rate than the study's; empty where there is none.
+    Controls of a swept arm that differ in something else (LoRA) are left out.
     """
-    swept = runs[runs["group"].isin(["sft-rates", "rft-rates"])]
+    inside = runs["group"].isin(["sft-rates", "rft-rates"])
+    swept, others = runs[inside], set(runs.loc[~inside, "run"])
     arms, found = set(swept["arm"]), gain_and_drop(evaluations) if len(swept) else evaluations.iloc[:0]
     known = dict(zip(swept["run"], swept["learning_rate"], strict=True))
-    found = found[found["arm"].isin(arms)]
+    found = found[found["arm"].isin(arms) & ~found["run"].isin(others)]
     rate = [known.get(run, rates[arm]) for run, arm in zip(found["run"], found["arm"], strict=True)]
     factor = [round(r / rates[arm], 2) for r, arm in zip(rate, found["arm"], strict=True)]
     if found.empty:

@@ -264,22 +264,24 @@ def test_quantities_keep_rates_of_one_arm_apart(here: Path) -> None:
     record(base, 0.0, 0.9)
     record(answer, 0.6, 0.5)
     swept = controls.control_specs(SMOKE, ["sft-rates"])[:2]
-    for control, score in zip(swept, (0.3, 0.7), strict=True):
+    adapters = controls.control_specs(SMOKE, ["lora"])[0]  # the same arm, and no rate of the sweep
+    for control, score in zip([*swept, adapters], (0.3, 0.7, 0.1), strict=True):
         record(control.spec, 0.7, score)
     tables = controls.load(SMOKE)
     whole = [load_table(controls.store(SMOKE).root, name) for name in ("evaluations", "metrics")]
     own = [frame[frame["run"].isin([base.name, answer.name])] for frame in whole]
     found = controls.quantities(*own, tables, SMOKE)
     final = found[(found["quantity"] == "drop_final") & (found["task"] == "all")].set_index("label")
-    assert final["value"].to_dict() == pytest.approx({"sft-answer": 0.4, swept[0].label: 0.6, swept[1].label: 0.2})
-    assert final["learning_rate"].to_dict() == pytest.approx(
-        {"sft-answer": 1e-3, swept[0].label: 1e-4, swept[1].label: 3e-4}
-    )
+    labels = [adapters.label, "sft-answer", swept[0].label, swept[1].label]
+    assert final["value"].to_dict() == pytest.approx(dict(zip(labels, (0.8, 0.4, 0.6, 0.2), strict=True)))
+    assert final["learning_rate"].to_dict() == pytest.approx(dict(zip(labels, (5e-3, 1e-3, 1e-4, 3e-4), strict=True)))
     rates = {line.arm: line.learning_rate for line in SMOKE.budgets}
     paths = control_plots.rate_paths(pd.concat([own[0], tables.evaluations]), tables.runs, rates)
     assert sorted(paths["factor"].unique()) == [0.1, 0.3, 1.0]
     end = paths[(paths["factor"] == 0.3) & (paths["step"] > 0)].iloc[0]
     assert (end["gain"], end["drop"]) == pytest.approx((0.7, 0.2))
+    own_rate = paths[(paths["factor"] == 1) & (paths["step"] > 0)].iloc[0]
+    assert (own_rate["gain"], own_rate["drop"]) == pytest.approx((0.6, 0.4))
 
 
 # --- figures ----------------------------------------------------------------------------------------------
