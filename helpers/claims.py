@@ -1,7 +1,7 @@
 """The table of claims: what the paper, its relatives and this suite say, each with a test fixed beforehand.
 
 A claim names a statistic, a threshold and a direction. The statistic has one value per seed (95% t interval), or comes
-with a bootstrap interval over runs. The claim **holds** where the whole interval lies on its side of the threshold and
+with a bootstrap interval over arms. The claim **holds** where the whole interval lies on its side of the threshold and
 **fails** where it lies on the other; it is **undecided** where the interval straddles the threshold, where there are
 fewer than five seeds, or where the runs are missing. Nothing here looks at a verdict before computing it, and a claim
 that fails stays in the table.
@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from helpers.errors import UserError
+from helpers.profiles import SFT_ARMS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from helpers.controls import Tables
 
 LEAST_SEEDS = 5
-NO_VALUE = "not run, or accuracy not reached"
+NO_VALUE = "not run"
 FORGETS, KEEPS = 0.10, 0.05  # a drop above the one is forgetting, a drop (or a difference) below the other is none
 HALF = "drop_at_0.5"
 COLUMNS = (
@@ -45,12 +46,16 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Finding:
-    """A statistic: its value with a 95% interval, and the number of seeds behind it."""
+    """A statistic: its value with a 95% interval, and the number of seeds behind it.
+
+    `ran`: seeds that were run, where more were than have a value (an accuracy that a run never reaches).
+    """
 
     value: float
     low: float
     high: float
     seeds: int
+    ran: int = 0
 
 
 Statistic = Callable[[Evidence], Finding | None]
@@ -81,7 +86,8 @@ def verdict(claim: Claim, found: Finding | None) -> tuple[str, str]:
     if found is None:
         return "undecided", NO_VALUE
     if found.seeds < LEAST_SEEDS:
-        return "undecided", f"{found.seeds} seed{'s' * (found.seeds != 1)} of at least {LEAST_SEEDS}"
+        reached = f"reached by {found.seeds or 'none'} of {found.ran} seeds that were run; " * (found.ran > found.seeds)
+        return "undecided", f"{reached}{found.seeds} seed{'s' * (found.seeds != 1)} of at least {LEAST_SEEDS}"
     if not all(map(math.isfinite, (found.low, found.high))) or found.low <= claim.threshold <= found.high:
         return "undecided", "the interval straddles the threshold"
     above = found.low > claim.threshold
@@ -108,7 +114,7 @@ def by_seed(evidence: Evidence, quantity: str, label: str) -> dict[int, float]:
 
 def level(quantity: str, label: str) -> Statistic:
     """A quantity of one arm."""
-    return lambda evidence: over_seeds(by_seed(evidence, quantity, label))
+    return combined(lambda value: value, (quantity, label))
 
 
 def combined(function: Callable[..., float], *parts: tuple[str, str]) -> Statistic:
@@ -117,7 +123,10 @@ def combined(function: Callable[..., float], *parts: tuple[str, str]) -> Statist
     def statistic(evidence: Evidence) -> Finding | None:
         values = [by_seed(evidence, *part) for part in parts]
         shared = set.intersection(*map(set, values))
-        return over_seeds({seed: function(*(v[seed] for v in values)) for seed in sorted(shared)})
+        found = over_seeds({seed: function(*(v[seed] for v in values)) for seed in sorted(shared)})
+        rows = evidence.quantities
+        ran = len(set.intersection(*(set(rows.loc[rows["label"] == label, "seed"]) for _, label in parts)))
+        return replace(found or Finding(math.nan, math.nan, math.nan, 0), ran=ran) if ran else None
 
     return statistic
 
@@ -148,18 +157,28 @@ def _predictors(evidence: Evidence, at: str) -> pd.DataFrame:
 
 
 def rank_agreement(predictor: str) -> Statistic:
-    """Spearman's correlation of a predictor and the drop at exact match 0.5 over the study's SFT arms, seed by seed."""
+    """Spearman's correlation over SFT arms of a predictor's and the drop's means, with a bootstrap interval over arms.
+
+    The drop is the one at exact match 0.5 (interpolated). Arms, not seeds, are what is counted: seeds of one arm say
+    nothing new about what sets arms apart. Arms count that reach 0.5 with `LEAST_SEEDS` seeds, at the study's rate.
+    """
 
     def statistic(evidence: Evidence) -> Finding | None:
+        """Over arms that have both values; None below four."""
+        from helpers.updates import rank_correlation
+
         rows = _predictors(evidence, "0.5")
         if rows.empty:
             return None
-        rows = rows[(rows["group"] == "study") & (rows["arm"] != "rft") & rows[predictor].notna()]
-        found = {}
-        for seed, part in rows.groupby("seed"):
-            if len(part) >= 3 and part[predictor].nunique() > 1 and part["drop"].nunique() > 1:
-                found[int(seed)] = float(part[predictor].rank().corr(part["drop"].rank()))
-        return over_seeds(found)
+        rows = rows[rows["arm"].isin(SFT_ARMS) & ~rows["group"].isin(["sft-rates", "lora"]) & rows[predictor].notna()]
+        drops = {label: by_seed(evidence, HALF, label) for label in rows["label"].unique()}
+        rows = rows.assign(drop=[drops[row.label].get(row.seed, math.nan) for row in rows.itertuples()]).dropna(
+            subset="drop"
+        )
+        groups = rows.groupby("label")
+        means = groups[[predictor, "drop"]].mean()[groups["seed"].nunique() >= LEAST_SEEDS]
+        found = rank_correlation(means[predictor], means["drop"])
+        return Finding(*found, int(groups["seed"].nunique().loc[means.index].min())) if found else None
 
     return statistic
 
@@ -216,6 +235,29 @@ def rate_gap(evidence: Evidence) -> Finding | None:
         if min(len(answer), len(rollout)) >= 2:
             found[int(seed)] = float(answer.min() - rollout.max())
     return over_seeds(found)
+
+
+def knowledge_share(arm: str) -> Statistic:
+    """Drop by likelihood over drop by score at exact match 0.5, each divided by the base's distance from chance.
+
+    By likelihood a guesser still finds 1 / candidates, by generation it finds nothing; so the two drops have different
+    ranges. Seeds that lose no more than `KEEPS` are left out.
+    """
+
+    def statistic(evidence: Evidence) -> Finding | None:
+        """Seed by seed; None without a base."""
+        from helpers import prior_tasks, scoring
+
+        base = [[*by_seed(evidence, q, "base").values()] for q in ("prior_score_likelihood", "prior_score")]
+        if not all(base):
+            return None
+        tasks = prior_tasks.battery_tasks()
+        chance = sum(map(scoring.likelihood_chance, tasks)) / len(tasks)
+        room = (base[0][0] - chance) / base[1][0]
+        share = combined(lambda a, b: a / b / room if b > KEEPS else math.nan, (f"{HALF}_likelihood", arm), (HALF, arm))
+        return share(evidence)
+
+    return statistic
 
 
 def unchanged(arm: str, column: str) -> Statistic:
@@ -311,11 +353,11 @@ def _paper_claims() -> list[Claim]:
         Claim("short-rft-enough", PAPER, "Thinks of a barely trained RFT model keep as much as RFT",
               f"drop of sft-self - rft {_AT}", difference("sft-self", "rft"), "<", KEEPS, "08", "rollout_gain_drop"),
         Claim("perplexity-ranks", PAPER, "Corpora that the base finds improbable cost more",
-              f"rank correlation of perplexity and drop {_AT}, SFT arms", rank_agreement("perplexity"), ">", 0.5, "09",
-              "predictor_panels"),
+              f"rank correlation of perplexity and drop {_AT}, SFT arms and controls", rank_agreement("perplexity"),
+              ">", 0.5, "09", "predictor_panels"),
         Claim("lbk-ranks", PAPER, "Corpora with a larger LBK cost more",
-              f"rank correlation of the first LBK and drop {_AT}, SFT arms", rank_agreement("lbk"), ">", 0.5, "09",
-              "predictor_panels"),
+              f"rank correlation of the first LBK and drop {_AT}, SFT arms and controls", rank_agreement("lbk"),
+              ">", 0.5, "09", "predictor_panels"),
         Claim("rate-not-it", SUITE, "No learning rate lets answer SFT keep what SFT on rollouts keeps",
               f"least drop of sft-answer - largest of sft-rollout over rates, {_AT}", rate_gap, ">", 0.0, "09",
               "rate_fronts"),
@@ -378,9 +420,8 @@ def _suite_claims() -> list[Claim]:
               f"drop of sft-voice - sft-oracle {_AT}", difference("sft-voice", "sft-oracle"), ">", 0.0, "09",
               "controls_at_equal"),
         Claim("mostly-form", SUITE, "Most of what answer SFT loses is the form of its answers",
-              f"drop by likelihood over drop by score of sft-answer {_AT}",
-              combined(lambda a, b: a / b if b > KEEPS else math.nan, (f"{HALF}_likelihood", "sft-answer"),
-                       (HALF, "sft-answer")), "<", 0.5, "05", "knowledge_or_format"),
+              f"drop by likelihood over drop by score of sft-answer, each as a share of what can be lost, {_AT}",
+              knowledge_share("sft-answer"), "<", 0.5, "05", "knowledge_or_format"),
         Claim("early", SUITE, "Most of what answer SFT forgets goes within its first 32 steps",
               "drop of sft-answer at step 32 over its final drop", early_share("sft-answer", 32), ">", 0.5, "03",
               "sft_prior"),

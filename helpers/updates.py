@@ -205,7 +205,7 @@ def said(loaded: tuple[Any, Any], prompts: Sequence[Prompted]) -> Said:
     from helpers.rollouts import Sampling
     from helpers.scoring import complete
 
-    rows = complete(*loaded, list(prompts), Sampling(1, 1.0, 48, DRIFT_SEED))
+    rows = complete(*loaded, list(prompts), Sampling(1, 1.0, 128, DRIFT_SEED))
     return Said(tuple(prompts), tuple(row[0] for row in rows))
 
 
@@ -464,15 +464,40 @@ def fit(rows: pd.DataFrame, predictor: str, draws: int = 2000) -> Fit | None:
 
 
 def _resampled(rows: pd.DataFrame, draws: int) -> np.ndarray:
-    """How often each row counts in each bootstrap draw, (draws, n): whole arms (or labels) are drawn with replacement.
+    """How often each row counts in each bootstrap draw, (draws, n): whole arms are drawn with replacement.
 
-    Seeds of one arm are no independent evidence on what separates arms, so they stay together.
+    Seeds and learning rates of one arm are no independent evidence on what separates arms, so they stay together.
     """
     import numpy as np
 
-    names, place = np.unique(rows["label" if "label" in rows else "arm"].to_numpy(str), return_inverse=True)
+    names, place = np.unique(rows["arm"].to_numpy(str), return_inverse=True)
     counts = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
     return counts[:, place].astype(float)
+
+
+def rank_correlation(x: pd.Series, y: pd.Series, draws: int = 2000) -> tuple[float, float, float] | None:
+    """Spearman's correlation of two quantities (n,), with the middle 95% of its bootstrap draws over the n pairs.
+
+    None below four pairs or where one of the two does not vary. Draws in which one does not vary are left out.
+    """
+    import numpy as np
+
+    if len(x) < 4 or x.nunique() < 2 or y.nunique() < 2:
+        return None
+    pairs = np.stack([x.to_numpy(float), y.to_numpy(float)])
+    drawn = pairs[:, np.random.default_rng(0).integers(len(x), size=(draws, len(x)))]  # (2, draws, n)
+    return _interval(float(_spearman(pairs[:, None])[0]), _spearman(drawn))
+
+
+def _spearman(pairs: np.ndarray) -> np.ndarray:
+    """Correlations (draws,) of the ranks of (2, draws, n) values, ties sharing theirs; NaN where one does not vary."""
+    import numpy as np
+
+    less, same = (relation(pairs[..., None, :], pairs[..., None]).sum(-1) for relation in (np.less, np.equal))
+    ranks = less + (same + 1) / 2
+    first, second = ranks - ranks.mean(-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (first * second).sum(-1) / np.sqrt((first**2).sum(-1) * (second**2).sum(-1))
 
 
 def _interval(value: float, draws: np.ndarray) -> tuple[float, float, float]:

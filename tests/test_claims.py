@@ -94,7 +94,7 @@ def test_only_seeds_that_have_all_parts_count() -> None:
 def test_a_ratio_to_nothing_is_left_out() -> None:
     rows = [("samples_to_0.5", "rft", s, v) for s, v in enumerate((300.0, 400.0))]
     rows += [("samples_to_0.5", "sft-answer", s, v) for s, v in enumerate((100.0, 0.0))]
-    assert claims.ratio("rft", "sft-answer", "samples_to_0.5")(evidence(rows)) == Finding(3.0, 3.0, 3.0, 1)
+    assert claims.ratio("rft", "sft-answer", "samples_to_0.5")(evidence(rows)) == Finding(3.0, 3.0, 3.0, 1, ran=2)
 
 
 def test_the_two_statistics_of_the_data_story_by_hand() -> None:
@@ -104,18 +104,45 @@ def test_the_two_statistics_of_the_data_story_by_hand() -> None:
     assert claims.nearer(answer=0.5, rollout=0.4, rft=0.1) < 0
 
 
-def test_ranks_agree_seed_by_seed() -> None:
-    arms = ("sft-answer", "sft-expert", "sft-rollout")
-    rows = [
-        {"at": at, "group": "study", "arm": arm, "seed": seed, "perplexity": p, "drop": d, "lbk": None}
-        for at in ("0.5", "end") for seed, drops in enumerate(((0.5, 0.3, 0.1), (0.5, 0.1, 0.3)))
-        for arm, p, d in zip(arms, (90.0, 5.0, 1.0), drops, strict=True)
-    ]  # fmt: skip
-    rows.append({"at": "0.5", "group": "study", "arm": "rft", "seed": 0, "perplexity": 999.0, "drop": 0.0, "lbk": None})
-    given_ = evidence(predictors=pd.DataFrame(rows))
+def test_ranks_agree_over_arms_at_interpolated_drops() -> None:
+    arms = {"sft-answer": (90.0, 0.8), "sft-expert": (5.0, 0.1), "sft-rollout": (1.0, 0.2), "sft-self": (2.0, 0.3)}
+    arms |= {"sft-stream": (0.5, 0.9), "rft": (999.0, 0.0)}  # too few seeds; not SFT
+    rows, drops = [], []
+    for arm, (perplexity, drop) in arms.items():
+        for seed in range(2 if arm == "sft-stream" else 5):
+            where = {"group": "study", "label": arm, "arm": arm, "seed": seed, "lbk": None}
+            rows += [where | {"at": at, "perplexity": perplexity + seed / 10, "drop": 9.0} for at in ("0.5", "end")]
+            drops.append((claims.HALF, arm, seed, drop))
+    swept = rows[0] | {"group": "sft-rates", "label": "sft-answer at 1", "perplexity": 0.1}
+    given_ = evidence(drops, predictors=pd.DataFrame([*rows, swept]))
     found = claims.rank_agreement("perplexity")(given_)
-    assert (found.value, found.low, found.high, found.seeds) == pytest.approx((0.75, 0.5, 1.0, 2))
+    # ranks of perplexity: 4 3 1 2, of the drop: 4 1 2 3; 1 - 6 (0 + 4 + 1 + 1) / (4 (16 - 1))
+    assert (found.value, found.seeds) == pytest.approx((0.4, 5)) and found.low < 0.4 < found.high == pytest.approx(1.0)
     assert claims.rank_agreement("lbk")(given_) is None and claims.rank_agreement("lbk")(evidence()) is None
+
+
+def test_runs_that_never_get_there_are_told_from_runs_that_are_missing() -> None:
+    rows = [("drop_final", "sft-kl", s, 0.5) for s in range(3)] + [("drop_at_0.5", "rft", s, 0.1) for s in range(5)]
+    made = Claim("x", "paper", "s", "m", claims.level("drop_at_0.5", "sft-kl"), ">", 0.1, "09", "f")
+    found = claims.table(evidence(rows), [made]).iloc[0]
+    assert found["reason"] == "reached by none of 3 seeds that were run; 0 seeds of at least 5"
+    assert found["verdict"] == "undecided" and found["seeds"] == 0 and math.isnan(found["value"])
+    rows.append(("drop_at_0.5", "sft-kl", 1, 0.5))
+    found = claims.table(evidence(rows), [made]).iloc[0]
+    assert found["reason"] == "reached by 1 of 3 seeds that were run; 1 seed of at least 5"
+
+
+def test_what_is_lost_is_a_share_of_what_can_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("helpers.prior_tasks.battery_tasks", lambda: ("a", "b"))
+    monkeypatch.setattr("helpers.scoring.likelihood_chance", {"a": 0.25, "b": 0.75}.get)
+    rows = [("prior_score", "base", 0, 0.8), ("prior_score_likelihood", "base", 0, 0.9)]
+    assert claims.knowledge_share("sft-answer")(evidence(rows)) is None
+    rows += [(claims.HALF, "sft-answer", s, drop) for s, drop in enumerate((0.4, 0.04))]
+    rows += [(f"{claims.HALF}_likelihood", "sft-answer", s, 0.1) for s in range(2)]
+    found = claims.knowledge_share("sft-answer")(evidence(rows))
+    # (0.1 / (0.9 - 0.5)) / (0.4 / 0.8); seed 1 lost nothing
+    assert (found.value, found.seeds, found.ran) == pytest.approx((0.5, 1, 2))
+    assert claims.knowledge_share("sft-answer")(evidence(rows[2:])) is None
 
 
 def test_explained_and_better_come_with_bootstrap_intervals() -> None:
@@ -204,7 +231,7 @@ def test_a_table_line_by_line() -> None:
     assert len(lines) == 5 and all(line.count("|") == lines[0].count("|") for line in lines)
     assert lines[2] == "| 1 | says | paper | meaning > 0.5 | 0.75 (0.60 to 0.90) | 5 | **holds** | 05, `x` |"
     assert lines[3].endswith("| 1.00 | 1 | undecided: 1 seed of at least 5 | 05, `x` |")
-    assert lines[4].endswith("| – | 0 | undecided: not run, or accuracy not reached | 05, `x` |")
+    assert lines[4].endswith("| – | 0 | undecided: not run | 05, `x` |")
     assert (
         "1 hold, 0 fail and 2 are undecided (1 were not run or never reached the accuracy, 1 have fewer"
         in claims.count_sentence(rows)
