@@ -206,13 +206,19 @@ def drop_vs_norm(points: pd.DataFrame) -> Figure:
         ax.axhline(0, color=GREY, lw=0.8)
         ax.set(xlabel="L2 norm of the update", title="at exact match 0.5" if at == "0.5" else "at the end")
         ax.set_ylabel("drop in mean prior score" if place == 1 else "")
+    _arm_legend(fig, points)
+    return _record(fig, points)
+
+
+def _arm_legend(fig: Figure, points: pd.DataFrame) -> None:
+    """A legend of the arms among the points (columns arm, label), and of open markers where there are any."""
+    ax = fig.axes[-1]
     for arm in [arm for arm in ARM_STYLE if arm in set(points["arm"])]:
         style = arm_style(arm)
         ax.plot([], [], ls="", marker=style.marker, color=style.colour, ms=7, label=arm)
     if (points["label"] != points["arm"]).any():
         ax.plot([], [], "o", color=GREY, mfc="white", ms=7, label="other rate or LoRA")
     fig.legend(loc="outside right upper")
-    return _record(fig, points)
 
 
 def part_shares(weights: pd.DataFrame) -> pd.DataFrame:
@@ -397,9 +403,7 @@ def predictor_panels(rows: pd.DataFrame) -> Figure:
         ax.set_ylabel("drop" if place % 3 == 1 else "")
         _few_log_ticks(ax)
         frames.append(known[["arm", "label", "seed", "drop"]].assign(predictor=name, value=known[name]))
-    for arm in [arm for arm in ARM_STYLE if arm in set(rows["arm"])]:
-        ax.plot([], [], ls="", marker=arm_style(arm).marker, color=arm_style(arm).colour, ms=6, label=arm)
-    fig.legend(loc="outside right upper")
+    _arm_legend(fig, rows)
     return _record(fig, pd.concat(frames)[["predictor", "arm", "label", "seed", "value", "drop"]])
 
 

@@ -745,12 +745,15 @@ def rate_perplexities(
     """Perplexity under the base of what each run learned from: columns arm, seed, learning_rate, perplexity.
 
     SFT on a corpus: up to `n` of its completions; arms that learn from rollouts as they are drawn (`STREAMED`): the
-    correct ones (`stepwise_perplexity`). A run whose corpus cannot be made from the records is left out.
+    correct ones (`stepwise_perplexity`). Where the records cannot tell what a run learned from, its perplexity is the
+    one measured beside its checkpoints (`controls.measured_predictors`), if there is one.
     """
     import pandas as pd
 
-    from helpers import live
+    from helpers import controls, live
 
+    beside = controls.load(profile)["predictors"]
+    measured = dict(zip(beside["run"], beside["perplexity"], strict=True)) if len(beside) else {}
     known: dict[tuple, float | None] = {}
     rows = []
     for spec in runs.values():
@@ -763,7 +766,8 @@ def rate_perplexities(
             corpus = corpus_of(profile, spec, rollouts, n)
             table = None if corpus is None else live.perplexities(live.base_logps(base, corpus))
             known[key] = None if table is None else float(table["perplexity"].iloc[0])
-        rows.append((spec.arm, spec.seed, spec.learning_rate, known[key]))
+        value = measured.get(spec.name) if known[key] is None else known[key]
+        rows.append((spec.arm, spec.seed, spec.learning_rate, value))
     found = pd.DataFrame(rows, columns=["arm", "seed", "learning_rate", "perplexity"]).dropna(subset="perplexity")
     return found.drop_duplicates(["arm", "seed", "learning_rate"], ignore_index=True)
 

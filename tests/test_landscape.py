@@ -740,7 +740,7 @@ def test_study_rows_are_those_of_the_studys_own_runs() -> None:
     assert landscape.study_rows(profile, table.iloc[1:], "rft")["run"].tolist() == ["rft-0-aaaaaaaaaa"]
 
 
-def test_each_run_has_the_perplexity_of_what_it_learned_from(study: Study) -> None:
+def test_each_run_has_the_perplexity_of_what_it_learned_from(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     profile = get_profile("smoke")
     arms = ("rft", "reinforce-1-0", "sft-answer", "sft-rollout", "distill", "sft-stream", "sft-replay")
     rft, reinforce, answer, rollout, distill, stream, replay = (specs(profile, [a])[0] for a in arms)
@@ -765,6 +765,11 @@ def test_each_run_has_the_perplexity_of_what_it_learned_from(study: Study) -> No
         assert values[arm, 1e-3] == pytest.approx(math.exp(-float(logps.mean())), rel=1e-3)
     assert values["sft-answer", 1e-5] == values["sft-answer", 1e-3]  # the rate does not change the corpus
     assert set(found["arm"]) == set(arms[:6])  # what sft-replay saw is not in the records
+    measured = pd.DataFrame({"run": [replay.name, answer.name], "perplexity": [7.0, 8.0]})
+    monkeypatch.setattr("helpers.controls.load", lambda _: {"predictors": measured})
+    again = landscape.rate_perplexities(study.base, profile, records, 3, runs)
+    assert again.set_index("arm")["perplexity"]["sft-replay"] == 7.0 and set(again["arm"]) == set(arms)
+    pd.testing.assert_frame_equal(again[again["arm"] != "sft-replay"].reset_index(drop=True), found)
 
 
 arm_points = st.lists(
