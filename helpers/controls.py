@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PUBLISHED = Path("figures/records/controls")
 RATE_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 SLOW_FACTOR = 0.3  # a run at this share of the rate gets twice the steps, so that it may reach the same accuracy
+EARLY = 0.3  # exact match that runs reach which never get to 0.5
 LORA_RANK, LORA_FACTOR = 8, 5.0  # adapters start from zero and want a higher rate
 METRICS = ("update_norm", "minutes", "kl", "reward", "entropy", "frac_reward_zero_std")  # what is published of metrics
 GROUPS: Mapping[str, str] = MappingProxyType(
@@ -762,19 +763,21 @@ def coverage(profile: Profile, tables: Tables) -> pd.DataFrame:
 def quantities(evaluations: pd.DataFrame, metrics: pd.DataFrame, tables: Tables, profile: Profile) -> pd.DataFrame:
     """`summary.per_seed` of the study and of every control: its columns, and label, group and learning_rate.
 
-    `evaluations`, `metrics`: the study's tables. A control is compared with the study's base.
+    `evaluations`, `metrics`: the study's tables. A control is compared with the study's base. Beside the study's own
+    accuracies stands `EARLY`, which more controls reach.
     """
     import pandas as pd
 
-    from helpers.summary import per_seed
+    from helpers.summary import THRESHOLDS, per_seed
 
     rates = {line.arm: line.learning_rate for line in profile.budgets}
-    own = per_seed(evaluations, metrics)
+    marks = (EARLY, *THRESHOLDS)
+    own = per_seed(evaluations, metrics, marks)
     parts = [own.assign(label=own["arm"], group="study", learning_rate=own["arm"].map(rates).fillna(0.0))]
     base = evaluations[evaluations["arm"] == "base"]
     for label, runs in tables.runs.groupby("label", sort=False):
         mine = [frame[frame["run"].isin(set(runs["run"]))] for frame in (tables.evaluations, tables.metrics)]
-        found = per_seed(pd.concat([mine[0], base], ignore_index=True), mine[1])
+        found = per_seed(pd.concat([mine[0], base], ignore_index=True), mine[1], marks)
         first = runs.iloc[0]
         more = {"label": label, "group": first["group"], "learning_rate": first["learning_rate"]}
         parts.append(found[found["arm"] != "base"].assign(**more))

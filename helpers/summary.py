@@ -88,7 +88,9 @@ def _crossing(run: pd.DataFrame, accuracy: float) -> tuple | None:
     return (*(last[c] for c in _RUN), first["step"], last["step"], share, step, samples, last["n"])
 
 
-def per_seed(evaluations: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
+def per_seed(
+    evaluations: pd.DataFrame, metrics: pd.DataFrame, accuracies: Sequence[float] = THRESHOLDS
+) -> pd.DataFrame:
     """Every quantity of every run: columns quantity, arm, seed, task, value, n.
 
     `n`: items scored for one seed's value, 0 where nothing is scored. A quantity "at" an accuracy has rows only
@@ -101,7 +103,7 @@ def per_seed(evaluations: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
     prior = evaluations[evaluations["task"] != "puzzle"]
     tasks = pd.concat([battery_mean(evaluations), prior[list(_EVALUATIONS)]], ignore_index=True)
     parts = [*_final(evaluations, tasks), *_run_lengths(evaluations), *_drops(tasks, _last(tasks), "drop_final")]
-    for accuracy in THRESHOLDS:
+    for accuracy in accuracies:
         parts += _at_accuracy(evaluations, tasks, metrics, accuracy)
     parts += _metric_rows(metrics)
     columns = ["quantity", "arm", "seed", "task", "value", "n"]
