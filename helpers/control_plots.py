@@ -221,6 +221,22 @@ def _arm_legend(fig: Figure, points: pd.DataFrame) -> None:
     fig.legend(loc="outside right upper")
 
 
+def part_table(weights: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    """L1 norm, share of weights unchanged in bf16, mean effective rank: a row per part, columns (quantity, label).
+
+    `weights`: columns label, seed, part, weights (their number), l1, same_bf16, rank, a row per part and kind of
+    weight. Means over seeds.
+    """
+    import pandas as pd
+
+    known = weights[weights["label"].isin(labels)]
+    runs = known.assign(kept=known["same_bf16"] * known["weights"]).groupby(["part", "label", "seed"], sort=False)
+    total = runs[["l1", "kept", "weights"]].sum()
+    columns = {"L1 norm": total["l1"], "unchanged in bf16": total["kept"] / total["weights"]}
+    each = pd.DataFrame(columns | {"effective rank": runs["rank"].mean()})
+    return each.groupby(["part", "label"], sort=False).mean().unstack("label", sort=False)
+
+
 def part_shares(weights: pd.DataFrame) -> pd.DataFrame:
     """Share of the squared L2 norm in each part of the model: columns label, arm, part, share (means over seeds)."""
     parts = weights[weights["part"] != "all"].reset_index(drop=True)

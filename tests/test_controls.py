@@ -292,6 +292,17 @@ def run_columns(arms: list[str], seeds: int = 3) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(controls.RUN_COLUMNS))
 
 
+def test_the_table_by_part_by_hand() -> None:
+    rows = [("rft", s, "words", n, l1, same, rank) for s, n, l1, same, rank in
+            ((0, 30, 2.0, 0.5, 4.0), (0, 10, 1.0, 0.1, 8.0), (1, 40, 5.0, 0.2, 2.0))]  # fmt: skip
+    rows += [("sft-kl", 0, "words", 1, 1.0, 1.0, 1.0), ("rft", 0, "eye 1", 1, 0.5, 0.0, 1.0)]
+    columns = ["label", "seed", "part", "weights", "l1", "same_bf16", "rank"]
+    found = control_plots.part_table(pd.DataFrame(rows, columns=columns), ["rft"])
+    assert found.index.tolist() == ["words", "eye 1"] and {label for _, label in found.columns} == {"rft"}
+    words = [found.loc["words", (name, "rft")] for name in ("L1 norm", "unchanged in bf16", "effective rank")]
+    assert words == pytest.approx([(3 + 5) / 2, (16 / 40 + 0.2) / 2, (6 + 2) / 2])
+
+
 def test_every_figure_records_the_numbers_it_draws() -> None:
     rng, runs = np.random.default_rng(0), run_columns(["rft", "sft-answer"])
     each = lambda **columns: runs.assign(**columns)  # noqa: E731
