@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from helpers import prior_tasks, puzzles, scoring, updates
 from helpers.errors import UserError
+from helpers.rollouts import Sampling
 
 BOARDS = puzzles.PuzzleSpec(size=32)
 
@@ -139,8 +140,6 @@ def test_completion_kl_is_the_sum_over_tokens_in_other_arithmetic(tiny, puzzler)
 
 def test_kl_of_whole_completions_is_the_mean_log_ratio_of_draws(puzzler) -> None:
     """Monte Carlo: both estimate KL(p || q) over completions; the token-wise one varies less."""
-    from helpers.rollouts import Sampling
-
     (p, processor), (q, _) = puzzler.load(), puzzler.load()
     with torch.no_grad():
         q.model.language_model.norm.weight.mul_(0.8)  # a flatter softmax
@@ -152,6 +151,26 @@ def test_kl_of_whole_completions_is_the_mean_log_ratio_of_draws(puzzler) -> None
     error = ratios.std() / math.sqrt(len(ratios))
     assert abs(exact.mean() - ratios.mean()) < 4 * error
     assert exact.std() < ratios.std()
+
+
+def test_divergences_point_where_their_names_say(tiny, puzzler) -> None:
+    (base, processor), (tuned, _) = tiny.load(), puzzler.load()
+    puzzle, prior = (updates.said((base, processor), prompts)
+                     for prompts in (updates.puzzle_prompts(BOARDS, 2), updates.prior_prompts(3)))  # fmt: skip
+    found = updates.divergences((base, processor), (tuned, processor), puzzle, prior)
+    own = updates.said((tuned, processor), puzzle.prompts)
+    for name, p, q, texts in (("kl_forward", base, tuned, puzzle), ("kl_prior", base, tuned, prior),
+                              ("kl_reverse", tuned, base, own)):  # fmt: skip
+        assert found[name] == pytest.approx(updates.completion_kl(p, q, processor, texts).mean())
+        assert found[name] != pytest.approx(updates.completion_kl(q, p, processor, texts).mean(), rel=0.01)
+    assert max(updates.divergences((base, processor), (base, processor), puzzle, prior).values()) < 1e-5
+
+
+def test_what_a_model_says_is_not_cut_off_before_an_evaluation_would(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(scoring, "complete", lambda *args: asked.append(args[-1]) or [["x"]])
+    updates.said(tiny.load(), updates.puzzle_prompts(BOARDS, 1))
+    assert asked[0].max_tokens == Sampling().max_tokens
 
 
 def test_activation_drift_of_a_rescaled_last_norm_is_its_scale(tiny) -> None:
