@@ -600,6 +600,11 @@ def scoring_singles(load: Load) -> Sides:
     return scoring_groups(load, 1)
 
 
+def scoring_rollouts(load: Load) -> Sides:
+    """The same with a whole RFT group per picture, `load.group` completions."""
+    return scoring_groups(load, load.group)
+
+
 def stock_logps(model: Any, processor: Any, prompt: Any, completion: str) -> Any:
     """Log-probs (nats) of a completion's tokens and its end token, by one stock forward pass for this sample."""
     import torch
@@ -798,6 +803,7 @@ CASES: tuple[Case, ...] = (
     Case("sft-step", "SFT step, 32 samples", "s", sft_step, bar=1.8),
     Case("battery", "prior battery by generation, 11 tasks x 40", "s", battery_by_generation, bar=4.0, tolerance=0.0),
     Case("battery-decoded", "the same, every answer decoded", "s", battery_decoded, tolerance=0.0),
+    Case("scoring-rollouts", "log-prob scoring, 8 completions per picture", "samples/s", scoring_rollouts, bar=8.0),
     Case("scoring", "log-prob scoring, 4 completions per picture", "samples/s", scoring_groups, bar=8.0),
     Case("scoring-singles", "log-prob scoring, 1 completion per picture", "samples/s", scoring_singles, bar=8.0),
     Case("side-by-side", "two runs side by side, 1 thread each (stock: in turn, 2 threads)", "steps/s", side_by_side,

@@ -44,7 +44,8 @@ def test_every_row_that_was_asked_for_is_there() -> None:
     assert bars == {
         "rft-step": ("ratio", 4), "rft-step-kl": ("ratio", 4), "rollouts": ("ratio", 4), "sft-step": ("ratio", 1.8),
         "battery": ("ratio", 4), "battery-decoded": ("ratio", None), "scoring": ("ratio", 8),
-        "scoring-singles": ("ratio", 8), "side-by-side": ("ratio", 1.6), "boards": ("ours", 2000),
+        "scoring-rollouts": ("ratio", 8), "scoring-singles": ("ratio", 8), "side-by-side": ("ratio", 1.6),
+        "boards": ("ours", 2000),
         "photos": ("ours", 500), "rft-peak": ("ratio", None), "sft-peak": ("ratio", None),
     }  # fmt: skip
     assert all(c.tolerance <= 1e-5 for c in CASES)
