@@ -273,6 +273,32 @@ def unchanged(arm: str, column: str) -> Statistic:
     return statistic
 
 
+def measured(column: str, *labels: str, table: str = "theory") -> Statistic:
+    """Mean over arms of what was measured of their runs, seed by seed, over the seeds that have all of them."""
+    return of_measured(lambda *values: math.fsum(values) / len(values), column, *labels, table=table)
+
+
+def of_measured(function: Callable[..., float], column: str, *labels: str, table: str = "theory") -> Statistic:
+    """A function of what was measured of several arms' runs (at their ends), seed by seed."""
+
+    def statistic(evidence: Evidence) -> Finding | None:
+        """None where no seed has all of the arms."""
+        rows = evidence.tables[table]
+        rows = rows[rows["at"].astype(str) == "end"] if "at" in rows else rows
+        if column not in rows:
+            return None
+        wide = rows[rows["label"].isin(labels)].pivot(index="seed", columns="label", values=column)
+        wide = wide.reindex(columns=list(labels)).dropna()
+        return over_seeds({int(seed): function(*map(float, values)) for seed, *values in wide.itertuples()})
+
+    return statistic
+
+
+def falling(*values: float) -> float:
+    """The least ratio of a value to the next one: above 1 where each is larger than the one behind it."""
+    return min(a / b for a, b in zip(values, values[1:], strict=False))
+
+
 def early_share(arm: str, step: int) -> Statistic:
     """Share of an arm's final drop that is there at a step; seeds without a final drop above `KEEPS` are left out."""
 
@@ -364,6 +390,40 @@ def _paper_claims() -> list[Claim]:
     ]  # fmt: skip
 
 
+def _theory_claims() -> list[Claim]:
+    """What the paper's explanation rests on (its section 5)."""
+    arms, three = ("sft-answer", "sft-expert", "sft-rollout", "sft-self", "rft"), ("sft-answer", "sft-expert", "rft")
+    order = ("sft-answer", "sft-expert", "sft-rollout")
+    return [
+        Claim("in-region", PAPER, "RFT's correct rollouts stay in the base's probable region",
+              "share of the last third's that are more probable than the base's own 5th percentile",
+              measured("region", "rft"), ">", 0.5, "06", "landscape_corpora"),
+        Claim("rollouts-probable", PAPER, "The base expects RFT's rollouts, not bare answers or a teacher's text",
+              "smaller perplexity of the corpora of sft-answer and sft-expert over that of rft",
+              of_measured(lambda a, b, c: min(a, b) / c, "perplexity", *three, table="predictors"), ">", 1.0, "06",
+              "landscape_corpora"),
+        Claim("lbk-order", PAPER, "LBK falls from bare answers to a teacher's text to RFT's rollouts",
+              "least ratio of first LBKs of sft-answer, sft-expert, sft-rollout, each over the next",
+              of_measured(falling, "lbk", *order, table="predictors"), ">", 1.0, "07", "dynamics_training"),
+        Claim("symmetry-sgd", PAPER, "A step on one sample does to another what a step on that does to it: SGD",
+              "asymmetry of influence between prior tasks and corpora, mean over arms",
+              measured("asymmetry_sgd", *arms), "<", 0.1, "07", "dynamics_symmetry"),
+        Claim("symmetry-adamw", PAPER, "The same with AdamW, which trains the arms",
+              "asymmetry of influence between prior tasks and corpora, mean over arms",
+              measured("asymmetry_adamw", *arms), "<", 0.1, "07", "dynamics_symmetry"),
+        Claim("kernel-constant", PAPER, "The kernel stays roughly constant over the training",
+              "alignment of K(prior, corpus) at the end with the base's, mean over arms",
+              measured("alignment", *arms), ">", 0.9, "07", "dynamics_kernel"),
+        Claim("direction", PAPER, "One update on RFT's rollouts harms prior tasks less than one on bare answers",
+              "change of prior gold answers after one AdamW update, sft-rollout - sft-answer, nats per token",
+              of_measured(lambda a, b: a - b, "influence_adamw", "sft-rollout", "sft-answer"), ">", 0.0, "07",
+              "dynamics_influence"),
+        Claim("gold-shift", PAPER, "RFT takes less probability from prior gold answers than SFT on bare answers",
+              "shift over the training, rft - sft-answer, nats per token",
+              of_measured(lambda a, b: a - b, "gold_shift", "rft", "sft-answer"), ">", 0.0, "06", "landscape_shift"),
+    ]  # fmt: skip
+
+
 def _related_claims() -> list[Claim]:
     """What the paper's relatives say."""
     return [
@@ -428,7 +488,9 @@ def _suite_claims() -> list[Claim]:
     ]  # fmt: skip
 
 
-CLAIMS: tuple[Claim, ...] = (*_main_claims(), *_paper_claims(), *_related_claims(), *_suite_claims())
+CLAIMS: tuple[Claim, ...] = (
+    *_main_claims(), *_paper_claims(), *_theory_claims(), *_related_claims(), *_suite_claims(),
+)  # fmt: skip
 
 
 def table(evidence: Evidence, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:

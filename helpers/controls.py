@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from helpers.errors import UserError
 from helpers.profiles import RFT_ARMS, Profile, RunSpec, get_profile, specs
 from helpers.records import RunStore, as_published, json_bytes, load_published, publish, write_file, write_table
+from helpers.theory import measured_theory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -520,6 +521,7 @@ ANALYSES: Mapping[str, Measure] = MappingProxyType(
         "recovery": measured_recovery,
         "lines": measured_lines,
         "flips": measured_flips,
+        "theory": measured_theory,
     }
 )
 EVERY_RUN = ("weights", "predictors")  # the rest is measured for the study's arms only

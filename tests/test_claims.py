@@ -180,6 +180,23 @@ def test_norm_matched_rate_gap_unchanged_and_regained_by_hand() -> None:
     assert (found.value, found.low, found.high) == pytest.approx((1 / 3, 0.0, 2 / 3))
 
 
+def test_what_was_measured_of_runs_is_combined_seed_by_seed() -> None:
+    rows = [
+        {"label": label, "seed": seed, "at": at, "lbk": value * (1 if at == "end" else 9)}
+        for label, value in (("a", 6.0), ("b", 3.0), ("c", 2.0)) for seed in range(5) for at in ("end", "0.5")
+        if (label, seed) != ("c", 4)
+    ]  # fmt: skip
+    given_ = evidence(predictors=pd.DataFrame(rows), theory=pd.DataFrame(rows[:2]).drop(columns="at"))
+    found = claims.of_measured(claims.falling, "lbk", "a", "b", "c", table="predictors")(given_)
+    assert found == Finding(*[pytest.approx(1.5)] * 3, 4)  # 6 / 3 = 2 and 3 / 2 = 1.5, the smaller
+    assert claims.falling(2.0, 3.0, 1.0) < 1
+    assert claims.measured("lbk", "a", "b", table="predictors")(given_) == Finding(4.5, 4.5, 4.5, 5)
+    assert (
+        claims.measured("region", "a")(given_) is None
+        and claims.measured("lbk", "x", table="predictors")(given_) is None
+    )
+
+
 def test_the_early_share_is_read_from_the_evaluations() -> None:
     rows = [
         {"run": f"{arm}-0", "arm": arm, "seed": 0, "step": step, "samples": step, "task": t, "measure": m, "value": v}
