@@ -553,6 +553,8 @@ def _to_measure(profile: Profile, name: str, spec: RunSpec, study: Sequence[RunS
     """Whether an analysis of a run is wanted, possible and not yet there."""
     if _cached(profile, name, spec).exists() or (name == "recovery" and spec.arm not in RECOVERED):
         return False
+    if name == "theory" and spec.source and spec.source not in _done(profile):
+        return False
     if profile.name == "smoke" and spec.arm not in (SMOKE_ARMS if name in EVERY_RUN else ("sft-answer",)):
         return False
     return name not in ("matched", "lines") or _whole_seed(profile, spec, study)

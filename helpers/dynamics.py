@@ -650,6 +650,8 @@ def ladder(pair: Pair, head: Head, weights: Weights, rate: float) -> pd.DataFram
 class Plan:
     """A short training: AdamW at `rate` after `warmup` updates, gradients clipped at norm `clip` as in the trainers.
 
+    The rate rises as in the trainers but for their first update, whose rate is 0: it is left out here.
+
     Weights are kept after the updates `keep` (0: the start).
     """
 

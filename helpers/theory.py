@@ -1,59 +1,86 @@
 """What the paper's theory rests on, measured on the study's runs: one row per run, so that intervals are over seeds.
 
-Notebook 07 takes the theory apart on one draw of samples. Here its statements are put to the test: is the kernel
-constant over a whole training, is influence symmetric, whom does one update on a corpus harm, do RFT's correct rollouts
-stay in the base's probable region? `claims.py` holds the thresholds; they were fixed after notebooks 06 and 07 had been
-seen and before any row here was measured, on runs that were trained anew.
+Notebook 07 takes the theory apart on one draw of samples. Here its statements are put to the test: does the kernel stay
+constant over a training, is influence symmetric, whom does one update on a corpus harm, do RFT's correct rollouts stay
+in the base's probable region? `claims.py` holds the thresholds. They were fixed after notebooks 06 and 07 had been
+seen, and several statistics were mended by a review of a first measurement of three seeds: these rows repeat, on other
+samples and on a second training of the study's runs, what is known, and are no test of something unknown.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
     from helpers.controls import Bench
     from helpers.dynamics import Item
     from helpers.profiles import RunSpec
 
 REGION_EDGE = 0.05  # the base's own samples below this percentile lie outside its probable region
-SGD_RATE = 1e-3  # small enough that the first order is all there is (notebook 07, section 1)
+EARLY_STEP = 64  # "a few dozen steps", after which the paper finds its curves settled; a checkpoint of every arm
+SMALL_STEP, SGD_STEP = 1e-3, 0.01  # SGD where the first order is all there is, and where it learns (notebook 07)
 
 
 @dataclass(frozen=True)
 class Amount:
-    """How much is measured of a run: `boards` of a batch, `batches`, random `draws`, `pairs`, the base's `samples`.
+    """How much is measured of a run: `batches` of `boards`, random `draws`, `pairs`, the base's `samples`, `gold`.
 
-    `pairs`: samples of the corpus that are held against one of each prior task; `gold`: gold answers per prior task.
+    `pairs`: samples of the corpus, evenly chosen, that are held against one sample of each prior task (of every second
+    one for the kernel); `gold`: gold answers per prior task, others for each seed.
     """
 
-    boards: int = 8
-    batches: int = 5
+    boards: int = 32
+    batches: int = 3
     draws: int = 8
-    pairs: int = 3
+    pairs: int = 8
     samples: int = 16
-    gold: int = 4
+    gold: int = 20
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run with what it learned from (`corpus`) and how much of it is measured."""
+
+    bench: Bench
+    spec: RunSpec
+    corpus: Sequence[Item]
+    amount: Amount
+
+    @property
+    def some(self) -> list[Item]:
+        """`amount.pairs` samples of the corpus, evenly chosen."""
+        return list(self.corpus[:: max(1, len(self.corpus) // self.amount.pairs)][: self.amount.pairs])
+
+    def observed(self, number: int = 1) -> list[Item]:
+        """Gold answers of every prior task, `number` each; other battery samples for another seed."""
+        from helpers import dynamics, prior_tasks
+
+        first = number * self.spec.seed
+        return dynamics.prior_items(prior_tasks.battery_tasks(), range(first, first + number))
 
 
 def measured_theory(bench: Bench, spec: RunSpec) -> pd.DataFrame:
-    """One row: alignment, size, asymmetry_sgd, asymmetry_adamw, influence_sgd, influence_adamw, gold_shift, region.
+    """One row with everything below; NaN where a run has no such thing (no corpus, no rollouts).
 
-    `alignment` and `size`: the kernel of prior tasks and corpus at the run's end against the base's
-    (`dynamics.kernel_drift`). `asymmetry_*`: `dynamics.asymmetry` between them. `influence_*`: change of the prior
-    tasks' gold answers after one update on a batch of the corpus, nats per token, mean over batches. `gold_shift`:
-    their change over the whole training. `region`: see `share_in_region`. NaN where a run has no such thing.
+    `perplexity` of the corpus under the base, `gold_shift`, `region`, `lbk`; `kernel_change` from the base and
+    `kernel_late` from step `EARLY_STEP` to the end; `asymmetry_sgd`, `asymmetry_adamw`, `influence_sgd` and
+    `influence_adamw`, which belong to base and corpus and not to the training.
     """
     import pandas as pd
 
     amount = Amount(2, 1, 2, 1, 2, 1) if bench.profile.name == "smoke" else Amount()
-    corpus = corpus_items(bench, spec, amount.boards * amount.batches)
-    row = {"gold_shift": gold_shift(bench, spec, amount), "region": region(bench, spec, amount)}
-    row |= _kernel(bench, spec, corpus, amount) | _symmetry(bench, spec, corpus, amount)
-    return pd.DataFrame([row | _influence(bench, spec, corpus, amount)])
+    subject = Subject(bench, spec, corpus_items(bench, spec, amount.boards * amount.batches), amount)
+    row = {"gold_shift": gold_shift(subject), "region": region(subject)}
+    if subject.corpus:
+        row |= {"perplexity": perplexity(subject), "lbk": early_lbk(subject)}
+        row |= kernel_changes(subject) | asymmetries(subject) | influences(subject)
+    return pd.DataFrame([row])
 
 
 def corpus_items(bench: Bench, spec: RunSpec, n: int) -> list[Item]:
@@ -63,89 +90,142 @@ def corpus_items(bench: Bench, spec: RunSpec, n: int) -> list[Item]:
     return [dynamics.Item(p, text, spec.arm) for p, text in controls.corpus_sample(bench, spec, n)]
 
 
-def observed(spec: RunSpec, number: int = 1) -> list[Item]:
-    """Gold answers of every prior task; other battery samples for another seed."""
-    from helpers import dynamics, prior_tasks
-
-    return dynamics.prior_items(prior_tasks.battery_tasks(), range(number * spec.seed, number * (spec.seed + 1)))
-
-
-def _kernel(bench: Bench, spec: RunSpec, corpus: Sequence[Item], amount: Amount) -> dict[str, float]:
-    """Size and alignment of K(prior, corpus) at the end of a run, from the same random directions as at the base."""
+def perplexity(subject: Subject) -> float:
+    """exp of minus the mean base log-prob per token of the corpus."""
     from helpers import dynamics
 
-    found = {"alignment": math.nan, "size": math.nan}
-    if not corpus:
-        return found
-    v, u = (dynamics.scored(bench.base, items) for items in (observed(spec)[::2], corpus[: amount.pairs]))
-    sketches = []
-    for weights in (bench.weights(None), bench.weights(spec)):
-        lines = dynamics.Linearised(v, weights), dynamics.Linearised(u, weights)
-        sketches.append(dynamics.sketch(*lines, amount.draws))
-    return {name: interval.mean for name, interval in dynamics.kernel_drift(*sketches).items()}
+    batch = dynamics.scored(subject.bench.base, subject.corpus)
+    logps = dynamics.logps_at(batch, subject.bench.weights(None))
+    return math.exp(-float(logps.sum() / batch.tokens.sum()))
 
 
-def _symmetry(bench: Bench, spec: RunSpec, corpus: Sequence[Item], amount: Amount) -> dict[str, float]:
-    """Asymmetry of influence between prior tasks and corpus at the base, for both optimizers."""
-    from helpers import dynamics
-
-    found = {"asymmetry_sgd": math.nan, "asymmetry_adamw": math.nan}
-    if not corpus:
-        return found
-    prior, some = observed(spec), list(corpus[: amount.pairs])
-    groups = {dynamics.PRIOR: dynamics.singles(bench.base, prior), spec.arm: dynamics.singles(bench.base, some)}
-    together, weights = dynamics.scored(bench.base, [*prior, *some]), bench.weights(None)
-    for name, step in steps(spec, share=0.1).items():
-        pairs = dynamics.symmetry(groups, together, weights, step)
-        found[f"asymmetry_{name}"] = dynamics.asymmetry(pairs).mean
-    return found
-
-
-def _influence(bench: Bench, spec: RunSpec, corpus: Sequence[Item], amount: Amount) -> dict[str, float]:
-    """What one update from the base does to prior gold answers, nats per token, mean over batches of the corpus."""
-    from helpers import dynamics
-
-    found = {"influence_sgd": math.nan, "influence_adamw": math.nan}
-    if not corpus:
-        return found
-    parts = dynamics.batches(corpus, amount.boards, amount.batches)
-    weights = bench.weights(None)
-    learned = dynamics.lessons({spec.arm: [dynamics.scored(bench.base, part) for part in parts]}, weights)
-    probes = dynamics.scored(bench.base, observed(spec, amount.gold))
-    for name, step in steps(spec).items():
-        rows = dynamics.influence(learned, probes, weights, [step])
-        found[f"influence_{name}"] = float(dynamics.per_token(rows, ["step"])["value"].iloc[0])
-    return found
-
-
-def steps(spec: RunSpec, share: float = 1.0) -> dict[str, Any]:
-    """One update of SGD, and of AdamW at a share of the run's own rate (a tenth is where its warm-up begins)."""
-    from helpers.dynamics import Step
-
-    return {"sgd": Step("sgd", SGD_RATE), "adamw": Step("adamw", share * spec.learning_rate)}
-
-
-def gold_shift(bench: Bench, spec: RunSpec, amount: Amount) -> float:
+def gold_shift(subject: Subject) -> float:
     """Log-prob of prior tasks' gold answers at a run's end minus at the base, nats per token."""
     from helpers import dynamics
 
-    probes = dynamics.scored(bench.base, observed(spec, amount.gold))
-    before, after = (dynamics.logps_at(probes, bench.weights(which)) for which in (None, spec))
+    probes = dynamics.scored(subject.bench.base, subject.observed(subject.amount.gold))
+    before, after = (dynamics.logps_at(probes, subject.bench.weights(which)) for which in (None, subject.spec))
     return float((after - before).sum() / probes.tokens.sum())
 
 
-def region(bench: Bench, spec: RunSpec, amount: Amount) -> float:
-    """Share of RFT's correct rollouts of its last third that lie in the base's probable region; NaN for other arms."""
+# --- the kernel -----------------------------------------------------------------------------------------------
+
+
+def kernel_changes(subject: Subject) -> dict[str, float]:
+    """How much K(prior, corpus) changes from the base, and from step `EARLY_STEP`, to a run's end."""
+    bench, early, end = subject.bench, _early(subject), subject.bench.weights(subject.spec)
+    found = {"kernel_change": relative_change(*(_sketch(subject, w) for w in (bench.weights(None), end)))}
+    return found | {"kernel_late": relative_change(*(_sketch(subject, w) for w in (early, end)))}
+
+
+def _early(subject: Subject) -> Mapping[str, torch.Tensor]:
+    """The weights at the last checkpoint up to step `EARLY_STEP`."""
+    from helpers import updates
+
+    *_, step = early_checkpoints(subject)
+    return updates.weights_of(subject.bench.model(subject.spec, step)[0])
+
+
+def early_checkpoints(subject: Subject) -> list[int]:
+    """A run's checkpoints up to step `EARLY_STEP`; its first one where there is none."""
+    from helpers import controls, training
+
+    numbers = training.checkpoint_numbers(controls.store(subject.bench.profile).folder(subject.spec) / "checkpoints")
+    return [n for n in numbers if n <= EARLY_STEP] or numbers[:1]
+
+
+def _sketch(subject: Subject, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """K of every second prior task and a few samples of the corpus, times random directions, always the same ones."""
+    from helpers import dynamics
+
+    batches = (dynamics.scored(subject.bench.base, items) for items in (subject.observed()[::2], subject.some))
+    return dynamics.sketch(*(dynamics.Linearised(batch, weights) for batch in batches), subject.amount.draws)
+
+
+def relative_change(before: torch.Tensor, after: torch.Tensor) -> float:
+    """||K' - K||_F / ||K||_F from products of both with the same random directions; 0 where nothing changed."""
+    return float((after.double() - before.double()).norm() / before.double().norm())
+
+
+# --- influence ------------------------------------------------------------------------------------------------
+
+
+def asymmetries(subject: Subject) -> dict[str, float]:
+    """Asymmetry of influence between prior tasks and corpus at the base (`dynamics.asymmetry`), from 0 to 2.
+
+    For SGD at a small rate, where theorem 5.2 holds by construction, and for the first step of AdamW at a tenth of the
+    run's rate.
+    """
+    from helpers import dynamics
+
+    base, prior, some = subject.bench.base, subject.observed(), subject.some
+    groups = {dynamics.PRIOR: dynamics.singles(base, prior), subject.spec.arm: dynamics.singles(base, some)}
+    together, weights, found = dynamics.scored(base, [*prior, *some]), subject.bench.weights(None), {}
+    steps = (dynamics.Step("sgd", SMALL_STEP), dynamics.Step("adamw", subject.spec.learning_rate / 10))
+    for step in steps:
+        pairs = dynamics.symmetry(groups, together, weights, step)
+        size = (pairs["forward"].abs() + pairs["backward"].abs()) / 2
+        found[f"asymmetry_{step.rule}"] = float((pairs["forward"] - pairs["backward"]).abs().sum() / size.sum())
+    return found
+
+
+def influences(subject: Subject) -> dict[str, float]:
+    """What one update from the base does to prior gold answers, in 1e-3 nats per token.
+
+    Mean over batches of the corpus; SGD, and the first step of AdamW at the run's full rate (warm-up begins lower).
+    """
+    from helpers import dynamics
+
+    base, weights, amount = subject.bench.base, subject.bench.weights(None), subject.amount
+    parts = dynamics.batches(subject.corpus, amount.boards, amount.batches)
+    learned = dynamics.lessons({subject.spec.arm: [dynamics.scored(base, part) for part in parts]}, weights)
+    probes = dynamics.scored(base, subject.observed(amount.gold))
+    found = {}
+    for step in (dynamics.Step("sgd", SGD_STEP), dynamics.Step("adamw", subject.spec.learning_rate)):
+        rows = dynamics.influence(learned, probes, weights, [step])
+        found[f"influence_{step.rule}"] = 1e3 * float(dynamics.per_token(rows, ["step"])["value"].iloc[0])
+    return found
+
+
+def early_lbk(subject: Subject) -> float:
+    """LBK of the prior tasks' gold answers, summed over a run's checkpoints up to step `EARLY_STEP` (paper, section 5).
+
+    Each term has the normalisers of the checkpoint before it: of the probes, and of the samples learned from.
+    """
+    from helpers import dynamics, updates
+
+    bench, total = subject.bench, 0.0
+    probes, learned = (dynamics.scored(bench.base, items) for items in (subject.observed(), subject.corpus))
+    here = bench.weights(None)
+    for step in early_checkpoints(subject):
+        following = updates.weights_of(bench.model(subject.spec, step)[0])
+        change = dynamics.logps_at(probes, following) - dynamics.logps_at(probes, here)
+        a = dynamics.item_a_norm(dynamics.logits_at(probes, here), probes)
+        g = float(dynamics.item_g_norm(dynamics.logits_at(learned, here), learned).mean())
+        total, here = total + dynamics.lbk(change.tolist(), a.tolist(), g), following
+    return total
+
+
+# --- the base's region ----------------------------------------------------------------------------------------
+
+
+def region(subject: Subject) -> float:
+    """Share of RFT's correct rollouts of its last third in the base's probable region; NaN for other arms.
+
+    Of the rollouts at steps that were scored under the base while training. See `share_in_region`.
+    """
     import pandas as pd
 
     from helpers import controls, landscape
 
-    if spec.arm != "rft":
+    bench, samples = subject.bench, subject.amount.samples
+    path = controls.store(bench.profile).folder(subject.spec) / "completions.parquet"
+    if subject.spec.arm != "rft" or not path.exists():
         return math.nan
-    rows = pd.read_parquet(controls.store(bench.profile).folder(spec) / "completions.parquet")
+    rows = pd.read_parquet(path)
     last = int(rows["step"].max())
     late = landscape.phase_rows(rows, {"late": (2 * last // 3 + 1, last)})["logp"]
-    own = landscape.own_samples(bench.base, bench.profile, 3 * amount.samples, amount.samples)["logp"]
+    own = landscape.own_samples(bench.base, bench.profile, 3 * samples, samples)["logp"]
     return share_in_region(late.tolist(), own.tolist())
 
 

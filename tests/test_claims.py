@@ -180,21 +180,40 @@ def test_norm_matched_rate_gap_unchanged_and_regained_by_hand() -> None:
     assert (found.value, found.low, found.high) == pytest.approx((1 / 3, 0.0, 2 / 3))
 
 
-def test_what_was_measured_of_runs_is_combined_seed_by_seed() -> None:
-    rows = [
-        {"label": label, "seed": seed, "at": at, "lbk": value * (1 if at == "end" else 9)}
-        for label, value in (("a", 6.0), ("b", 3.0), ("c", 2.0)) for seed in range(5) for at in ("end", "0.5")
-        if (label, seed) != ("c", 4)
-    ]  # fmt: skip
-    given_ = evidence(predictors=pd.DataFrame(rows), theory=pd.DataFrame(rows[:2]).drop(columns="at"))
-    found = claims.of_measured(claims.falling, "lbk", "a", "b", "c", table="predictors")(given_)
-    assert found == Finding(*[pytest.approx(1.5)] * 3, 4)  # 6 / 3 = 2 and 3 / 2 = 1.5, the smaller
-    assert claims.falling(2.0, 3.0, 1.0) < 1
-    assert claims.measured("lbk", "a", "b", table="predictors")(given_) == Finding(4.5, 4.5, 4.5, 5)
-    assert (
-        claims.measured("region", "a")(given_) is None
-        and claims.measured("lbk", "x", table="predictors")(given_) is None
-    )
+def theory_rows(better: int) -> pd.DataFrame:
+    """What `theory.py` might find: as the paper has it (1), or the other way round (-1)."""
+    rank = {"sft-answer": 3.0, "sft-expert": 2.0, "sft-self": 1.6, "sft-rollout": 1.5, "rft": 1.2}
+    rows = []
+    for label, place in rank.items():
+        worse, far = place**better, 0.01 if better > 0 else 1.9
+        spread = {"asymmetry_sgd": far, "asymmetry_adamw": far, "kernel_change": far, "kernel_late": far}
+        found = {"perplexity": worse, "lbk": worse, "gold_shift": -worse, "influence_sgd": -worse,
+                 "influence_adamw": -worse, "region": 0.9 if better > 0 else 0.1}  # fmt: skip
+        rows += [{"label": label, "seed": seed} | spread | found for seed in range(5)]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(("better", "expected"), [(1, "holds"), (-1, "fails")])
+def test_the_theory_s_claims_follow_what_was_measured(better: int, expected: str) -> None:
+    made = claims._theory_claims()
+    noise = 1 + np.random.default_rng(0).normal(0, 0.001, 25)
+    found = theory_rows(better)
+    numbers = found.columns.difference(["label", "seed"])
+    given_ = evidence(theory=found.assign(**{name: found[name] * noise for name in numbers}))
+    rows = claims.table(given_, made)
+    assert dict(zip(rows["claim"], rows["verdict"], strict=True)) == {c.name: expected for c in made}
+    some = claims.table(evidence(theory=found[found["label"] != "sft-expert"]), made).set_index("claim")["verdict"]
+    assert some["lbk-order"] == "undecided" and some["direction"] == expected
+
+
+def test_a_seed_counts_where_all_its_arms_were_measured() -> None:
+    found = theory_rows(1)
+    found.loc[(found["label"] == "sft-answer") & (found["seed"] == 3), "lbk"] = math.nan
+    assert claims.measured("lbk", "sft-answer", "rft")(evidence(theory=found)) == Finding(2.1, 2.1, 2.1, 4)
+    assert claims.measured("nothing", "rft")(evidence(theory=found)) is None
+    assert claims.measured("lbk", "rft", "no-arm")(evidence(theory=found)) is None
+    assert claims.falling(6.0, 3.0, 2.0) == 1.5 and claims.falling(2.0, 3.0, 1.0) < 1
+    assert math.isnan(claims.falling(2.0, 0.0))
 
 
 def test_the_early_share_is_read_from_the_evaluations() -> None:

@@ -1,7 +1,8 @@
-"""The theory's statements on runs: against values by hand, and against a step taken in another way."""
+"""The theory's statements on runs: against values by hand, and against the same taken in another way."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,34 +13,60 @@ import torch
 
 from helpers import controls, dynamics, landscape, prior_tasks, scoring, theory
 from helpers.puzzles import PuzzleSpec
+from helpers.theory import Amount, Subject
 
-SMALL = theory.Amount(boards=2, batches=2, draws=4, pairs=2, samples=2, gold=1)
-SPEC = SimpleNamespace(arm="sft-answer", seed=1, learning_rate=1e-3)
+SMALL = Amount(boards=2, batches=2, draws=4, pairs=2, samples=2, gold=1)
+SPEC = SimpleNamespace(arm="sft-answer", seed=1, learning_rate=1e-3, name="sft-answer-1")
 
 
 @dataclass(frozen=True)
 class FakeBench:
-    """A base, and one run whose weights are the base's plus `change`."""
+    """A base, and one run with checkpoints at steps 8, 64 and 90: the base's weights plus a share of `change`."""
 
     base: tuple[Any, Any] = field(repr=False)
     change: float = 0.0
     profile: Any = field(default_factory=lambda: SimpleNamespace(name="cpu"))
 
-    def weights(self, spec: Any) -> dict[str, torch.Tensor]:
+    def weights(self, spec: Any, share: float = 1.0) -> dict[str, torch.Tensor]:
         """The base's for None."""
         generator, found = torch.Generator().manual_seed(0), dynamics.weights_of(self.base[0])
-        return found if spec is None else {
-            n: w + self.change * torch.randn(w.shape, generator=generator) for n, w in found.items()
-        }  # fmt: skip
+        if spec is None:
+            return found
+        return {n: w + share * self.change * torch.randn(w.shape, generator=generator) for n, w in found.items()}
+
+    def model(self, spec: Any, step: int) -> tuple[Any, Any]:
+        """What `updates.weights_of` reads: named parameters."""
+        weights = self.weights(spec, step / 90)
+        return SimpleNamespace(named_parameters=weights.items), self.base[1]
 
 
 @pytest.fixture(autouse=True)
-def few_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A battery of two tasks, and a corpus of four bare answers."""
+def small_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A battery of two tasks, a corpus of four bare answers, and the run's folder."""
     boards = scoring.make_boards(PuzzleSpec(), range(4), 3)
-    pairs = [(prompt, "<answer>2 1 4 3</answer>") for prompt in boards.prompted()]
+    texts = [f"<answer>{order}</answer>" for order in ("2 1 4 3", "3 4 1 2", "4 1 2 3", "1 3 2 4")]
+    pairs = list(zip(boards.prompted(), texts, strict=True))
     monkeypatch.setattr(prior_tasks, "battery_tasks", lambda: ("lists", "colour"))
     monkeypatch.setattr(controls, "corpus_sample", lambda bench, spec, n: pairs[:n])
+    monkeypatch.setattr(controls, "store", lambda profile: SimpleNamespace(folder=lambda spec: tmp_path))
+    for step in (8, 64, 90):
+        (tmp_path / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
+
+
+def subject(loaded: tuple[Any, Any], change: float = 0.0, amount: Amount = SMALL) -> Subject:
+    bench = FakeBench(loaded, change)
+    return Subject(bench, SPEC, theory.corpus_items(bench, SPEC, amount.boards * amount.batches), amount)
+
+
+def gold_logps(model: Any, processor: Any) -> tuple[float, int]:
+    """Sum of the log-probs of the gold answers that seed 1 observes, by the scorer, and their number of tokens."""
+    gold = [scoring.battery_samples(task, 2)[1] for task in ("lists", "colour")]
+    asked = [scoring.Prompted(s.pixels, s.question.text) for s in gold]
+    found = scoring.completion_logps(model, processor, asked, [[s.question.completion] for s in gold])
+    return sum(float(row[0].sum()) for row in found), sum(len(row[0]) for row in found)
+
+
+# --- the base's region ------------------------------------------------------------------------------------
 
 
 def test_the_base_s_own_samples_fill_their_region_but_for_a_twentieth() -> None:
@@ -50,57 +77,120 @@ def test_the_base_s_own_samples_fill_their_region_but_for_a_twentieth() -> None:
 
 
 def test_only_rft_has_a_region_and_only_its_last_third_counts(tmp_path, monkeypatch) -> None:
-    rows = pd.DataFrame({"step": [1, 6, 7, 8, 9], "exact": [1, 1, 1, 1, 0], "format": 1, "tokens": 3,
-                         "logp_base": [-90.0, -90.0, -1.0, -90.0, -90.0]})  # fmt: skip
-    rows.to_parquet(tmp_path / "completions.parquet")
-    monkeypatch.setattr(controls, "store", lambda profile: SimpleNamespace(folder=lambda spec: tmp_path))
     own = pd.DataFrame({"logp": np.linspace(-5, 0, 100)})
     monkeypatch.setattr(landscape, "own_samples", lambda base, profile, boards, samples: own)
     bench = SimpleNamespace(base=None, profile=None)
-    assert theory.region(bench, SimpleNamespace(arm="rft"), SMALL) == 0.5  # steps 7 and 8; 9 is wrong
-    assert math.isnan(theory.region(bench, SPEC, SMALL))
+    rft = Subject(bench, SimpleNamespace(arm="rft"), [], SMALL)
+    assert math.isnan(theory.region(rft))  # no rollouts here
+    rows = pd.DataFrame({"step": [1, 6, 7, 8, 9], "exact": [1, 1, 1, 1, 0], "format": 1, "tokens": 3,
+                         "logp_base": [-90.0, -90.0, -1.0, -90.0, -90.0]})  # fmt: skip
+    rows.to_parquet(tmp_path / "completions.parquet")
+    assert theory.region(rft) == 0.5  # steps 7 and 8; 9 is wrong
+    assert math.isnan(theory.region(replace(rft, spec=SPEC)))
 
 
-def test_a_run_that_did_not_move_has_its_kernel_and_its_knowledge(tiny) -> None:
-    bench = FakeBench(tiny.load())
-    row = theory.measured_theory(bench, SPEC).iloc[0]
-    assert row[["alignment", "size", "gold_shift"]].tolist() == pytest.approx([1.0, 1.0, 0.0], abs=1e-5)
-    moved = theory.measured_theory(FakeBench(bench.base, 0.05), SPEC).iloc[0]
-    assert moved["alignment"] < 0.99 and moved["gold_shift"] != 0
-    for name in ("asymmetry_sgd", "asymmetry_adamw", "influence_sgd", "influence_adamw"):
-        assert moved[name] == row[name] != 0  # measured at the base, whatever the run did
+# --- the kernel -------------------------------------------------------------------------------------------
+
+
+def test_the_relative_change_of_a_kernel_by_hand() -> None:
+    before = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
+    assert theory.relative_change(before, before) == 0 and theory.relative_change(before, 3 * before) == 2.0
+    assert theory.relative_change(before, before + torch.tensor([[0.0, 1.0], [0.0, 0.0]])) == pytest.approx(0.2)
+
+
+def test_the_kernel_is_followed_from_the_base_and_from_a_few_dozen_steps(tiny) -> None:
+    still = theory.kernel_changes(subject(tiny.load()))
+    assert still == {"kernel_change": 0.0, "kernel_late": 0.0}
+    moved = theory.kernel_changes(subject(tiny.load(), 0.03))
+    assert moved["kernel_change"] > moved["kernel_late"] > 0.01  # two thirds of the way are behind it at step 64
+
+
+def test_checkpoints_of_the_first_dozens_of_steps(tiny, tmp_path) -> None:
+    found = subject(tiny.load())
+    assert theory.early_checkpoints(found) == [8, 64]
+    for step in (8, 64):
+        (tmp_path / "checkpoints" / f"checkpoint-{step}").rmdir()
+    assert theory.early_checkpoints(found) == [90]
+
+
+# --- influence --------------------------------------------------------------------------------------------
 
 
 def test_influence_is_what_a_step_of_torch_does_to_gold_answers(tiny) -> None:
-    model, processor = tiny.load()
-    corpus = theory.corpus_items(FakeBench((model, processor)), SPEC, 2)
-    found = theory._influence(FakeBench((model, processor)), SPEC, corpus, SMALL)
-    gold = [scoring.battery_samples(task, 2)[1] for task in ("lists", "colour")]  # seed 1, one sample per task
-    asked = [scoring.Prompted(s.pixels, s.question.text) for s in gold]
-    texts = [[s.question.completion] for s in gold]
-
-    def logps() -> tuple[float, int]:
-        rows = [row[0] for row in scoring.completion_logps(model, processor, asked, texts)]
-        return sum(float(row.sum()) for row in rows), sum(map(len, rows))
-
-    before, tokens = logps()
-    packed, pictures = scoring.pack_completions(processor, [(i.prompt, [i.completion]) for i in corpus])
-    (-scoring.token_logps(model, packed, pictures).mean()).backward()
-    torch.optim.SGD(model.parameters(), lr=theory.SGD_RATE).step()
-    assert found["influence_sgd"] == pytest.approx((logps()[0] - before) / tokens, rel=2e-3, abs=1e-6)
+    found, changes = theory.influences(subject(tiny.load())), {"sgd": [], "adamw": []}
+    for rule, make in (("sgd", lambda p: torch.optim.SGD(p, lr=theory.SGD_STEP)),
+                       ("adamw", lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.0))):  # fmt: skip
+        for first in (0, 2):  # two batches of two boards
+            model, processor = tiny.load()
+            before, tokens = gold_logps(model, processor)
+            corpus = subject((model, processor)).corpus[first : first + 2]
+            packed, pictures = scoring.pack_completions(processor, [(i.prompt, [i.completion]) for i in corpus])
+            (-scoring.token_logps(model, packed, pictures).mean()).backward()
+            make(model.parameters()).step()
+            changes[rule].append(1e3 * (gold_logps(model, processor)[0] - before) / tokens)
+    for rule, values in changes.items():
+        assert abs(np.mean(values)) > 0.1
+        assert found[f"influence_{rule}"] == pytest.approx(np.mean(values), rel=0.01)
 
 
-def test_another_seed_sees_other_samples_and_a_tenth_of_its_own_rate() -> None:
-    zero, one = (theory.observed(SimpleNamespace(seed=s), 2) for s in (0, 1))
-    assert [i.kind for i in one] == ["lists", "lists", "colour", "colour"]
-    assert not {id(i.prompt) for i in zero} & {id(i.prompt) for i in one}
-    assert [i.completion for i in one[:2]] == [
-        s.question.completion for s in scoring.battery_samples("lists", 4)[2:]
-    ]  # fmt: skip
-    assert theory.steps(SPEC, 0.1)["adamw"].rate == pytest.approx(1e-4) and theory.steps(SPEC)["sgd"].rate == 1e-3
+def test_sgd_acts_both_ways_alike_and_adamw_does_not(tiny, monkeypatch) -> None:
+    monkeypatch.setattr(theory, "SMALL_STEP", 1e-4)  # this model is much sharper than the study's
+    found = theory.asymmetries(subject(tiny.load()))
+    assert 0 <= found["asymmetry_sgd"] < 0.1 < found["asymmetry_adamw"] <= 2
 
 
-def test_a_run_whose_corpus_is_gone_has_gaps_and_no_error(tiny, monkeypatch) -> None:
+def test_lbk_adds_up_over_checkpoints_with_the_normalisers_of_the_one_before(tiny) -> None:
+    chosen = subject(tiny.load(), 0.02)
+    assert theory.early_lbk(subject(tiny.load())) == 0
+    base, bench = chosen.bench.base, chosen.bench
+    probes, learned = (dynamics.scored(base, items) for items in (chosen.observed(), chosen.corpus))
+    path = [bench.weights(None), *(bench.weights(SPEC, step / 90) for step in (8, 64))]
+    total = 0.0
+    for before, after in zip(path, path[1:], strict=False):
+        change = dynamics.logps_at(probes, after) - dynamics.logps_at(probes, before)
+        p, q = (dynamics.logits_at(batch, before).softmax(-1) for batch in (probes, learned))
+        words = p.shape[-1]
+        bars = [float(p[probes.owner == i].norm(dim=-1).mean()) for i in range(2)]
+        a = np.mean([math.sqrt(words * bar**2 + words - 2) for bar in bars])
+        residual = (q - torch.nn.functional.one_hot(learned.target, words)).norm(dim=-1)
+        g = np.mean([float(residual[learned.owner == i].mean()) for i in range(4)])
+        total += float(change.norm()) / (math.sqrt(a) * g)
+    assert theory.early_lbk(chosen) == pytest.approx(total, rel=1e-4)
+
+
+# --- the whole row ----------------------------------------------------------------------------------------
+
+
+def test_a_row_leaves_the_base_as_it_was_and_says_what_the_run_did(tiny) -> None:
+    loaded = tiny.load()
+    before, (start, tokens) = dynamics.weights_of(loaded[0]), gold_logps(*loaded)
+    bench, small = FakeBench(loaded, 0.02, SimpleNamespace(name="smoke")), Amount(2, 1, 2, 1, 2, 1)
+    row = theory.measured_theory(bench, SPEC).iloc[0]
+    assert all(torch.equal(w, before[n]) for n, w in dynamics.weights_of(loaded[0]).items())
+    corpus = subject(loaded, amount=small).corpus
+    logps = scoring.completion_logps(*loaded, [i.prompt for i in corpus], [[i.completion] for i in corpus])
+    pooled = torch.cat([part[0] for part in logps])
+    assert len(corpus) == 2 and row["perplexity"] == pytest.approx(math.exp(-float(pooled.mean())), rel=1e-3)
+    with torch.no_grad():
+        for name, weight in bench.weights(SPEC).items():
+            loaded[0].get_parameter(name).copy_(weight)
+    assert row["gold_shift"] == pytest.approx((gold_logps(*loaded)[0] - start) / tokens, rel=1e-3)
+    assert row.notna().sum() == len(row) - 1 and math.isnan(row["region"])
+
+
+def test_another_seed_observes_other_samples() -> None:
+    zero, one = (Subject(None, SimpleNamespace(seed=s), [], SMALL).observed(2) for s in (0, 1))
+    expected = [s.question.completion for task in ("lists", "colour") for s in scoring.battery_samples(task, 4)[2:]]
+    assert [i.completion for i in one] == expected and [i.kind for i in one] == ["lists"] * 2 + ["colour"] * 2
+    assert not any(np.array_equal(a.prompt.pixels, b.prompt.pixels) for a, b in zip(zero[2:], one[2:], strict=True))
+
+
+@pytest.mark.parametrize(("size", "chosen"), [(8, [0, 4]), (5, [0, 2]), (2, [0, 1]), (1, [0]), (0, [])])
+def test_samples_to_compare_are_spread_evenly(size: int, chosen: list[int]) -> None:
+    assert Subject(None, SPEC, list(range(size)), SMALL).some == chosen
+
+
+def test_a_run_whose_corpus_is_gone_has_what_is_left_and_no_error(tiny, monkeypatch) -> None:
     monkeypatch.setattr(controls, "corpus_sample", lambda bench, spec, n: [])
     row = theory.measured_theory(FakeBench(tiny.load()), SPEC).iloc[0]
-    assert row.drop("gold_shift").isna().all() and row["gold_shift"] == 0
+    assert row["gold_shift"] == 0 and list(row.index) == ["gold_shift", "region"]
