@@ -111,7 +111,8 @@ def left_out(x: Sequence[float], y: Sequence[float]) -> list[float]:
         mx, my = math.fsum(xs) / len(xs), math.fsum(ys) / len(ys)
         spread = math.fsum((a - mx) ** 2 for a in xs)
         tilt = math.fsum((a - mx) * (b - my) for a, b in zip(xs, ys, strict=True))
-        found.append(my + (tilt / spread * (x[out] - mx) if spread > 0 else 0.0))
+        apart = spread > 0 and max(xs) > min(xs)  # the mean of equal numbers may miss them by a rounding
+        found.append(my + (tilt / spread * (x[out] - mx) if apart else 0.0))
     return found
 
 
