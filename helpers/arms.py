@@ -346,6 +346,7 @@ def kl_trainer_class() -> type:
             self.frozen, self.beta = frozen.eval().requires_grad_(False), beta
 
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            """Cross-entropy plus beta times the KL of the model from the frozen base."""
             logits, target = _completion_logits(model, inputs)
             with torch.no_grad():
                 base, _ = _completion_logits(self.frozen, inputs)

@@ -240,6 +240,7 @@ def muon(parameters: list[torch.Tensor], rate: float) -> torch.optim.Optimizer:
     class StackedMuon(torch.optim.Optimizer):
         @torch.no_grad()
         def step(self) -> None:
+            """One update of every parameter that has a gradient."""
             for group in self.param_groups:
                 shapes: dict[tuple, list] = {}
                 for parameter in (p for p in group["params"] if p.grad is not None):

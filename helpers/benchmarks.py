@@ -545,6 +545,7 @@ def _battery(load: Load, checked: bool) -> Sides:
     answers: dict[str, list[str]] = {}
 
     def together() -> None:
+        """All tasks at once, shortest questions first."""
         prompts = [flat[i] for i in order]
         if checked:
             texts = scoring.greedy_texts(model, processor, prompts, [gold[i] for i in order])

@@ -102,6 +102,12 @@ def over_seeds(values: Mapping[int, float]) -> Finding | None:
     return Finding(*seed_interval(finite), len(finite)) if finite else None
 
 
+def over_shared(function: Callable[..., float], values: Sequence[Mapping[int, float]]) -> Finding | None:
+    """A finding from a function of several values per seed, over the seeds that have them all."""
+    shared = set.intersection(*map(set, values))
+    return over_seeds({seed: function(*(v[seed] for v in values)) for seed in sorted(shared)})
+
+
 # --- statistics -----------------------------------------------------------------------------------------------
 
 
@@ -121,10 +127,8 @@ def combined(function: Callable[..., float], *parts: tuple[str, str]) -> Statist
     """A function of several (quantity, label) values, seed by seed, over the seeds that have them all."""
 
     def statistic(evidence: Evidence) -> Finding | None:
-        values = [by_seed(evidence, *part) for part in parts]
-        shared = set.intersection(*map(set, values))
-        found = over_seeds({seed: function(*(v[seed] for v in values)) for seed in sorted(shared)})
-        rows = evidence.quantities
+        """None where no seed was run with all of them."""
+        found, rows = over_shared(function, [by_seed(evidence, *part) for part in parts]), evidence.quantities
         ran = len(set.intersection(*(set(rows.loc[rows["label"] == label, "seed"]) for _, label in parts)))
         return replace(found or Finding(math.nan, math.nan, math.nan, 0), ran=ran) if ran else None
 
@@ -286,9 +290,9 @@ def of_measured(function: Callable[..., float], column: str, *labels: str) -> St
         rows = evidence.tables["theory"]
         if column not in rows:
             return None
-        wide = rows[rows["label"].isin(labels)].pivot(index="seed", columns="label", values=column)
-        wide = wide.reindex(columns=list(labels)).dropna()
-        return over_seeds({int(seed): function(*map(float, values)) for seed, *values in wide.itertuples()})
+        known = rows.dropna(subset=column)
+        parts = [known[known["label"] == label] for label in labels]
+        return over_shared(function, [dict(zip(part["seed"], part[column], strict=True)) for part in parts])
 
     return statistic
 
@@ -302,6 +306,7 @@ def early_share(arm: str, step: int) -> Statistic:
     """Share of an arm's final drop that is there at a step; seeds without a final drop above `KEEPS` are left out."""
 
     def statistic(evidence: Evidence) -> Finding | None:
+        """None where no seed has that step."""
         from helpers.figures import gain_and_drop
 
         rows = gain_and_drop(evidence.evaluations)
@@ -319,6 +324,7 @@ def regained(arm: str, samples: int) -> Statistic:
     """Share of the loss on never-shown prior tasks that `samples` samples of other tasks bring back, seed by seed."""
 
     def statistic(evidence: Evidence) -> Finding | None:
+        """None where nothing was taught again."""
         rows = evidence.tables["recovery"]
         if rows.empty:
             return None

@@ -150,6 +150,7 @@ def _reader(boards: Boards, completions: Sequence[str | None] | None) -> Callabl
     from PIL import Image
 
     def read(batch: dict) -> dict:
+        """Rows of a batch, each with its picture and prompt."""
         ids = batch["puzzle_id"]
         pictures = {i: Image.fromarray(boards.pixels[i]) for i in set(ids)}  # RFT asks for each board a group of times
         found = {

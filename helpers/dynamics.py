@@ -571,6 +571,17 @@ def lbk(change: Sequence[float], a: Sequence[float], g: float) -> float:
     return math.sqrt(math.fsum(value * value for value in change)) / _scale(a, g)
 
 
+def lbk_between(probes: Scored, learned: Scored, before: Weights, after: Weights) -> float:
+    """LBK of probes from one checkpoint to a later one, with the normalisers of the first.
+
+    `learned`: samples of what was trained on in between.
+    """
+    logits = logits_at(probes, before)
+    change = logps_at(probes, after) - probes.per_item(token_logps(logits, probes.target))
+    g = float(item_g_norm(logits_at(learned, before), learned).mean())
+    return lbk(change.tolist(), item_a_norm(logits, probes).tolist(), g)
+
+
 def sign_delta(change: Sequence[float], a: Sequence[float], g: float) -> float:
     """Mean change of log-prob over probes of a type, with the same normalisers: LBK's signed twin."""
     return math.fsum(change) / len(change) / _scale(a, g)
@@ -731,6 +742,7 @@ def on_policy(base: tuple[Any, Any], profile: Profile, boards: int) -> Source:
     model = copy.deepcopy(base[0])
 
     def source(number: int, weights: Weights) -> Scored:
+        """New groups, on the next boards."""
         import torch
 
         with torch.no_grad():
@@ -823,9 +835,21 @@ def asymmetry(pairs: pd.DataFrame) -> Interval:
 
     Two unrelated changes of one size and either sign give about 1. The 95% jackknife interval is over the samples v.
     """
+    gap, size = _gap_and_size(pairs)
+    return jackknife(lambda keep: math.fsum(gap[i] for i in keep) / math.fsum(size[i] for i in keep), len(gap))
+
+
+def asymmetry_index(pairs: pd.DataFrame) -> float:
+    """The same number without an interval, and without the jackknife's correction that can leave the range 0 to 2."""
+    gap, size = _gap_and_size(pairs)
+    return math.fsum(gap) / math.fsum(size)
+
+
+def _gap_and_size(pairs: pd.DataFrame) -> tuple[list[float], list[float]]:
+    """Per sample v the sums of |forward - backward| and of (|forward| + |backward|) / 2."""
     gap = (pairs["forward"] - pairs["backward"]).abs().groupby(pairs["v"]).sum().tolist()
     size = ((pairs["forward"].abs() + pairs["backward"].abs()) / 2).groupby(pairs["v"]).sum().tolist()
-    return jackknife(lambda keep: math.fsum(gap[i] for i in keep) / math.fsum(size[i] for i in keep), len(gap))
+    return gap, size
 
 
 def constancy(walked: Walk, v: Scored, u: Scored, draws: int) -> pd.DataFrame:

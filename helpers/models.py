@@ -333,6 +333,7 @@ def share_work(stock: Any) -> Any:
             return _repeated(found, rows, len(chosen))
 
         def apply_chat_template(self, conversation: Any, *args: Any, **options: Any) -> Any:
+            """The same text as before for the same wording, without rendering it again."""
             key = None if args or options.get("tokenize") else _wording(conversation, options)
             if key is None:
                 return super().apply_chat_template(conversation, *args, **options)

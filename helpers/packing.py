@@ -402,6 +402,7 @@ def _packed_attention(packed: Packed) -> Attend:
     one_row_each = packed.parent.tolist() == list(range(len(packed.prefix)))
 
     def attend(_: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Prefixes look back at themselves, branches at their prefix and themselves."""
         first = [_rows(t, packed.prefix) for t in (q, k, v)]
         mixed = [attention(*first, is_causal=True).flatten(0, 1)]
         if len(packed.rows):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,6 +52,23 @@ class Subject:
     spec: RunSpec
     corpus: Sequence[Item]
     amount: Amount
+
+    @cached_property
+    def start(self) -> Mapping[str, torch.Tensor]:
+        """The base's weights."""
+        return self.bench.weights(None)
+
+    @cached_property
+    def end(self) -> Mapping[str, torch.Tensor]:
+        """The run's final weights."""
+        return self.bench.weights(self.spec)
+
+    @cached_property
+    def early(self) -> list[Mapping[str, torch.Tensor]]:
+        """The weights at the checkpoints up to step `EARLY_STEP`."""
+        from helpers import updates
+
+        return [updates.weights_of(self.bench.model(self.spec, step)[0]) for step in early_checkpoints(self)]
 
     @property
     def some(self) -> list[Item]:
@@ -95,7 +113,7 @@ def perplexity(subject: Subject) -> float:
     from helpers import dynamics
 
     batch = dynamics.scored(subject.bench.base, subject.corpus)
-    logps = dynamics.logps_at(batch, subject.bench.weights(None))
+    logps = dynamics.logps_at(batch, subject.start)
     return math.exp(-float(logps.sum() / batch.tokens.sum()))
 
 
@@ -104,7 +122,7 @@ def gold_shift(subject: Subject) -> float:
     from helpers import dynamics
 
     probes = dynamics.scored(subject.bench.base, subject.observed(subject.amount.gold))
-    before, after = (dynamics.logps_at(probes, subject.bench.weights(which)) for which in (None, subject.spec))
+    before, after = (dynamics.logps_at(probes, weights) for weights in (subject.start, subject.end))
     return float((after - before).sum() / probes.tokens.sum())
 
 
@@ -113,17 +131,15 @@ def gold_shift(subject: Subject) -> float:
 
 def kernel_changes(subject: Subject) -> dict[str, float]:
     """How much K(prior, corpus) changes from the base, and from step `EARLY_STEP`, to a run's end."""
-    bench, early, end = subject.bench, _early(subject), subject.bench.weights(subject.spec)
-    found = {"kernel_change": relative_change(*(_sketch(subject, w) for w in (bench.weights(None), end)))}
-    return found | {"kernel_late": relative_change(*(_sketch(subject, w) for w in (early, end)))}
+    from helpers import dynamics
 
-
-def _early(subject: Subject) -> Mapping[str, torch.Tensor]:
-    """The weights at the last checkpoint up to step `EARLY_STEP`."""
-    from helpers import updates
-
-    *_, step = early_checkpoints(subject)
-    return updates.weights_of(subject.bench.model(subject.spec, step)[0])
+    v, u = (dynamics.scored(subject.bench.base, items) for items in (subject.observed()[::2], subject.some))
+    sketches = []
+    for weights in (subject.start, subject.early[-1], subject.end):
+        lines = dynamics.Linearised(v, weights), dynamics.Linearised(u, weights)
+        sketches.append(dynamics.sketch(*lines, subject.amount.draws))
+    start, early, end = sketches
+    return {"kernel_change": relative_change(start, end), "kernel_late": relative_change(early, end)}
 
 
 def early_checkpoints(subject: Subject) -> list[int]:
@@ -132,14 +148,6 @@ def early_checkpoints(subject: Subject) -> list[int]:
 
     numbers = training.checkpoint_numbers(controls.store(subject.bench.profile).folder(subject.spec) / "checkpoints")
     return [n for n in numbers if n <= EARLY_STEP] or numbers[:1]
-
-
-def _sketch(subject: Subject, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """K of every second prior task and a few samples of the corpus, times random directions, always the same ones."""
-    from helpers import dynamics
-
-    batches = (dynamics.scored(subject.bench.base, items) for items in (subject.observed()[::2], subject.some))
-    return dynamics.sketch(*(dynamics.Linearised(batch, weights) for batch in batches), subject.amount.draws)
 
 
 def relative_change(before: torch.Tensor, after: torch.Tensor) -> float:
@@ -151,7 +159,7 @@ def relative_change(before: torch.Tensor, after: torch.Tensor) -> float:
 
 
 def asymmetries(subject: Subject) -> dict[str, float]:
-    """Asymmetry of influence between prior tasks and corpus at the base (`dynamics.asymmetry`), from 0 to 2.
+    """Asymmetry of influence between prior tasks and corpus at the base (`dynamics.asymmetry_index`), from 0 to 2.
 
     For SGD at a small rate, where theorem 5.2 holds by construction, and for the first step of AdamW at a tenth of the
     run's rate.
@@ -160,12 +168,10 @@ def asymmetries(subject: Subject) -> dict[str, float]:
 
     base, prior, some = subject.bench.base, subject.observed(), subject.some
     groups = {dynamics.PRIOR: dynamics.singles(base, prior), subject.spec.arm: dynamics.singles(base, some)}
-    together, weights, found = dynamics.scored(base, [*prior, *some]), subject.bench.weights(None), {}
-    steps = (dynamics.Step("sgd", SMALL_STEP), dynamics.Step("adamw", subject.spec.learning_rate / 10))
-    for step in steps:
-        pairs = dynamics.symmetry(groups, together, weights, step)
-        size = (pairs["forward"].abs() + pairs["backward"].abs()) / 2
-        found[f"asymmetry_{step.rule}"] = float((pairs["forward"] - pairs["backward"]).abs().sum() / size.sum())
+    together, found = dynamics.scored(base, [*prior, *some]), {}
+    for step in (dynamics.Step("sgd", SMALL_STEP), dynamics.Step("adamw", subject.spec.learning_rate / 10)):
+        pairs = dynamics.symmetry(groups, together, subject.start, step)
+        found[f"asymmetry_{step.rule}"] = dynamics.asymmetry_index(pairs)
     return found
 
 
@@ -176,15 +182,14 @@ def influences(subject: Subject) -> dict[str, float]:
     """
     from helpers import dynamics
 
-    base, weights, amount = subject.bench.base, subject.bench.weights(None), subject.amount
+    base, amount = subject.bench.base, subject.amount
     parts = dynamics.batches(subject.corpus, amount.boards, amount.batches)
-    learned = dynamics.lessons({subject.spec.arm: [dynamics.scored(base, part) for part in parts]}, weights)
+    learned = dynamics.lessons({subject.spec.arm: [dynamics.scored(base, part) for part in parts]}, subject.start)
     probes = dynamics.scored(base, subject.observed(amount.gold))
-    found = {}
-    for step in (dynamics.Step("sgd", SGD_STEP), dynamics.Step("adamw", subject.spec.learning_rate)):
-        rows = dynamics.influence(learned, probes, weights, [step])
-        found[f"influence_{step.rule}"] = 1e3 * float(dynamics.per_token(rows, ["step"])["value"].iloc[0])
-    return found
+    steps = (dynamics.Step("sgd", SGD_STEP), dynamics.Step("adamw", subject.spec.learning_rate))
+    rows = dynamics.influence(learned, probes, subject.start, steps)
+    found = dynamics.per_token(rows, ["step"]).set_index("step")["value"]
+    return {f"influence_{step.rule}": 1e3 * float(found[step.label]) for step in steps}
 
 
 def early_lbk(subject: Subject) -> float:
@@ -192,18 +197,12 @@ def early_lbk(subject: Subject) -> float:
 
     Each term has the normalisers of the checkpoint before it: of the probes, and of the samples learned from.
     """
-    from helpers import dynamics, updates
+    from helpers import dynamics
 
-    bench, total = subject.bench, 0.0
-    probes, learned = (dynamics.scored(bench.base, items) for items in (subject.observed(), subject.corpus))
-    here = bench.weights(None)
-    for step in early_checkpoints(subject):
-        following = updates.weights_of(bench.model(subject.spec, step)[0])
-        change = dynamics.logps_at(probes, following) - dynamics.logps_at(probes, here)
-        a = dynamics.item_a_norm(dynamics.logits_at(probes, here), probes)
-        g = float(dynamics.item_g_norm(dynamics.logits_at(learned, here), learned).mean())
-        total, here = total + dynamics.lbk(change.tolist(), a.tolist(), g), following
-    return total
+    base, path = subject.bench.base, [subject.start, *subject.early]
+    probes, learned = (dynamics.scored(base, items) for items in (subject.observed(), subject.corpus))
+    pairs = zip(path, path[1:], strict=False)
+    return math.fsum(dynamics.lbk_between(probes, learned, before, after) for before, after in pairs)
 
 
 # --- the base's region ----------------------------------------------------------------------------------------

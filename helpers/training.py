@@ -262,6 +262,7 @@ def group_rollouts(processor: Any) -> Callable[[list, Any], dict[str, list]]:
     """TRL's `rollout_func`: prompts arrive repeated once per completion; each unique one is encoded once."""
 
     def rollout(prompts: list, trainer: Any) -> dict[str, list]:
+        """Completions of all prompts, with ids and log-probs as TRL wants them."""
         import numpy as np
         import torch
 
@@ -636,6 +637,7 @@ def study_callback(engine: Engine) -> Any:
                 run.append("metrics", [_metric(spec, step, "update_norm", update_norm(engine.model, base))])
 
         def on_log(self, args, state, control, logs=None, **kwargs):
+            """Append the trainer's numbers to the record."""
             if "train_runtime" in (logs or {}):  # the trainer's closing summary repeats what its last step said
                 return
             numbers = {k: v for k, v in (logs or {}).items() if isinstance(v, int | float)}

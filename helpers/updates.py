@@ -306,11 +306,7 @@ def first_lbk(base: tuple[Any, Any], early: Any, prior: Said, corpus: Sequence[t
     model, _ = base
     probes = dynamics.scored(base, [dynamics.Item(p, t, "prior") for p, (t,) in prior.pairs()])
     learned = dynamics.scored(base, [dynamics.Item(p, t, "corpus") for p, t in corpus])
-    theta = dynamics.weights_of(model)
-    at_base = dynamics.logits_at(probes, theta)
-    moved = dynamics.logps_at(probes, dynamics.weights_of(early)) - dynamics.logps_at(probes, theta)
-    g = float(dynamics.item_g_norm(dynamics.logits_at(learned, theta), learned).mean())
-    return dynamics.lbk(moved.tolist(), dynamics.item_a_norm(at_base, probes).tolist(), g)
+    return dynamics.lbk_between(probes, learned, dynamics.weights_of(model), dynamics.weights_of(early))
 
 
 # --- what comes back --------------------------------------------------------------------------------------

@@ -171,6 +171,15 @@ def test_nothing_is_measured_twice_and_only_what_is_possible(here: Path, monkeyp
     assert found["value"].tolist() == [1.5] * 6 and set(found["label"]) == {*arms, last.arm, "sft-voice"}
 
 
+def test_the_theory_waits_for_the_run_that_a_corpus_comes_from(here: Path) -> None:
+    profile = replace(get_profile("cpu"), seeds=(0,))
+    runs = {spec.arm: spec for spec in controls.study_specs(profile)}
+    asked = lambda arm: controls._to_measure(profile, "theory", runs[arm], [])  # noqa: E731
+    assert asked("sft-answer") and not asked("sft-rollout")
+    checkpointed(runs["rft"], profile)
+    assert asked("sft-rollout")
+
+
 def test_a_smoke_test_measures_a_few_runs_only(here: Path) -> None:
     study_runs = controls.study_specs(SMOKE)
     wanted = {name: [s.arm for s in study_runs if controls._to_measure(SMOKE, name, s, study_runs)] for name in
