@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LEAST_SEEDS = 5
 NO_VALUE = "not run"
+BAR = "\\|"  # a bar that does not end a cell in Markdown
 FORGETS, KEEPS = 0.10, 0.05  # a drop above the one is forgetting, a drop (or a difference) below the other is none
 HALF = "drop_at_0.5"
 COLUMNS = (
@@ -518,11 +519,11 @@ def markdown(rows: pd.DataFrame) -> str:
     head = ["", "claim", "says", "test", "value (95% interval)", "seeds", "verdict", "figure"]
     lines = [" | ".join(["", *head, ""]).strip(), "|---" * len(head) + "|"]
     for number, row in enumerate(rows.itertuples(index=False), start=1):
-        test = f"{row.statistic} {row.direction} {row.threshold:g}".replace("|", "\\|")
+        test = f"{row.statistic} {row.direction} {row.threshold:g}"
         mark = f"**{row.verdict}**" if row.verdict != "undecided" else f"undecided: {row.reason}"
         where = f"{row.notebook}, `{row.figure}`"
         cells = [str(number), row.statement, row.source, test, _value_text(row), str(row.seeds), mark, where]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |")
     return "\n".join(lines)
 
 

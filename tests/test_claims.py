@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
 from helpers import claims
 from helpers.claims import CLAIMS, Claim, Evidence, Finding
@@ -256,6 +257,13 @@ def empty_evaluations() -> pd.DataFrame:
     row = {"run": "base-0", "arm": "base", "seed": 0, "step": 0, "samples": 0}
     tasks = [{"task": "puzzle", "measure": "exact", "value": 0.0}, {"task": "colour", "measure": "score", "value": 0.9}]
     return pd.DataFrame([row | task for task in tasks])
+
+
+def test_every_claim_is_a_whole_line_of_a_table_that_markdown_reads() -> None:
+    lines = claims.markdown(claims.table(Evidence(evidence().quantities, empty_evaluations(), tables()))).splitlines()
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {9} and len(lines) == len(CLAIMS) + 2
+    html = markdown2html_mistune("\n".join(lines))
+    assert html.count("<tr>") == len(CLAIMS) + 1 and "KL(base || run)" in html
 
 
 def test_a_table_line_by_line() -> None:
