@@ -54,9 +54,9 @@ if [ "$*" = "--setup-only" ]; then
     exit
 fi
 # Options are looked at before anything is installed: a slip of the keyboard should not cost minutes.
-"$python" -m helpers.runner --check "$@" || exit
+"$python" -m helpers run --check "$@" || exit
 for option in "$@"; do
     case "$option" in -h | --help) exit ;; esac
 done
 set_up
-exec .venv/bin/python -m helpers.runner "$@"
+exec .venv/bin/python -m helpers run "$@"

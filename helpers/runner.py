@@ -11,12 +11,11 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,7 +27,11 @@ PROFILES = {
     "cpu": "the whole study on two CPU cores",
     "gpu": "Qwen2.5-VL-3B/7B on one GPU",
 }
+
+
 POLL_SECONDS = 0.1
+
+
 GRACE_SECONDS = 10.0
 
 
@@ -93,9 +96,6 @@ class Running:
     def minutes(self) -> float:
         """Wall-clock minutes since the start."""
         return (time.monotonic() - self.started) / 60
-
-
-# ---------------------------------------------------------------- command line
 
 
 class _Parser(argparse.ArgumentParser):
@@ -165,9 +165,6 @@ def plan(root: Path, options: Options) -> list[Task]:
     return [Task(folder / f"{name}.ipynb", root, options.profile, options.retrain) for name in chosen]
 
 
-# ---------------------------------------------------------------- what finished earlier
-
-
 def _notebook(path: Path) -> dict[str, Any]:
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
@@ -229,9 +226,6 @@ def is_finished(task: Task, key: str) -> bool:
         return False
     left = [task.root / file for file in figures.union(figure_files(task))]
     return kept == key and all(path.is_file() for path in [task.copy, *left])
-
-
-# ---------------------------------------------------------------- one notebook
 
 
 def command(task: Task) -> list[str]:
@@ -307,9 +301,6 @@ def stop(running: list[Running]) -> None:
         one.process.wait()
 
 
-# ---------------------------------------------------------------- failures, in one line
-
-
 def _one_line(text: str) -> str:
     plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
@@ -353,9 +344,6 @@ def explain(task: Task) -> str:
     error = _cell_error(cell) or _last_line(task.log)
     where = f"{task.name} failed in code cell {number} (`{_one_line(_text(cell))}`)"
     return f"{where}: {error} (partial copy: {task.copy.relative_to(task.root)})"
-
-
-# ---------------------------------------------------------------- all notebooks
 
 
 def _report(task: Task, minutes: float, outcome: str) -> None:
@@ -409,24 +397,7 @@ def _closing(task: Task) -> str:
     )
 
 
-def train_first(root: Path, options: Options) -> None:
-    """Train the runs that the notebooks will read, two side by side, before the first notebook starts.
-
-    Only where there is something to train: always at `smoke`, on request (`--retrain`) elsewhere, and never in a
-    tree that has no study. `--fresh` discards earlier runs. New `cpu` records replace the published ones.
-    """
-    if not (options.retrain or options.profile == "smoke") or not (root / "helpers" / "study.py").is_file():
-        return
-    from helpers import study
-
-    if options.fresh:
-        shutil.rmtree(study.store(options.profile).root, ignore_errors=True)
-    study.ensure(options.profile, options.retrain)
-    if options.retrain and options.profile == "cpu":
-        study.publish_records()
-
-
-def _run(argv: list[str], root: Path) -> int:
+def _run(argv: list[str], root: Path, train: Callable[[Options], None] | None) -> int:
     options = parse(argv)
     tasks = plan(root, options)
     if options.check:
@@ -436,7 +407,8 @@ def _run(argv: list[str], root: Path) -> int:
     if options.fresh:
         for task in tasks:
             task.stamp.unlink(missing_ok=True)
-    train_first(root, options)
+    if train is not None:
+        train(options)
     failed = execute(tasks, options.jobs)
     for task in failed:
         print(f"run_all.sh: {explain(task)}", file=sys.stderr)
@@ -444,13 +416,15 @@ def _run(argv: list[str], root: Path) -> int:
     return 1 if failed else 0
 
 
-def main(argv: list[str], root: Path) -> int:
+def main(argv: list[str], root: Path, train: Callable[[Options], None] | None = None) -> int:
     """Do what the command line asks in the repository at `root`; returns the exit status.
+
+    `train` makes the records that the notebooks will read, where there is something to train.
 
     0: all finished. 1: a notebook failed. 2: a wrong option. 130: interrupted. Never a traceback.
     """
     try:
-        return _run(argv, root)
+        return _run(argv, root, train)
     except UserError as error:
         print(f"run_all.sh: {error}", file=sys.stderr)
         return 2
@@ -460,12 +434,3 @@ def main(argv: list[str], root: Path) -> int:
     except Exception as error:  # the person at the keyboard gets a sentence, whatever went wrong
         print(f"run_all.sh: {type(error).__name__}: {_one_line(str(error))}", file=sys.stderr)
         return 1
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)
-    sys.exit(main(sys.argv[1:], Path.cwd()))

@@ -21,6 +21,13 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from helpers.model import build, processor, score  # noqa: E402
+from helpers.study.records import versions  # noqa: E402
+from helpers.train import pretrain  # noqa: E402
+from helpers.world.boards import make_boards  # noqa: E402
+from helpers.world.puzzles import PuzzleSpec  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -33,9 +40,7 @@ class TinyModel:
 
     def load(self) -> tuple[Any, Any]:
         """(model in evaluation mode, processor)."""
-        from helpers import models
-
-        return models.load(self.folder)
+        return build.load(self.folder)
 
 
 @pytest.fixture(autouse=True)
@@ -50,9 +55,7 @@ def denormals() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def corpus() -> list[str]:
     """The texts that the tests' tokenizer is trained on."""
-    from helpers import base
-
-    return base.corpus_texts(300)
+    return pretrain.corpus_texts(300)
 
 
 @pytest.fixture(scope="session")
@@ -62,16 +65,12 @@ def tiny(corpus: list[str], tmp_path_factory: pytest.TempPathFactory) -> TinyMod
     The end token is made likely, so that completions end after different lengths, and so are the image
     placeholder and the padding, which must never be sampled.
     """
-    import torch
-
-    from helpers import models
-
-    tokenizer = models.build_tokenizer(corpus, 420)
-    size = models.ModelSize(
+    tokenizer = processor.build_tokenizer(corpus, 420)
+    size = build.ModelSize(
         text_width=32, text_layers=2, heads=2, kv_heads=1, text_mlp=48,
         vision_width=32, vision_layers=2, vision_mlp=48, mrope=(2, 3, 3),
     )  # fmt: skip
-    model = models.build_model(tokenizer, size, seed=3)
+    model = build.build_model(tokenizer, size, seed=3)
     named = {name: tokenizer.convert_tokens_to_ids(name) for name in ("<|image_pad|>", "<|endoftext|>")}
     torch.manual_seed(19)
     with torch.no_grad():
@@ -82,32 +81,27 @@ def tiny(corpus: list[str], tmp_path_factory: pytest.TempPathFactory) -> TinyMod
         table[[tokenizer.eos_token_id, *named.values()]] *= 3.0
         model.model.language_model.norm.weight.mul_(2.5)  # a sharp softmax
     folder = tmp_path_factory.mktemp("tiny") / "model"
-    models.save(model, models.build_processor(tokenizer), folder)
+    build.save(model, processor.build_processor(tokenizer), folder)
     return TinyModel(folder)
 
 
 @pytest.fixture(scope="session")
 def puzzler(tiny: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     """The tiny model after a short training on well-formed answers: it guesses, and its rewards vary."""
-    import torch
-
-    from helpers import models, scoring
-    from helpers.puzzles import PuzzleSpec
-
     model, processor = tiny.load()
-    boards = scoring.make_boards(PuzzleSpec(size=32), range(64), 5)
+    boards = make_boards(PuzzleSpec(size=32), range(64), 5)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     rng = np.random.default_rng(0)
     for _ in range(70):
         chosen = rng.integers(64, size=3)
         part = [(boards.prompted()[i], [_guess(rng) for _ in range(6)]) for i in chosen]
-        packed, pictures = scoring.pack_completions(processor, part)
-        loss = -scoring.token_logps(model, packed, pictures).mean()
+        packed, pictures = score.pack_completions(processor, part)
+        loss = -score.token_logps(model, packed, pictures).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     folder = tmp_path_factory.mktemp("puzzler") / "model"
-    models.save(model, processor, folder)
+    build.save(model, processor, folder)
     return TinyModel(folder)
 
 
@@ -120,7 +114,6 @@ def _guess(rng: np.random.Generator) -> str:
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str, list[float]], None]:
     """Compares a list of numbers with the stored one (1e-4); `UPDATE_GOLDEN=1` stores it anew."""
-    from helpers.records import versions
 
     def compare(name: str, values: list[float]) -> None:
         path = GOLDEN / f"{name}.json"

@@ -14,12 +14,22 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import PeftModel
+from swapping import swap
+from transformers import TrainerCallback
+from trl import GRPOTrainer
 
-from helpers import arms, corpora, models, prior_tasks, puzzles, scoring, training
 from helpers.errors import UserError
-from helpers.profiles import RunSpec
-from helpers.records import RunStore
-from helpers.training import Settings
+from helpers.model import build, score
+from helpers.model.processor import encode_target, pixel_patches
+from helpers.study import checkpoints
+from helpers.study.records import RunStore
+from helpers.study.spec import RunSpec
+from helpers.train import corpora, recipes, run, trainers
+from helpers.train.engine import Engine, Settings
+from helpers.train.rows import prior_samples, replay_count, stream_batches
+from helpers.world import answers, battery, puzzles
+from helpers.world.boards import Prompted, training_boards
 
 BOARDS = puzzles.PuzzleSpec(size=32)
 QUICK = Settings(puzzle_tests=2, final_tests=2, battery=1, final_battery=1, per_octave=1)
@@ -28,17 +38,17 @@ QUICK = Settings(puzzle_tests=2, final_tests=2, battery=1, final_battery=1, per_
 @pytest.fixture(autouse=True)
 def one_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluate a single prior task: what the battery holds is not the matter here."""
-    monkeypatch.setattr(prior_tasks, "battery_tasks", lambda: ("lists",))
+    swap(monkeypatch, battery, "battery_tasks", lambda: ("lists",))
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
 
 
 @pytest.fixture
 def guessable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Boards whose placement is one of the two that `puzzler` writes: about a third of its completions are correct."""
-    monkeypatch.setattr(puzzles, "shuffle", lambda spec, index: ((2, 1, 4, 3), (3, 1, 4, 2))[index % 2])
-    corpora.training_boards.cache_clear()
+    swap(monkeypatch, puzzles, "shuffle", lambda spec, index: ((2, 1, 4, 3), (3, 1, 4, 2))[index % 2])
+    training_boards.cache_clear()
     yield
-    corpora.training_boards.cache_clear()
+    training_boards.cache_clear()
 
 
 def spec_of(arm: str, folder: Path, steps: int = 2, **more: Any) -> RunSpec:
@@ -47,11 +57,11 @@ def spec_of(arm: str, folder: Path, steps: int = 2, **more: Any) -> RunSpec:
     return RunSpec(arm=arm, **(settings | more))
 
 
-def made(spec: RunSpec, root: Path, settings: Settings = QUICK) -> tuple[training.Engine, Any]:
+def made(spec: RunSpec, root: Path, settings: Settings = QUICK) -> tuple[Engine, Any]:
     """(engine, trainer) of a run."""
     store = RunStore(root)
-    engine = training.prepare(spec, store, store.start(spec), settings)
-    return engine, training.make_trainer(engine)
+    engine = run.prepare(spec, store, store.start(spec), settings)
+    return engine, run.make_trainer(engine)
 
 
 def table(root: Path, spec: RunSpec, name: str) -> pd.DataFrame:
@@ -80,7 +90,7 @@ def test_kl_of_two_small_softmaxes_by_hand() -> None:
     p, q = [0.5, 0.25, 0.25], [0.25, 0.25, 0.5]
     by_hand = 0.5 * math.log(2) + 0.25 * math.log(1) + 0.25 * math.log(0.5)  # 0.25 log 2
     logits = torch.tensor([p, q, p]).log() + torch.tensor([[3.0], [-1.0], [0.0]])  # a constant changes no softmax
-    found = arms.token_kl(logits, torch.tensor([q, q, p]).log())
+    found = trainers.token_kl(logits, torch.tensor([q, q, p]).log())
     assert found.tolist() == pytest.approx([by_hand, 0.0, 0.0], abs=1e-6)
     assert by_hand == pytest.approx(0.25 * math.log(2))
 
@@ -89,14 +99,14 @@ def stock_logits(model: Any, processor: Any, row: dict[str, Any]) -> tuple[torch
     """(logits, ids) of a sample's completion tokens by a separate pass of the stock model."""
     picture = np.array(row["images"][0])
     side = picture.shape[0] // 16
-    prompt = scoring.prompt_ids(processor.tokenizer, row["prompt"][0]["content"], (side, side))
-    target = models.encode_target(processor.tokenizer, row["completion"][0]["content"])
+    prompt = score.prompt_ids(processor.tokenizer, row["prompt"][0]["content"], (side, side))
+    target = encode_target(processor.tokenizer, row["completion"][0]["content"])
     tokens = torch.tensor([[*prompt, *target]])
     given_ = {
         "input_ids": tokens,
         "attention_mask": torch.ones_like(tokens),
         "mm_token_type_ids": (tokens == model.config.image_token_id).int(),
-        "pixel_values": models.pixel_patches(torch.from_numpy(picture)[None]),
+        "pixel_values": pixel_patches(torch.from_numpy(picture)[None]),
         "image_grid_thw": torch.tensor([[1, 2 * side, 2 * side]]),
     }
     with torch.no_grad():
@@ -155,26 +165,26 @@ def test_replay_holds_the_asked_share_of_prior_samples(tiny, tmp_path: Path) -> 
 
 @given(st.integers(1, 5000), st.floats(0.01, 0.99))
 def test_the_share_is_met_as_nearly_as_whole_samples_allow(boards: int, share: float) -> None:
-    n = arms.replay_count(boards, share)
+    n = replay_count(boards, share)
     assert n == 1 or abs(n - share / (1 - share) * boards) <= 0.5
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, math.nan])
 def test_a_share_that_is_none_is_refused(share: float) -> None:
     with pytest.raises(UserError, match="replay_share"):
-        arms.replay_count(10, share)
+        replay_count(10, share)
 
 
 def test_replayed_samples_are_not_in_the_battery(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    drawn = arms.prior_samples(45, 500)
+    drawn = prior_samples(45, 500)
     tasks = [sample.question.task for sample in drawn]
-    assert tasks[:11] == list(prior_tasks.battery_tasks()) and len(drawn) == 45
+    assert tasks[:11] == list(battery.battery_tasks()) and len(drawn) == 45
     for sample in drawn:
-        held = scoring.battery_samples(sample.question.task, 40)
+        held = battery.battery_samples(sample.question.task, 40)
         assert not any(np.array_equal(h.pixels, sample.pixels) and h.question == sample.question for h in held)
     with pytest.raises(UserError, match="battery"):
-        arms.prior_samples(3, 1)
+        prior_samples(3, 1)
 
 
 # --------------------------------------------------------------------------------------- sft-stream
@@ -182,17 +192,17 @@ def test_replayed_samples_are_not_in_the_battery(monkeypatch: pytest.MonkeyPatch
 
 def test_stream_batches_are_the_correct_completions_of_each_step_in_the_records_order() -> None:
     rows = [(1, 0, "wrong", 0), (2, 1, "b", 1), (2, 2, "a", 1), (2, 1, "c", 1), (4, 3, "z", 1), (5, 5, "no", 0)]
-    found = arms.stream_batches(record(rows), 5)
+    found = stream_batches(record(rows), 5)
     assert found == [[(1, "b"), (2, "a"), (1, "c")]] * 3 + [[(3, "z")]] * 2
     with pytest.raises(UserError, match="for 5 steps"):
-        arms.stream_batches(record(rows), 6)
+        stream_batches(record(rows), 6)
     with pytest.raises(UserError, match="no correct completion"):
-        arms.stream_batches(record(rows[:1]), 1)
+        stream_batches(record(rows[:1]), 1)
 
 
 def test_ill_formed_completions_are_no_part_of_the_stream() -> None:
     rows = record([(1, 0, "a", 1), (1, 1, "b", 1)]).assign(format=[0.0, 1.0])
-    assert arms.stream_batches(rows, 1) == [[(1, "b")]]
+    assert stream_batches(rows, 1) == [[(1, "b")]]
 
 
 def test_sft_stream_trains_on_its_sources_completions_step_by_step(puzzler, guessable, tmp_path: Path) -> None:
@@ -200,7 +210,7 @@ def test_sft_stream_trains_on_its_sources_completions_step_by_step(puzzler, gues
     spec = spec_of("sft-stream", puzzler.folder, steps=4, source=source.name)
     with pytest.raises(UserError, match=f"{source.name} is not a finished run"):
         made(spec, tmp_path)
-    training.train(source, RunStore(tmp_path), QUICK)
+    run.train(source, RunStore(tmp_path), QUICK)
     drawn = table(tmp_path, source, "completions")
     right = drawn[(drawn["exact"] == 1) & (drawn["format"] == 1)]
     assert len(right) > 4 and right["step"].nunique() < len(right)
@@ -212,7 +222,7 @@ def test_sft_stream_trains_on_its_sources_completions_step_by_step(puzzler, gues
         expected.append(last)
     assert read_batches(trainer, 4) == expected
     board = int(right["puzzle_id"].iloc[0])
-    same = corpora.training_boards(BOARDS, 8, 1)
+    same = training_boards(BOARDS, 8, 1)
     assert np.array_equal(np.asarray(trainer.train_dataset[0]["images"][0]), same.pixels[board])
     trainer.train()
     assert trainer.state.global_step == 4 and engine.completions == []
@@ -232,18 +242,18 @@ def test_sft_voice_has_the_bases_think_and_the_true_placement(puzzler, tmp_path:
 
 
 def test_the_oracle_chooses_what_the_base_finds_most_probable(puzzler) -> None:
-    base, boards = puzzler.load(), corpora.training_boards(BOARDS, 12, 3)
-    found = arms.oracle_completions(base, boards, seed=0, thinks=6)
+    base, boards = puzzler.load(), training_boards(BOARDS, 12, 3)
+    found = recipes.oracle_completions(base, boards, seed=0, thinks=6)
     both = [
         [f"<think>{word}</think>{corpora.answer(p)}" for word in ("sky", "land")] for p in boards.placements.tolist()
     ]
-    prompts = [scoring.Prompted(pixels, boards.text) for pixels in boards.pixels]
-    logps = [[float(x.sum()) for x in row] for row in scoring.completion_logps(*base, prompts, both)]
+    prompts = [Prompted(pixels, boards.text) for pixels in boards.pixels]
+    logps = [[float(x.sum()) for x in row] for row in score.completion_logps(*base, prompts, both)]
     best = [texts[int(np.argmax(row))] for texts, row in zip(both, logps, strict=True)]
     chosen = [(text, b) for text, b in zip(found, best, strict=True) if text is not None]
     # six tries miss the better of two thinks now and then, but then only the other one is left
     assert len(chosen) >= 9 and sum(text == b for text, b in chosen) >= 0.8 * len(chosen)
-    assert all(puzzles.score(t, p).exact == 1 for t, p in zip(found, boards.placements.tolist(), strict=True) if t)
+    assert all(answers.score(t, p).exact == 1 for t, p in zip(found, boards.placements.tolist(), strict=True) if t)
 
 
 # ------------------------------------------------------------------------------------ iterative-sft
@@ -263,7 +273,7 @@ def test_iterative_sft_draws_from_the_current_model_every_k_steps(puzzler, tmp_p
         draws.append((boards.placements.tolist(), seed, moved))
         return [None, *(corpora.answer(p) for p in boards.placements.tolist()[1:])]
 
-    monkeypatch.setattr(corpora, "rollout_completions", listen)
+    swap(monkeypatch, corpora, "rollout_completions", listen)
     engine, trainer = made(iterative(puzzler.folder), tmp_path)
     seen = []
     stock = trainer.data_collator
@@ -280,11 +290,11 @@ def test_iterative_sft_draws_from_the_current_model_every_k_steps(puzzler, tmp_p
 
 
 def test_iterative_sft_says_so_where_nothing_is_correct(puzzler, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(corpora, "rollout_completions", lambda model, processor, boards, *_, **__: [None] * len(boards))
+    swap(monkeypatch, corpora, "rollout_completions", lambda model, processor, boards, *_, **__: [None] * len(boards))
     with pytest.raises(UserError, match="no correct sample for 3 boards"):
         made(iterative(puzzler.folder), tmp_path)
     with pytest.raises(UserError, match="refresh_every is 0"):
-        arms.refresh_every(replace(iterative(puzzler.folder), extra=(("refresh_every", 0),)))
+        recipes.refresh_every(replace(iterative(puzzler.folder), extra=(("refresh_every", 0),)))
 
 
 class Stopped(Exception):
@@ -292,8 +302,6 @@ class Stopped(Exception):
 
 
 def stop_at(trainer: Any, step: int) -> None:
-    from transformers import TrainerCallback
-
     class Stop(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
             if state.global_step == step:
@@ -305,20 +313,20 @@ def stop_at(trainer: Any, step: int) -> None:
 def test_a_stopped_iterative_run_ends_as_if_it_had_not_been_stopped(
     puzzler, guessable, tmp_path: Path, monkeypatch
 ) -> None:
-    spec, stock = iterative(puzzler.folder), training.make_trainer
+    spec, stock = iterative(puzzler.folder), run.make_trainer
 
-    def stopping(engine: training.Engine) -> Any:
+    def stopping(engine: Engine) -> Any:
         trainer = stock(engine)
         stop_at(trainer, 5)
         return trainer
 
-    monkeypatch.setattr(training, "make_trainer", stopping)
+    swap(monkeypatch, run, "make_trainer", stopping)
     with pytest.raises(Stopped):
-        training.train(spec, RunStore(tmp_path / "resumed"), QUICK)
-    monkeypatch.setattr(training, "make_trainer", stock)
+        run.train(spec, RunStore(tmp_path / "resumed"), QUICK)
+    swap(monkeypatch, run, "make_trainer", stock)
     for name in ("resumed", "straight"):
-        training.train(spec, RunStore(tmp_path / name), QUICK)
-    ends = [models.load(RunStore(tmp_path / n).folder(spec) / "checkpoints" / "checkpoint-9")[0].state_dict()
+        run.train(spec, RunStore(tmp_path / name), QUICK)
+    ends = [build.load(RunStore(tmp_path / n).folder(spec) / "checkpoints" / "checkpoint-9")[0].state_dict()
             for n in ("resumed", "straight")]  # fmt: skip
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
@@ -344,8 +352,8 @@ def test_the_advantage_of_reinforce_is_the_reward_and_so_is_the_recorded_one(
     rows = table(tmp_path, spec, "completions")
     placements = engine.boards.placements.tolist()
     by_hand = [
-        float(puzzles.parse(row.completion, 4).placement == tuple(placements[row.puzzle_id]))
-        * puzzles.score(row.completion, placements[row.puzzle_id]).format
+        float(answers.parse(row.completion, 4).placement == tuple(placements[row.puzzle_id]))
+        * answers.score(row.completion, placements[row.puzzle_id]).format
         for row in rows.itertuples()
     ]
     assert [advantage for _, advantage in used] == rows["advantage"].tolist() == by_hand
@@ -377,7 +385,7 @@ def test_the_gradient_of_reinforce_is_that_of_the_correct_completions_alone(puzz
 
 def test_stale_rollouts_are_drawn_once_for_several_steps(puzzler, guessable, tmp_path: Path) -> None:
     spec = spec_of("rft-stale", puzzler.folder, steps=4, extra=(("steps_per_generation", 2),))
-    training.train(spec, RunStore(tmp_path), QUICK)
+    run.train(spec, RunStore(tmp_path), QUICK)
     rows = table(tmp_path, spec, "completions")
     assert rows.groupby("step").size().to_dict() == {1: 16, 3: 16}  # two steps of two boards with four each
     assert rows.groupby("step")["puzzle_id"].nunique().tolist() == [4, 4]
@@ -387,8 +395,6 @@ def test_stale_rollouts_are_drawn_once_for_several_steps(puzzler, guessable, tmp
 
 def test_trl_still_has_the_private_method_with_its_advantages() -> None:
     """When this fails TRL has changed what `reinforce-1-0` overrides."""
-    from trl import GRPOTrainer
-
     method = GRPOTrainer._generate_and_score_completions
     assert list(inspect.signature(method).parameters) == ["self", "inputs"]
     source = inspect.getsource(method)
@@ -401,7 +407,7 @@ def test_trl_still_has_the_private_method_with_its_advantages() -> None:
 def taught(puzzler: Any, root: Path, **more: Any) -> tuple[Any, RunSpec]:
     """(trainer of a `distill` run, spec of the finished RFT run that teaches it)."""
     source = spec_of("rft", puzzler.folder, steps=4, learning_rate=1e-2)
-    training.train(source, RunStore(root), QUICK)
+    run.train(source, RunStore(root), QUICK)
     spec = spec_of("distill", puzzler.folder, source=source.name, beta=0.5, **more)
     return made(spec, root)[1], source
 
@@ -417,7 +423,7 @@ def completion_logps(trainer: Any, model: Any, inputs: dict[str, Any]) -> torch.
 
 def test_the_gradient_of_distill_is_that_of_the_reverse_kl_to_the_rft_model(puzzler, guessable, tmp_path: Path) -> None:
     trainer, source = taught(puzzler, tmp_path)
-    teacher, _ = models.load(training.checkpoint_at(RunStore(tmp_path).folder(source) / "checkpoints"))
+    teacher, _ = build.load(checkpoints.checkpoint_at(RunStore(tmp_path).folder(source) / "checkpoints"))
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
     inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
@@ -446,10 +452,8 @@ def test_distill_comes_nearer_to_its_teacher(puzzler, guessable, tmp_path: Path)
 
 
 def test_a_lora_run_is_recorded_with_the_norm_of_what_it_adds(puzzler, tmp_path: Path) -> None:
-    from peft import PeftModel
-
     spec = spec_of("sft-answer", puzzler.folder, steps=3, lora_rank=2, learning_rate=3e-2)
-    training.train(spec, RunStore(tmp_path), QUICK)
+    run.train(spec, RunStore(tmp_path), QUICK)
     norm = table(tmp_path, spec, "metrics").query("name == 'update_norm' and step == 3")["value"].item()
     base, _ = puzzler.load()
     start = {n: p.detach().clone() for n, p in base.named_parameters()}

@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
+from swapping import swap
 
-from helpers import claims
-from helpers.claims import CLAIMS, Claim, Evidence, Finding
-from helpers.controls import ANALYSES, RUN_COLUMNS, Tables
 from helpers.errors import UserError
+from helpers.measure.analyses import ANALYSES, RUN_COLUMNS, Tables
+from helpers.model import evaluate
+from helpers.verdicts import claims
+from helpers.verdicts.claims import CLAIMS, Claim, Evidence, Finding
+from helpers.world import battery
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
@@ -134,8 +137,8 @@ def test_runs_that_never_get_there_are_told_from_runs_that_are_missing() -> None
 
 
 def test_what_is_lost_is_a_share_of_what_can_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("helpers.prior_tasks.battery_tasks", lambda: ("a", "b"))
-    monkeypatch.setattr("helpers.scoring.likelihood_chance", {"a": 0.25, "b": 0.75}.get)
+    swap(monkeypatch, battery, "battery_tasks", lambda: ("a", "b"))
+    swap(monkeypatch, evaluate, "likelihood_chance", {"a": 0.25, "b": 0.75}.get)
     rows = [("prior_score", "base", 0, 0.8), ("prior_score_likelihood", "base", 0, 0.9)]
     assert claims.knowledge_share("sft-answer")(evidence(rows)) is None
     rows += [(claims.HALF, "sft-answer", s, drop) for s, drop in enumerate((0.4, 0.04))]

@@ -5,17 +5,21 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from swapping import swap
 
-from helpers import base, corpora, puzzles, scoring
 from helpers.errors import UserError
-from helpers.scenes import puzzle_scene
+from helpers.model import score
+from helpers.train import corpora, pretrain, rows
+from helpers.world import answers, puzzles
+from helpers.world.boards import Boards, training_boards
+from helpers.world.scenes import puzzle_scene
 
 SPEC = puzzles.PuzzleSpec()
 
 
 @pytest.fixture(scope="module")
-def boards() -> corpora.Boards:
-    return corpora.training_boards(SPEC, 24, 0)
+def boards() -> Boards:
+    return training_boards(SPEC, 24, 0)
 
 
 def stub_samples(monkeypatch: pytest.MonkeyPatch, texts: list[list[str]]) -> list:
@@ -25,18 +29,18 @@ def stub_samples(monkeypatch: pytest.MonkeyPatch, texts: list[list[str]]) -> lis
         calls.append((prompts, sampling))
         return texts
 
-    monkeypatch.setattr(scoring, "complete", complete)
+    swap(monkeypatch, score, "complete", complete)
     return calls
 
 
-def few(boards: corpora.Boards, n: int) -> corpora.Boards:
-    return corpora.Boards(boards.spec, boards.pixels[:n], boards.placements[:n], boards.lights[:n], boards.lands[:n])
+def few(boards: Boards, n: int) -> Boards:
+    return Boards(boards.spec, boards.pixels[:n], boards.placements[:n], boards.lights[:n], boards.lands[:n])
 
 
 # ------------------------------------------------------------------------------------------- boards
 
 
-def test_boards_show_the_tiles_their_placements_say(boards: corpora.Boards) -> None:
+def test_boards_show_the_tiles_their_placements_say(boards: Boards) -> None:
     assert len(boards) == 24 and boards.pixels.shape == (24, 64, 64, 3)
     for i in range(24):
         scene = puzzle_scene(100, i)
@@ -46,34 +50,34 @@ def test_boards_show_the_tiles_their_placements_say(boards: corpora.Boards) -> N
         assert boards.placements[i].tolist() != [1, 2, 3, 4]
 
 
-def test_boards_are_fixed_by_the_runs_seed(boards: corpora.Boards) -> None:
-    longer, other = corpora.training_boards(SPEC, 30, 0), corpora.training_boards(SPEC, 24, 1)
+def test_boards_are_fixed_by_the_runs_seed(boards: Boards) -> None:
+    longer, other = training_boards(SPEC, 30, 0), training_boards(SPEC, 24, 1)
     assert np.array_equal(longer.pixels[:24], boards.pixels)
     assert np.array_equal(longer.placements[:24], boards.placements)
     assert not np.array_equal(other.pixels, boards.pixels)
     assert not np.array_equal(other.placements, boards.placements)
 
 
-def test_all_boards_share_the_puzzles_prompt(boards: corpora.Boards) -> None:
+def test_all_boards_share_the_puzzles_prompt(boards: Boards) -> None:
     assert boards.text == puzzles.prompt_text(SPEC)
 
 
 # -------------------------------------------------------------------------------------- completions
 
 
-def test_answers_are_bare_and_right(boards: corpora.Boards) -> None:
+def test_answers_are_bare_and_right(boards: Boards) -> None:
     for text, placement in zip(corpora.answer_completions(boards), boards.placements.tolist(), strict=True):
         assert text == f"<answer>{placement[0]} {placement[1]} {placement[2]} {placement[3]}</answer>"
-        assert puzzles.score(text, placement).exact == 1.0
+        assert answers.score(text, placement).exact == 1.0
 
 
-def test_the_teachers_completions_are_right_and_well_formed(boards: corpora.Boards) -> None:
+def test_the_teachers_completions_are_right_and_well_formed(boards: Boards) -> None:
     for text, placement in zip(corpora.expert_completions(boards), boards.placements.tolist(), strict=True):
-        score = puzzles.score(text, placement)
+        score = answers.score(text, placement)
         assert (score.exact, score.format, score.reason) == (1.0, 1.0, "ok")
 
 
-def test_the_teachers_reasons_are_true(boards: corpora.Boards) -> None:
+def test_the_teachers_reasons_are_true(boards: Boards) -> None:
     sentence = re.compile(r"The (\w+ \w+) shows (\w+) and is (bright|dark), so it belongs at (\d)\.")
     told = 0
     for i, text in enumerate(corpora.expert_completions(boards)):
@@ -89,19 +93,19 @@ def test_the_teachers_reasons_are_true(boards: corpora.Boards) -> None:
     assert told > 40
 
 
-def test_every_word_of_the_teacher_occurs_in_pretraining(boards: corpora.Boards) -> None:
-    recipe = base.Recipe()
+def test_every_word_of_the_teacher_occurs_in_pretraining(boards: Boards) -> None:
+    recipe = pretrain.Recipe()
     wanted = {w for t in corpora.expert_completions(boards) for w in re.findall("[A-Za-z]+", t)}
     missing, slot = set(wanted), 0
     while missing and slot < 4000:
-        for question in base.pretraining_sample(recipe, 10**6 + slot, slot)[1]:
+        for question in pretrain.pretraining_sample(recipe, 10**6 + slot, slot)[1]:
             missing -= set(re.findall("[A-Za-z]+", f"{question.text} {question.completion}"))
         slot += 1
     assert len(wanted) > 20 and not missing
 
 
 def test_the_teacher_explains_two_by_two_boards_only() -> None:
-    six = corpora.training_boards(puzzles.PuzzleSpec(rows=2, cols=3, size=96), 2, 0)
+    six = training_boards(puzzles.PuzzleSpec(rows=2, cols=3, size=96), 2, 0)
     with pytest.raises(UserError, match="only explains 2 x 2"):
         corpora.expert_completions(six)
 
@@ -134,7 +138,7 @@ def test_later_rounds_only_sample_the_unsolved_boards_again(boards, monkeypatch:
         sampled.append((prompts, sampling))
         return rounds[len(sampled) - 1]
 
-    monkeypatch.setattr(scoring, "complete", complete)
+    swap(monkeypatch, score, "complete", complete)
     found = corpora.rollout_completions("model", "processor", some, seed=3, tries=1, rounds=5)
     assert found == right
     asked = [[0, 1, 2, 3], [0, 2, 3], [0, 2]]  # after the third round nothing is left to do
@@ -151,25 +155,25 @@ def test_a_think_of_ones_own_gets_the_true_answer(boards, monkeypatch: pytest.Mo
     stub_samples(monkeypatch, [[thought], ["<answer>1 2 3 4</answer>"], ["<think>unfinished"], [thought]])
     found = corpora.self_completions("model", "processor", some, seed=0)
     assert found == [f"<think>sky, hills</think>{right[0]}", None, None, f"<think>sky, hills</think>{right[3]}"]
-    assert puzzles.score(found[0], some.placements[0]).exact == 1.0
+    assert answers.score(found[0], some.placements[0]).exact == 1.0
 
 
 def test_a_real_models_rollouts_become_a_corpus(puzzler) -> None:
     model, processor = puzzler.load()
-    some = corpora.training_boards(puzzles.PuzzleSpec(size=32), 48, 0)
+    some = training_boards(puzzles.PuzzleSpec(size=32), 48, 0)
     # It guesses one of two placements, which four of the boards have; most other completions are no answer at all.
     found = corpora.rollout_completions(model, processor, some, seed=0, tries=8, rounds=8)
     kept = [(t, p) for t, p in zip(found, some.placements.tolist(), strict=True) if t is not None]
     assert len(kept) > 0
-    assert all(puzzles.score(t, p).exact == puzzles.score(t, p).format == 1.0 for t, p in kept)
+    assert all(answers.score(t, p).exact == answers.score(t, p).format == 1.0 for t, p in kept)
     assert found == corpora.rollout_completions(model, processor, some, seed=0, tries=8, rounds=8)
 
 
 # --------------------------------------------------------------------------------------------- rows
 
 
-def test_rows_have_trls_columns(boards: corpora.Boards) -> None:
-    row = corpora.rows(boards, corpora.answer_completions(boards))[3]
+def test_rows_have_trls_columns(boards: Boards) -> None:
+    row = rows.rows(boards, corpora.answer_completions(boards))[3]
     assert row["puzzle_id"] == 3 and row["placement"] == boards.placements[3].tolist()
     assert row["prompt"] == [{"role": "user", "content": boards.text}]
     assert row["completion"] == [{"role": "assistant", "content": corpora.answer(row["placement"])}]
@@ -177,30 +181,30 @@ def test_rows_have_trls_columns(boards: corpora.Boards) -> None:
     assert isinstance(image, Image.Image) and np.array_equal(np.asarray(image), boards.pixels[3])
 
 
-def test_rows_without_completions_are_prompts_only(boards: corpora.Boards) -> None:
-    dataset = corpora.rows(boards)
+def test_rows_without_completions_are_prompts_only(boards: Boards) -> None:
+    dataset = rows.rows(boards)
     assert len(dataset) == 24
     assert set(dataset[0]) == {"puzzle_id", "images", "prompt", "placement"}
 
 
-def test_boards_without_a_completion_are_left_out(boards: corpora.Boards) -> None:
+def test_boards_without_a_completion_are_left_out(boards: Boards) -> None:
     completions: list[str | None] = [None] * 24
     completions[5], completions[20] = "five", "twenty"
-    dataset = corpora.rows(boards, completions)
+    dataset = rows.rows(boards, completions)
     assert [row["puzzle_id"] for row in dataset] == [5, 20]
     assert [row["completion"][0]["content"] for row in dataset] == ["five", "twenty"]
     assert np.array_equal(np.asarray(dataset[1]["images"][0]), boards.pixels[20])
 
 
-def test_rows_are_made_when_read(boards: corpora.Boards, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_made_when_read(boards: Boards, monkeypatch: pytest.MonkeyPatch) -> None:
     made, stock = [], Image.fromarray
     monkeypatch.setattr(Image, "fromarray", lambda pixels: made.append(1) or stock(pixels))
-    dataset = corpora.rows(boards)
+    dataset = rows.rows(boards)
     assert len(dataset) == 24 and not made
     dataset[2:4]
     assert len(made) == 2
 
 
-def test_a_corpus_without_any_completion_is_refused(boards: corpora.Boards) -> None:
+def test_a_corpus_without_any_completion_is_refused(boards: Boards) -> None:
     with pytest.raises(UserError, match="No board of this corpus has a completion"):
-        corpora.rows(boards, [None] * 24)
+        rows.rows(boards, [None] * 24)

@@ -7,15 +7,19 @@ import itertools
 import json
 import math
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import figures
 from helpers.errors import UserError
-from helpers.figures import ARM_STYLE
+from helpers.show import plots, style
+from helpers.show.save import SUFFIXES, drawn, savefig, show
+from helpers.stats import curves, intervals
+from helpers.study import arms
+from helpers.study.arms import ARM_STYLE
 
 MAIN_ARMS = ("base", "rft", "sft-answer", "sft-expert", "sft-rollout", "sft-self")
 T_2 = 4.302652729911275  # 97.5% quantile of t with 2 degrees of freedom, from a printed table
@@ -36,7 +40,7 @@ def evaluations(seeds: int = 3, steps: tuple[int, ...] = (0, 10, 20), arms: tupl
 
 
 def metrics(seeds: int = 3, steps: tuple[int, ...] = (1, 2, 3)) -> pd.DataFrame:
-    names = [name for _, panel in figures.RFT_PANELS.values() for name in panel]
+    names = [name for _, panel in style.RFT_PANELS.values() for name in panel]
     rows = [
         {
             "run": f"rft-{s}-x",
@@ -59,12 +63,12 @@ def battery() -> pd.DataFrame:
 
 def tiny():
     """A figure that is quick to write, for tests of the files."""
-    return figures.board_gallery([np.zeros((2, 2))], ["board"])
+    return plots.board_gallery([np.zeros((2, 2))], ["board"])
 
 
 def save(tmp_path, fig=None, id="curve", **changes):
     arguments = {"alt": "Exact match rises.", "folder": tmp_path} | changes
-    return figures.savefig(fig or tiny(), id, **arguments)
+    return savefig(fig or tiny(), id, **arguments)
 
 
 # --- palette ---------------------------------------------------------------------------------------------
@@ -119,20 +123,17 @@ def test_every_arm_differs_in_each_channel():
 
 
 def test_every_arm_of_the_study_has_a_style():
-    profiles = pytest.importorskip("helpers.profiles")
-    assert set(ARM_STYLE) == {"base", *profiles.ARMS}
+    assert set(ARM_STYLE) == set(arms.ARMS)
 
 
 def test_unknown_arm_is_named():
     with pytest.raises(UserError, match="'sft-magic' has no style"):
-        figures.arm_style("sft-magic")
+        arms.arm_style("sft-magic")
 
 
 def test_use_style_is_undone():
-    import matplotlib
-
     before = matplotlib.rcParams["axes.grid"]
-    with figures.use_style():
+    with style.use_style():
         assert matplotlib.rcParams["font.family"] == ["DejaVu Sans"]
         assert matplotlib.rcParams["figure.dpi"] == 110
         assert not matplotlib.rcParams["axes.spines.top"]
@@ -143,43 +144,43 @@ def test_use_style_is_undone():
 
 
 def test_seed_interval_by_hand():
-    assert figures.seed_interval([0.4]) == (0.4, 0.4, 0.4)
-    assert figures.seed_interval([0.2, 0.6]) == pytest.approx((0.4, 0.2, 0.6))
+    assert intervals.seed_interval([0.4]) == (0.4, 0.4, 0.4)
+    assert intervals.seed_interval([0.2, 0.6]) == pytest.approx((0.4, 0.2, 0.6))
     half = T_2 * 1.0 / math.sqrt(3)  # 1, 2, 3 have standard deviation 1
-    assert figures.seed_interval([1, 2, 3]) == pytest.approx((2, 2 - half, 2 + half))
+    assert intervals.seed_interval([1, 2, 3]) == pytest.approx((2, 2 - half, 2 + half))
 
 
 @pytest.mark.parametrize("values", [[], [0.1, math.nan], [math.inf]])
 def test_seed_interval_refuses(values):
     with pytest.raises(UserError):
-        figures.seed_interval(values)
+        intervals.seed_interval(values)
 
 
 def test_wilson_by_hand():
     # Newcombe (1998), table I: 81/263 and 15/148 and 0/20
-    assert figures.wilson(81, 263) == pytest.approx((81 / 263, 0.2553, 0.3662), abs=5e-5)
-    assert figures.wilson(15, 148) == pytest.approx((15 / 148, 0.0624, 0.1605), abs=5e-5)
-    assert figures.wilson(0, 20) == pytest.approx((0, 0, 0.1611), abs=5e-5)
+    assert intervals.wilson(81, 263) == pytest.approx((81 / 263, 0.2553, 0.3662), abs=5e-5)
+    assert intervals.wilson(15, 148) == pytest.approx((15 / 148, 0.0624, 0.1605), abs=5e-5)
+    assert intervals.wilson(0, 20) == pytest.approx((0, 0, 0.1611), abs=5e-5)
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_holds_the_share_and_mirrors(case):
     k, n = case
-    mean, low, high = figures.wilson(k, n)
+    mean, low, high = intervals.wilson(k, n)
     assert 0 <= low <= mean <= high <= 1
-    mirrored = figures.wilson(n - k, n)
+    mirrored = intervals.wilson(n - k, n)
     assert (1 - mirrored.high, 1 - mirrored.low) == pytest.approx((low, high))
 
 
 @pytest.mark.parametrize("case", [(-1, 3), (4, 3), (0, 0)])
 def test_wilson_refuses(case):
     with pytest.raises(UserError):
-        figures.wilson(*case)
+        intervals.wilson(*case)
 
 
 def test_first_reach_is_the_first_step_not_the_best():
     rows = [("a", 0, 0.1), ("a", 20, 0.6), ("a", 10, 0.5), ("b", 10, 0.4), ("c", 5, 0.9), ("c", 9, 0.2)]
-    found = figures.first_reach(pd.DataFrame(rows, columns=["run", "step", "value"]), 0.5)
+    found = curves.first_reach(pd.DataFrame(rows, columns=["run", "step", "value"]), 0.5)
     assert found.to_dict("records") == [
         {"run": "a", "step": 10, "value": 0.5},
         {"run": "c", "step": 5, "value": 0.9},
@@ -188,17 +189,17 @@ def test_first_reach_is_the_first_step_not_the_best():
 
 def test_first_reach_refuses_mixed_tasks():
     with pytest.raises(UserError, match="one task and one measure"):
-        figures.first_reach(evaluations(), 0.5)
+        curves.first_reach(evaluations(), 0.5)
 
 
 def test_seed_summary_refuses_mixed_settings():
     twice = pd.concat([evaluations(1), evaluations(1).assign(run="rft-0-other")])
     with pytest.raises(UserError, match="one setting only"):
-        figures.learning_curves(twice, "puzzle", "exact")
+        plots.learning_curves(twice, "puzzle", "exact")
 
 
 def test_gain_and_drop_by_hand():
-    changes = figures.gain_and_drop(evaluations()).set_index(["run", "step"])
+    changes = curves.gain_and_drop(evaluations()).set_index(["run", "step"])
     end = changes.loc[("sft-answer-1-x", 20)]
     assert end["gain"] == pytest.approx(0.02 * 20 + 0.1)
     assert end["drop"] == pytest.approx(0.4 / 2)  # one of two tasks lost 0.4
@@ -207,20 +208,20 @@ def test_gain_and_drop_by_hand():
 
 def test_base_falls_back_to_step_zero():
     without = evaluations()[lambda df: df["arm"] != "base"]
-    assert figures.gain_and_drop(without)["gain"].max() == pytest.approx(0.4 + 0.2)
+    assert curves.gain_and_drop(without)["gain"].max() == pytest.approx(0.4 + 0.2)
     with pytest.raises(UserError, match="no base"):
-        figures.gain_and_drop(without[without["step"] > 0])
+        curves.gain_and_drop(without[without["step"] > 0])
 
 
 def test_gain_and_drop_refuses_unequal_batteries():
     table = evaluations()
     table = table[~((table["task"] == "colour") & (table["step"] == 20))]
     with pytest.raises(UserError, match="score all tasks"):
-        figures.gain_and_drop(table)
+        curves.gain_and_drop(table)
 
 
 def test_task_drops_at_equal_accuracy():
-    drops = figures.task_drops(evaluations(), accuracy=0.39)
+    drops = curves.task_drops(evaluations(), accuracy=0.39)
     steps = drops.drop_duplicates("run").set_index("run")["step"].to_dict()
     # exact match at step 10 is 0.3 + 0.1 seed, so seed 0 needs step 20
     assert {run: step for run, step in steps.items() if run.startswith("rft")} == {
@@ -231,12 +232,12 @@ def test_task_drops_at_equal_accuracy():
     lost = drops[(drops["task"] == "count") & (drops["run"] == "sft-answer-0-x")]["value"].item()
     assert lost == pytest.approx(0.4)
     with pytest.raises(UserError, match="lower the accuracy"):
-        figures.task_drops(evaluations(), accuracy=2.0)
+        curves.task_drops(evaluations(), accuracy=2.0)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.001, 0.08))
 def test_spread_labels_stay_apart_ordered_and_inside(positions, gap):
-    moved = figures._spread(positions, gap)
+    moved = style._spread(positions, gap)
     order = np.argsort(positions, kind="stable")
     assert np.all(np.diff(np.array(moved)[order]) >= gap - 1e-9)
     assert min(moved) >= -1e-9
@@ -244,8 +245,8 @@ def test_spread_labels_stay_apart_ordered_and_inside(positions, gap):
 
 
 def test_spread_leaves_distant_labels_alone():
-    assert figures._spread([0.9, 0.1, 0.5], 0.1) == pytest.approx([0.9, 0.1, 0.5])
-    assert figures._spread([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
+    assert style._spread([0.9, 0.1, 0.5], 0.1) == pytest.approx([0.9, 0.1, 0.5])
+    assert style._spread([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
 
 
 # --- what the plots draw ---------------------------------------------------------------------------------
@@ -253,7 +254,7 @@ def test_spread_leaves_distant_labels_alone():
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_learning_curves_draw_mean_and_interval(tmp_path, seeds):
-    fig = figures.learning_curves(evaluations(seeds), "puzzle", "exact", chance=1 / 23)
+    fig = plots.learning_curves(evaluations(seeds), "puzzle", "exact", chance=1 / 23)
     save(tmp_path, fig)
     rows = pd.read_csv(tmp_path / "curve.csv").set_index(["arm", "step"])
     mean, half = (0.5, 0.0) if seeds == 1 else (0.6, T_2 * 0.1 / math.sqrt(3))
@@ -267,22 +268,22 @@ def test_learning_curves_draw_mean_and_interval(tmp_path, seeds):
 
 
 def test_learning_curves_keep_step_zero_at_the_left_edge():
-    ax = figures.learning_curves(evaluations(), "puzzle", "exact", x="samples").axes[0]
+    ax = plots.learning_curves(evaluations(), "puzzle", "exact", x="samples").axes[0]
     assert ax.get_xscale() == "symlog"
     assert ax.get_xlim()[0] == 0
     assert list(ax.get_xticks()) == [0, 40, 80]
 
 
 def test_learning_curves_share_a_given_axes():
-    fig = figures._new_figure(8, 3)
+    fig = style.new_figure(8, 3)
     for place, task in enumerate(("count", "colour"), start=1):
-        returned = figures.learning_curves(evaluations(), task, "score", ax=fig.add_subplot(1, 2, place))
+        returned = plots.learning_curves(evaluations(), task, "score", ax=fig.add_subplot(1, 2, place))
         assert returned is fig
-    assert list(figures.drawn(fig)["task"].unique()) == ["count", "colour"]
+    assert list(drawn(fig)["task"].unique()) == ["count", "colour"]
 
 
 def test_labels_name_every_arm_and_chance():
-    ax = figures.learning_curves(evaluations(), "puzzle", "exact", chance=0.04).axes[0]
+    ax = plots.learning_curves(evaluations(), "puzzle", "exact", chance=0.04).axes[0]
     assert {text.get_text() for text in ax.texts} == {"base", "rft", "sft-answer", "chance 0.04"}
 
 
@@ -291,7 +292,7 @@ def test_per_task_drop_draws_mean_and_interval(seeds):
     table = evaluations(seeds)
     lost_more = (table["arm"] == "sft-answer") & (table["task"] == "count") & (table["step"] == 20)
     table.loc[lost_more, "value"] -= 0.1 * table.loc[lost_more, "seed"]
-    rows = figures.drawn(figures.per_task_drop(table)).set_index(["task", "arm"])
+    rows = drawn(plots.per_task_drop(table)).set_index(["task", "arm"])
     mean, half = (0.4, 0.0) if seeds == 1 else (0.5, T_2 * 0.1 / math.sqrt(3))
     row = rows.loc[("count", "sft-answer")]
     assert list(row[["mean", "low", "high"]]) == pytest.approx([mean, mean - half, mean + half])
@@ -301,15 +302,15 @@ def test_per_task_drop_draws_mean_and_interval(seeds):
 def test_per_task_drop_says_who_never_got_there():
     table = evaluations()
     table.loc[(table["arm"] == "rft") & (table["task"] == "puzzle"), "value"] = 0.1
-    fig = figures.per_task_drop(table, accuracy=0.39)
+    fig = plots.per_task_drop(table, accuracy=0.39)
     assert "Never there: rft" in fig.get_supxlabel()
-    assert set(figures.drawn(fig)["arm"]) == {"sft-answer"}
+    assert set(drawn(fig)["arm"]) == {"sft-answer"}
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_gain_drop_draws_mean_paths(seeds):
-    fig = figures.gain_drop(evaluations(seeds))
-    row = figures.drawn(fig).set_index(["arm", "step"]).loc[("sft-answer", 20)]
+    fig = plots.gain_drop(evaluations(seeds))
+    row = drawn(fig).set_index(["arm", "step"]).loc[("sft-answer", 20)]
     assert row["gain"] == pytest.approx(0.4 if seeds == 1 else 0.5)
     assert row["drop"] == pytest.approx(0.2)
     assert row["gain_high"] - row["gain"] == pytest.approx(0 if seeds == 1 else T_2 * 0.1 / math.sqrt(3))
@@ -319,9 +320,9 @@ def test_gain_drop_draws_mean_paths(seeds):
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_rft_diagnostics_draw_every_panel(seeds):
-    fig = figures.rft_diagnostics(metrics(seeds))
-    rows = figures.drawn(fig)
-    assert set(rows["panel"]) == set(figures.RFT_PANELS)
+    fig = plots.rft_diagnostics(metrics(seeds))
+    rows = drawn(fig)
+    assert set(rows["panel"]) == set(style.RFT_PANELS)
     row = rows[(rows["name"] == "entropy") & (rows["step"] == 2)].iloc[0]
     half = 0 if seeds == 1 else T_2 / math.sqrt(3)
     assert list(row[["mean", "low", "high"]]) == pytest.approx(
@@ -331,47 +332,47 @@ def test_rft_diagnostics_draw_every_panel(seeds):
 
 def test_rft_diagnostics_say_what_was_not_recorded():
     table = metrics()
-    fig = figures.rft_diagnostics(table[table["name"] != "entropy"])
+    fig = plots.rft_diagnostics(table[table["name"] != "entropy"])
     said = {ax.get_title("left"): [text.get_text() for text in ax.texts] for ax in fig.axes}
     assert said["Entropy"] == ["not recorded"]
     assert {text.split()[-1] for text in said["Reward parts"]} == {"hit", "exact", "format"}
     with pytest.raises(UserError, match="None of these metrics"):
-        figures.rft_diagnostics(table.assign(name="loss"))
+        plots.rft_diagnostics(table.assign(name="loss"))
 
 
 def test_battery_bars_draw_the_table():
-    fig = figures.battery_bars(battery())
+    fig = plots.battery_bars(battery())
     assert [bar.get_width() for bar in fig.axes[0].patches] == [0.5, 0.55]
-    pd.testing.assert_frame_equal(figures.drawn(fig), battery())
+    pd.testing.assert_frame_equal(drawn(fig), battery())
 
 
 def test_board_gallery_wraps_into_columns():
     images = [np.full((4, 4, 3), shade, dtype=np.uint8) for shade in (0, 100, 200)]
-    fig = figures.board_gallery(images, ["a", "b", "price in $ and $"], columns=2)
+    fig = plots.board_gallery(images, ["a", "b", "price in $ and $"], columns=2)
     assert [ax.get_title() for ax in fig.axes] == ["a", "b", "price in $ and $"]
     assert fig.axes[2].get_subplotspec().rowspan.start == 1
     with pytest.raises(UserError, match="one title each"):
-        figures.board_gallery(images, ["a"])
+        plots.board_gallery(images, ["a"])
     with pytest.raises(UserError, match="one title each"):
-        figures.board_gallery([], [])
+        plots.board_gallery([], [])
 
 
 def test_heat_tokens_keep_every_token_and_wrap():
     tokens = ["<think>", " sky", "\n", "$x$", ""] * 8
-    fig = figures.heat_tokens(tokens, [-0.1 * i for i in range(40)])
-    rows = figures.drawn(fig)
+    fig = plots.heat_tokens(tokens, [-0.1 * i for i in range(40)])
+    rows = drawn(fig)
     assert list(rows["token"]) == tokens
     assert rows["logp"].iloc[39] == pytest.approx(-3.9)
     assert {"↵", "·sky", "∅", "$x$"} <= {text.get_text() for text in fig.axes[0].texts}
     with pytest.raises(UserError, match="1 tokens, 2 values"):
-        figures.heat_tokens(["a"], [0, -1])
+        plots.heat_tokens(["a"], [0, -1])
     with pytest.raises(UserError, match="NaN"):
-        figures.heat_tokens(["a"], [math.nan])
+        plots.heat_tokens(["a"], [math.nan])
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=40))
 def test_wrapped_tokens_never_overlap_nor_pass_the_limit(widths):
-    spots = figures._wrap(widths, 24)
+    spots = style.wrap_words(widths, 24)
     for (column, row), width, following in zip(spots, widths, [*spots[1:], None], strict=True):
         assert column + width <= 24
         assert following in (None, (column + width, row), (0, row + 1))
@@ -380,39 +381,39 @@ def test_wrapped_tokens_never_overlap_nor_pass_the_limit(widths):
 @pytest.mark.parametrize("steps", [(0,), (7,)])
 def test_single_step_and_single_arm_are_drawn(steps):
     table = evaluations(1, steps, arms=("rft",))
-    curve = figures.learning_curves(table, "puzzle", "exact")
-    tasks, plane = figures.per_task_drop(table), figures.gain_drop(table)
-    diagnostics = figures.rft_diagnostics(metrics(1, (3,)))
-    assert list(figures.drawn(curve)["step"]) == [0, steps[0]]
-    assert list(figures.drawn(tasks)["task"]) == ["colour", "count"]
-    assert list(figures.drawn(plane)["step"]) == list(steps)
-    assert set(figures.drawn(diagnostics)["step"]) == {3}
+    curve = plots.learning_curves(table, "puzzle", "exact")
+    tasks, plane = plots.per_task_drop(table), plots.gain_drop(table)
+    diagnostics = plots.rft_diagnostics(metrics(1, (3,)))
+    assert list(drawn(curve)["step"]) == [0, steps[0]]
+    assert list(drawn(tasks)["task"]) == ["colour", "count"]
+    assert list(drawn(plane)["step"]) == list(steps)
+    assert set(drawn(diagnostics)["step"]) == {3}
     for fig in (curve, tasks, plane, diagnostics):
         fig.draw_without_rendering()
 
 
 def test_plots_refuse_what_they_cannot_draw():
     with pytest.raises(UserError, match="No evaluation of puzzle/hit: there are colour/score"):
-        figures.learning_curves(evaluations(), "puzzle", "hit")
+        plots.learning_curves(evaluations(), "puzzle", "hit")
     with pytest.raises(UserError, match="lacks the column"):
-        figures.learning_curves(evaluations().drop(columns="measure"), "puzzle", "exact")
+        plots.learning_curves(evaluations().drop(columns="measure"), "puzzle", "exact")
     with pytest.raises(UserError, match="'epoch'"):
-        figures.learning_curves(evaluations(), "puzzle", "exact", x="epoch")
+        plots.learning_curves(evaluations(), "puzzle", "exact", x="epoch")
     with pytest.raises(UserError, match="Only the base"):
-        figures.gain_drop(evaluations(arms=()))
+        plots.gain_drop(evaluations(arms=()))
     with pytest.raises(UserError, match="finite"):
-        figures.learning_curves(evaluations().assign(value=math.nan), "puzzle", "exact")
+        plots.learning_curves(evaluations().assign(value=math.nan), "puzzle", "exact")
 
 
 # --- files -----------------------------------------------------------------------------------------------
 
 
 def test_same_bytes_twice(tmp_path):
-    fig = figures.learning_curves(evaluations(), "puzzle", "exact")
+    fig = plots.learning_curves(evaluations(), "puzzle", "exact")
     save(tmp_path / "one", fig)
     save(tmp_path / "two", fig)
-    save(tmp_path / "three", figures.learning_curves(evaluations(), "puzzle", "exact"))
-    for suffix in figures.SUFFIXES:
+    save(tmp_path / "three", plots.learning_curves(evaluations(), "puzzle", "exact"))
+    for suffix in SUFFIXES:
         written = [(tmp_path / place / f"curve.{suffix}").read_bytes() for place in ("one", "two", "three")]
         assert written[0] == written[1] == written[2], suffix
     assert b"Software" not in (tmp_path / "one" / "curve.png").read_bytes()
@@ -437,7 +438,7 @@ def test_provenance_and_manifest(tmp_path, monkeypatch):
     assert manifest["first"]["notebook"] == "05-who-forgets"
     assert manifest["second"] == {
         "alt": "Two lines.",
-        "files": [f"second.{suffix}" for suffix in figures.SUFFIXES],
+        "files": [f"second.{suffix}" for suffix in SUFFIXES],
         "notebook": None,
         "specs": [],
     }
@@ -478,7 +479,7 @@ def test_ids_are_file_names(tmp_path, id):
 
 def test_figures_without_numbers_are_refused(tmp_path):
     with pytest.raises(UserError, match="pass data="):
-        save(tmp_path, figures._new_figure(2, 2))
+        save(tmp_path, style.new_figure(2, 2))
     with pytest.raises(UserError, match="pass a table"):
         save(tmp_path, data=pd.DataFrame({"x": []}))
 
@@ -491,10 +492,10 @@ def test_broken_neighbour_is_named(tmp_path):
 
 def test_show_embeds_the_picture_with_its_alt_text(tmp_path):
     saved = save(tmp_path, alt='Gain "exceeds" <chance>.')
-    shown = figures.show(saved).data
+    shown = show(saved).data
     assert 'alt="Gain &quot;exceeds&quot; &lt;chance&gt;."' in shown
     assert base64.b64encode(saved.path.read_bytes()).decode() in shown
     assert shown == saved._repr_html_()
     with pytest.raises(UserError, match="alt text"):
-        figures.show(tiny())
-    assert 'alt="A board."' in figures.show(tiny(), alt="A board.").data
+        show(tiny())
+    assert 'alt="A board."' in show(tiny(), alt="A board.").data

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as stock
 
-from helpers import fused
+from helpers.model import fused
 
 
 def drawn(*shape: int) -> torch.Tensor:
@@ -56,9 +56,9 @@ def test_rms_norm_by_hand() -> None:
 def test_derivatives_agree_with_differences_in_double_precision() -> None:
     x, weight = drawn(3, 4).double().requires_grad_(), (1 + drawn(4)).double().requires_grad_()
     angle = drawn(3, 2).double().repeat(1, 2)
-    assert torch.autograd.gradcheck(lambda a, w: fused._rms_norm().apply(a, w, 1e-3), (x, weight))
+    assert torch.autograd.gradcheck(lambda a, w: fused.RMSNorm.apply(a, w, 1e-3), (x, weight))
     assert torch.autograd.gradcheck(lambda a: fused.turned(a, angle.cos(), angle.sin()), (x,))
-    assert torch.autograd.gradgradcheck(lambda a, w: fused._rms_norm().apply(a, w, 1e-3), (x, weight))
+    assert torch.autograd.gradgradcheck(lambda a, w: fused.RMSNorm.apply(a, w, 1e-3), (x, weight))
 
 
 def test_the_turn_equals_the_stock_one_and_keeps_lengths() -> None:

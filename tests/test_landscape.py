@@ -1,6 +1,7 @@
 """The probability landscape: the probe set, its log-probs, reachability, and the statistics drawn from them."""
 
 import math
+import pickle
 import random
 import statistics
 from collections import Counter
@@ -17,13 +18,48 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from scipy.stats import percentileofscore, rankdata, spearmanr
+from swapping import swap
 
-from helpers import benchmarks, comparisons, corpora, landscape, live, models, prior_tasks, puzzles, scoring
+from helpers import __main__ as command_line
 from helpers.errors import UserError
-from helpers.landscape import PROBES
-from helpers.profiles import PROFILES, Profile, get_profile, specs
-from helpers.records import RunStore
-from helpers.scoring import Prompted
+from helpers.measure import analyses, reach
+from helpers.measure import probes as probes_module
+from helpers.measure.probes import (
+    PROBE_SEED,
+    PROBES,
+    ProbeStore,
+    ensure,
+    make_probes,
+    misplace,
+    movement,
+    probe_boards,
+    probe_tables,
+    prompts_of,
+    publish_probes,
+    puzzle_spec,
+    read_probes,
+    score_probes,
+    score_run,
+    score_study,
+    shifts,
+    shuffle_tokens,
+)
+from helpers.model import build
+from helpers.model.generate import Sampling
+from helpers.model.score import complete
+from helpers.show import comparisons
+from helpers.stats import intervals
+from helpers.study import controls, published
+from helpers.study.profiles import PROFILES, Profile, get_profile, specs
+from helpers.study.published import publish
+from helpers.study.records import RunStore
+from helpers.train import corpora, live
+from helpers.verdicts import rates
+from helpers.world import answers, battery
+from helpers.world.boards import TRAIN_SEED, Prompted, held_out_boards, training_boards
+from tests.benchmarks import benchmarks
 
 BOARDS = 10  # of the probe set: the tests' model knows two placements, so that it solves about one board in twelve
 TASKS = ("lists", "colour")
@@ -52,7 +88,7 @@ class Study:
 def few_tasks() -> Iterator[None]:
     """Two prior tasks: what the battery holds is not the matter here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prior_tasks, "battery_tasks", lambda: TASKS)
+        swap(patch, battery, "battery_tasks", lambda: TASKS)
         yield
 
 
@@ -71,12 +107,12 @@ def study(puzzler: Any, few_tasks: None, tmp_path_factory: pytest.TempPathFactor
             for parameter in moved.parameters():
                 parameter.add_(noise * torch.randn_like(parameter))
         found = Study(root, profile, base, pd.DataFrame())
-        models.save(moved, processor, found.folder(arm) / "checkpoints" / f"checkpoint-{step}")
+        build.save(moved, processor, found.folder(arm) / "checkpoints" / f"checkpoint-{step}")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        landscape.score_study(profile, ARMS, BOARDS, jobs=1)
+        score_study(profile, ARMS, BOARDS, jobs=1)
     torch.set_flush_denormal(False)
-    return Study(root, profile, base, landscape.read_probes(next((root / "runs").rglob("probe_set.csv"))))
+    return Study(root, profile, base, read_probes(next((root / "runs").rglob("probe_set.csv"))))
 
 
 @pytest.fixture
@@ -95,8 +131,6 @@ def elsewhere(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def stock_logps(base: tuple[Any, Any], prompt: Prompted, completion: str) -> torch.Tensor:
     """Log-prob of each completion token and of the end token: one forward pass of the stock model."""
-    from PIL import Image
-
     model, processor = base
     content = [{"type": "image"}, {"type": "text", "text": prompt.text}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
@@ -113,23 +147,23 @@ def stock_logps(base: tuple[Any, Any], prompt: Prompted, completion: str) -> tor
 
 def test_probe_boards_are_no_training_and_no_test_boards() -> None:
     profile = get_profile("cpu")
-    probes = {b.tobytes() for b in landscape.probe_boards(profile, 40).pixels}
-    spec = landscape.puzzle_spec(profile)
+    probes = {b.tobytes() for b in probe_boards(profile, 40).pixels}
+    spec = puzzle_spec(profile)
     seeds = {s for p in PROFILES.values() for s in p.seeds} | {live.LIVE_SEED, benchmarks.SEED}
-    trained = {b.tobytes() for s in seeds for b in corpora.training_boards(spec, 40, s).pixels}
-    tested = {b.tobytes() for b in scoring.test_boards(spec, 40).boards}
+    trained = {b.tobytes() for s in seeds for b in training_boards(spec, 40, s).pixels}
+    tested = {b.tobytes() for b in held_out_boards(spec, 40).boards}
     assert len(probes) == 40 and not probes & (trained | tested)
-    assert landscape.PROBE_SEED + corpora.TRAIN_SEED not in {9, *(s + corpora.TRAIN_SEED for s in seeds)}
+    assert PROBE_SEED + TRAIN_SEED not in {9, *(s + TRAIN_SEED for s in seeds)}
 
 
 def test_more_probe_boards_begin_with_the_same_ones() -> None:
-    few, many = (landscape.probe_boards(get_profile("smoke"), n) for n in (5, 12))
+    few, many = (probe_boards(get_profile("smoke"), n) for n in (5, 12))
     assert np.array_equal(few.pixels, many.pixels[:5]) and np.array_equal(few.placements, many.placements[:5])
 
 
 def test_the_probe_set_is_the_same_each_time(here: Study) -> None:
-    found = landscape.make_probes(here.profile, here.base, here.base[0], BOARDS)
-    again = landscape.make_probes(here.profile, here.base, here.base[0], BOARDS)
+    found = make_probes(here.profile, here.base, here.base[0], BOARDS)
+    again = make_probes(here.profile, here.base, here.base[0], BOARDS)
     assert found.equals(again)
     stored = here.probes[~here.probes["probe"].isin(("rollout", "wrong", "shuffled"))]  # those are by another model
     own = found[~found["probe"].isin(("rollout", "wrong", "shuffled"))]
@@ -137,13 +171,13 @@ def test_the_probe_set_is_the_same_each_time(here: Study) -> None:
 
 
 def test_every_kind_of_probe_is_what_its_name_says(here: Study) -> None:
-    boards = landscape.probe_boards(here.profile, BOARDS)
+    boards = probe_boards(here.profile, BOARDS)
     assert (
         set(here.probes["probe"]) == set(PROBES)
         and (here.probes["item"] == here.probes["number"])[here.probes["task"] == "puzzle"].all()
     )
     for row in here.probes[here.probes["task"] == "puzzle"].itertuples():
-        exact = puzzles.score(row.completion, boards.placements[row.number].tolist()).exact
+        exact = answers.score(row.completion, boards.placements[row.number].tolist()).exact
         assert exact == (0 if row.probe in ("wrong", "shuffled") else 1), row
     assert (here.probes["probe"] == "answer").sum() == (here.probes["probe"] == "expert").sum() == BOARDS
     assert 1 <= (here.probes["probe"] == "rollout").sum() < BOARDS
@@ -160,8 +194,8 @@ def test_a_wrong_probe_differs_from_the_right_one_behind_the_answer_tag_only(her
 
 @given(st.permutations(range(1, 5)).filter(lambda p: p != [1, 2, 3, 4]))
 def test_a_misplaced_answer_is_another_placement_and_never_the_solved_board(placement: list[int]) -> None:
-    found = landscape.misplace(f"<think>sky</think>{corpora.answer(placement)}", placement)
-    parsed = puzzles.parse(found, 4).placement
+    found = misplace(f"<think>sky</think>{corpora.answer(placement)}", placement)
+    parsed = answers.parse(found, 4).placement
     assert parsed is not None and parsed not in (tuple(placement), (1, 2, 3, 4))
 
 
@@ -173,10 +207,10 @@ def test_a_shuffled_probe_has_the_same_tokens_in_another_order(here: Study) -> N
     for row in texts.itertuples():
         assert Counter(ids(row.shuffled)) == Counter(ids(row.rollout)) and row.shuffled != row.rollout
     text = "<think>The top left shows sky.</think><answer>2 1 4 3</answer>"
-    found = [landscape.shuffle_tokens(tokenizer, text, item) for item in range(20)]
-    assert found == [landscape.shuffle_tokens(tokenizer, text, item) for item in range(20)]
+    found = [shuffle_tokens(tokenizer, text, item) for item in range(20)]
+    assert found == [shuffle_tokens(tokenizer, text, item) for item in range(20)]
     assert len(set(found)) == 20 and all(Counter(ids(t)) == Counter(ids(text)) for t in found)
-    assert landscape.shuffle_tokens(tokenizer, "<think>", 0) is None  # one token has no other order
+    assert shuffle_tokens(tokenizer, "<think>", 0) is None  # one token has no other order
 
 
 def test_prior_probes_are_gold_and_the_models_own_greedy_answers(here: Study) -> None:
@@ -186,27 +220,27 @@ def test_prior_probes_are_gold_and_the_models_own_greedy_answers(here: Study) ->
         (kind, task): each for kind in ("prior-gold", "prior-model") for task in TASKS
     }
     for task in TASKS:
-        samples = scoring.battery_samples(task, each)
+        samples = battery.battery_samples(task, each)
         rows = prior[prior["task"] == task]
         assert rows[rows["probe"] == "prior-gold"]["completion"].tolist() == [s.question.completion for s in samples]
-        own = scoring.complete(*here.base, [Prompted(s.pixels, s.question.text) for s in samples])
+        own = complete(*here.base, [Prompted(s.pixels, s.question.text) for s in samples])
         assert rows[rows["probe"] == "prior-model"]["completion"].tolist() == [text for (text,) in own]
 
 
 def test_prompts_are_the_pictures_and_questions_of_their_task(here: Study) -> None:
-    boards, found = landscape.probe_boards(here.profile, BOARDS), landscape.prompts_of(here.profile, here.probes)
+    boards, found = probe_boards(here.profile, BOARDS), prompts_of(here.profile, here.probes)
     for row, prompt in zip(here.probes.itertuples(), found, strict=True):
         if row.task == "puzzle":
             assert np.array_equal(prompt.pixels, boards.pixels[row.number]) and prompt.text == boards.text
         else:
-            sample = prior_tasks.battery(row.task, row.number + 1)[row.number]
+            sample = battery.battery(row.task, row.number + 1)[row.number]
             assert np.array_equal(prompt.pixels, sample.pixels) and prompt.text == sample.question.text
 
 
 def test_probe_log_probs_equal_separate_stock_passes(here: Study) -> None:
     some = here.probes.groupby("probe", sort=False).head(3).sample(frac=1, random_state=1)
-    found = landscape.score_probes(*here.base, here.profile, some)
-    for prompt, text, logps in zip(landscape.prompts_of(here.profile, some), some["completion"], found, strict=True):
+    found = score_probes(*here.base, here.profile, some)
+    for prompt, text, logps in zip(prompts_of(here.profile, some), some["completion"], found, strict=True):
         assert logps.tolist() == pytest.approx(stock_logps(here.base, prompt, text).tolist(), abs=5e-5)
 
 
@@ -214,16 +248,16 @@ def test_probe_log_probs_equal_separate_stock_passes(here: Study) -> None:
 
 
 def test_an_unmoved_checkpoint_has_no_shift_and_a_moved_one_the_difference_of_stock_passes(here: Study) -> None:
-    probes, scored = landscape.probe_tables(here.profile, ARMS)
+    probes, scored = probe_tables(here.profile, ARMS)
     assert scored.groupby("arm")["step"].unique().map(sorted).to_dict() == {
         "base": [0], "rft": [0, 1, 4], "sft-answer": [0, 2],
     }  # fmt: skip
-    shifted = landscape.shifts(scored)
+    shifted = shifts(scored)
     assert (shifted[shifted["step"] == 0]["value"] == 0).all()
     assert (shifted[(shifted["arm"] == "rft") & (shifted["step"] == 1)]["value"] == 0).all()
-    moved = models.load(here.folder("sft-answer") / "checkpoints" / "checkpoint-2")
+    moved = build.load(here.folder("sft-answer") / "checkpoints" / "checkpoint-2")
     kind = probes[probes["probe"] == "base-right"]
-    prompts = landscape.prompts_of(here.profile, kind)
+    prompts = prompts_of(here.profile, kind)
     pairs = list(zip(prompts, kind["completion"], strict=True))
     apart = [stock_logps(moved, p, t) - stock_logps(here.base, p, t) for p, t in pairs]
     row = shifted[(shifted["arm"] == "sft-answer") & (shifted["step"] == 2) & (shifted["probe"] == "base-right")]
@@ -243,7 +277,7 @@ def test_shifts_equal_differences_by_hand(drawn: list) -> None:
         rows += [(*mark, 0, probe, item, start, tokens), (*mark, 7, probe, item, end, tokens)]
         expected.setdefault((run, probe), []).append((end - start, tokens))
     random.Random(0).shuffle(rows)
-    found = landscape.shifts(pd.DataFrame(rows, columns=MARKED))
+    found = shifts(pd.DataFrame(rows, columns=MARKED))
     assert (found[found["step"] == 0][["value", "per_token"]] == 0).all(axis=None)
     late = found[found["step"] == 7].set_index(["run", "probe"])
     assert set(late.index) == set(expected)
@@ -261,18 +295,16 @@ def test_shifts_equal_differences_by_hand(drawn: list) -> None:
 def test_movement_needs_three_seeds_and_an_interval_without_zero(values: tuple, words: str) -> None:
     rows = pd.DataFrame({"arm": "rft", "probe": "wrong", "value": values})
     other = pd.DataFrame({"arm": ["base", "rft"], "probe": ["wrong", "answer"], "value": [90.0, 90.0]})
-    assert words in landscape.movement(pd.concat([rows, other]), "rft", "wrong")
+    assert words in movement(pd.concat([rows, other]), "rft", "wrong")
 
 
 def test_a_second_scoring_changes_nothing(here: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(landscape, "score_probes", lambda *_: pytest.fail("scored again"))
-    landscape.ensure(here.profile, False, ARMS, BOARDS)
+    swap(monkeypatch, probes_module, "score_probes", lambda *_: pytest.fail("scored again"))
+    ensure(here.profile, False, ARMS, BOARDS)
 
 
 def test_processes_side_by_side_find_the_same(here: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scored anew by a stand-in pool that keeps the order: what each process gets is a profile, a spec and a number."""
-    import concurrent.futures
-    import pickle
 
     class Pool:
         def __init__(self, jobs: int, context: Any) -> None:
@@ -290,61 +322,57 @@ def test_processes_side_by_side_find_the_same(here: Study, monkeypatch: pytest.M
             return SimpleNamespace(result=lambda: work(*given))
 
     asked: list = []
-    monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", Pool)
-    landscape.score_study(here.profile, ARMS, BOARDS, jobs=2)
-    assert asked == [(landscape.score_run, spec.name) for spec in specs(here.profile, ARMS)]
+    monkeypatch.setattr(probes_module, "ProcessPoolExecutor", Pool)
+    score_study(here.profile, ARMS, BOARDS, jobs=2)
+    assert asked == [(score_run, spec.name) for spec in specs(here.profile, ARMS)]
 
 
 # ---------------------------------------------------------------------------- records of the probes
 
 
 def test_published_probes_are_read_back_as_they_were(here: Study, tmp_path: Path, monkeypatch: Any) -> None:
-    probes, scored = landscape.probe_tables(here.profile, ARMS)
-    published = publish(here, tmp_path / "figures" / "records")
+    probes, scored = probe_tables(here.profile, ARMS)
+    published = publish_both(here, tmp_path / "figures" / "records")
     monkeypatch.chdir(tmp_path)
     cpu = replace(here.profile, name="cpu")
-    landscape.ensure(cpu, False, ARMS, BOARDS)  # nothing to do, and nothing trained here
-    found, rows = landscape.probe_tables(cpu, ARMS)
+    ensure(cpu, False, ARMS, BOARDS)  # nothing to do, and nothing trained here
+    found, rows = probe_tables(cpu, ARMS)
     assert found.equals(probes)
     order = list(MARKED)
     assert rows.sort_values(order, ignore_index=True).equals(scored.sort_values(order, ignore_index=True))
     first = published.read_bytes()
     monkeypatch.chdir(here.root)
-    assert publish(here, tmp_path / "again").read_bytes() == first
+    assert publish_both(here, tmp_path / "again").read_bytes() == first
 
 
-def publish(study: Study, folder: Path) -> Path:
+def publish_both(study: Study, folder: Path) -> Path:
     """Publish the study's runs and probes; returns the file of log-probs."""
-    from helpers.records import publish as publish_runs
-
-    publish_runs(RunStore(study.root / "runs" / "smoke"), folder)
-    landscape.publish_probes(study.profile, ARMS, folder)
+    publish(RunStore(study.root / "runs" / "smoke"), folder)
+    publish_probes(study.profile, ARMS, folder)
     return folder / "probes.parquet"
 
 
 def test_a_fresh_clone_without_probes_is_told_in_one_sentence(elsewhere: Study) -> None:
     for act in (
-        lambda: landscape.ensure(elsewhere.profile, False, ARMS, 4),
-        lambda: landscape.ensure(elsewhere.profile, True, ARMS, 4),
+        lambda: ensure(elsewhere.profile, False, ARMS, 4),
+        lambda: ensure(elsewhere.profile, True, ARMS, 4),
     ):
-        with pytest.raises(UserError, match=r"which 3 runs lack here \(base-0-.*python -m helpers.study --profile cpu"):
+        with pytest.raises(UserError, match=r"which 3 runs lack here \(base-0-.*python -m helpers train --profile cpu"):
             act()
-    with pytest.raises(UserError, match="There are no probes of cpu: python -m helpers.landscape --profile cpu"):
-        landscape.probe_tables(elsewhere.profile, ARMS)
+    with pytest.raises(UserError, match="There are no probes of cpu: python -m helpers score --profile cpu"):
+        probe_tables(elsewhere.profile, ARMS)
     with pytest.raises(UserError, match="Not all runs are scored"):
-        landscape.publish_probes(elsewhere.profile, ARMS)
+        publish_probes(elsewhere.profile, ARMS)
     assert not list(elsewhere.root.rglob("*.parquet"))
 
 
 def test_records_published_anew_without_probes_count_as_none(here: Study, elsewhere: Study) -> None:
     """Publishing a study writes an empty table of probes: what was scored belongs to runs that are gone."""
-    from helpers.records import publish as publish_runs
-
     folder = elsewhere.root / "figures" / "records"
-    publish_runs(RunStore(here.root / "runs" / "smoke"), folder)
+    publish(RunStore(here.root / "runs" / "smoke"), folder)
     (folder / "probe_set.csv").write_text(here.probes.to_csv(index=False))
     with pytest.raises(UserError, match="There are no probes of cpu"):
-        landscape.probe_tables(elsewhere.profile, ARMS)
+        probe_tables(elsewhere.profile, ARMS)
 
 
 DAMAGE = {
@@ -362,26 +390,26 @@ DAMAGE = {
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damaged_published_files_are_named(here: Study, tmp_path: Path, monkeypatch: Any, name: str) -> None:
     file, spoil, words = DAMAGE[name]
-    folder = publish(here, tmp_path / "figures" / "records").parent
+    folder = publish_both(here, tmp_path / "figures" / "records").parent
     monkeypatch.chdir(tmp_path)
     (folder / file).write_bytes(spoil((folder / file).read_bytes()))
     with pytest.raises(UserError, match=words):
-        landscape.probe_tables(replace(here.profile, name="cpu"), ARMS)
+        probe_tables(replace(here.profile, name="cpu"), ARMS)
 
 
 def test_probes_of_another_rft_run_are_not_taken_for_this_ones(here: Study) -> None:
     budgets = tuple(b._replace(steps=b.steps + 1) if b.arm == "rft" else b for b in here.profile.budgets)
     other = replace(here.profile, budgets=budgets)
-    assert landscape.ProbeStore(here.profile).table(ARMS) is not None
-    assert landscape.ProbeStore(other).table(ARMS) is None
-    assert landscape.ProbeStore(other).set_file != landscape.ProbeStore(here.profile).set_file
+    assert ProbeStore(here.profile).table(ARMS) is not None
+    assert ProbeStore(other).table(ARMS) is None
+    assert ProbeStore(other).set_file != ProbeStore(here.profile).set_file
 
 
 def test_scores_of_some_runs_are_not_taken_for_those_of_all(here: Study) -> None:
-    assert landscape.ProbeStore(here.profile).table((*ARMS, "sft-expert")) is None
+    assert ProbeStore(here.profile).table((*ARMS, "sft-expert")) is None
     with pytest.raises(UserError, match="There are no probes of smoke"):
-        landscape.probe_tables(here.profile, (*ARMS, "sft-expert"))
-    few = landscape.ProbeStore(here.profile).table(("base", "rft"))
+        probe_tables(here.profile, (*ARMS, "sft-expert"))
+    few = ProbeStore(here.profile).table(("base", "rft"))
     assert set(few["arm"]) == {"base", "rft"}
 
 
@@ -389,10 +417,10 @@ def test_a_run_whose_checkpoints_are_gone_is_named(elsewhere: Study) -> None:
     store = RunStore(elsewhere.root / "runs" / "cpu")
     spec = specs(elsewhere.profile, ["sft-answer"])[0]
     store.start(spec).finish()
-    landscape.ProbeStore(elsewhere.profile).set_file.parent.mkdir(parents=True)
-    landscape.ProbeStore(elsewhere.profile).set_file.write_text(elsewhere.probes.to_csv(index=False))
+    ProbeStore(elsewhere.profile).set_file.parent.mkdir(parents=True)
+    ProbeStore(elsewhere.profile).set_file.write_text(elsewhere.probes.to_csv(index=False))
     with pytest.raises(UserError, match="holds no checkpoint"):
-        landscape.score_run(elsewhere.profile, spec, 4)
+        score_run(elsewhere.profile, spec, 4)
 
 
 # ------------------------------------------------------------------------------------- perplexity
@@ -400,20 +428,20 @@ def test_a_run_whose_checkpoints_are_gone_is_named(elsewhere: Study) -> None:
 
 def test_perplexity_intervals_in_closed_cases() -> None:
     third = math.log(1 / 3)
-    assert landscape.perplexity_interval([7 * third], [7]) == pytest.approx((3, 3, 3))
-    assert landscape.perplexity_interval([2 * third, 5 * third, third], [2, 5, 1]) == pytest.approx((3, 3, 3))
+    assert intervals.perplexity_interval([7 * third], [7]) == pytest.approx((3, 3, 3))
+    assert intervals.perplexity_interval([2 * third, 5 * third, third], [2, 5, 1]) == pytest.approx((3, 3, 3))
     # of two completions, each pair is drawn with chance 1/4, 1/2, 1/4: the 95% interval spans both alone
-    value, low, high = landscape.perplexity_interval([math.log(1 / 2), 3 * math.log(1 / 5)], [1, 3])
+    value, low, high = intervals.perplexity_interval([math.log(1 / 2), 3 * math.log(1 / 5)], [1, 3])
     assert (value, low, high) == pytest.approx((math.exp((math.log(2) + 3 * math.log(5)) / 4), 2, 5))
     with pytest.raises(UserError, match="at least one completion"):
-        landscape.perplexity_interval([], [])
+        intervals.perplexity_interval([], [])
 
 
 def test_perplexity_intervals_equal_those_of_all_draws_with_tokens_pooled() -> None:
     tokens, logps = (1, 2, 1, 30, 20), (-3.0, -5.0, -2.5, -6.0, -3.0)
     draws = product(range(5), repeat=5)
     every = [math.exp(-sum(logps[i] for i in draw) / sum(tokens[i] for i in draw)) for draw in draws]
-    _, low, high = landscape.perplexity_interval(logps, tokens, 20_000)
+    _, low, high = intervals.perplexity_interval(logps, tokens, 20_000)
     assert (low, high) == pytest.approx(tuple(np.quantile(every, (0.025, 0.975))), rel=0.03)
 
 
@@ -422,14 +450,14 @@ def test_perplexity_intervals_cover_the_truth_about_as_often_as_they_say() -> No
     for _ in range(150):
         tokens = rng.integers(5, 15, 40)
         logps = np.array([rng.normal(-0.5, 0.3, n).sum() for n in tokens])
-        _, low, high = landscape.perplexity_interval(logps, tokens, 400)
+        _, low, high = intervals.perplexity_interval(logps, tokens, 400)
         covered += low <= math.exp(0.5) <= high
     assert 0.88 <= covered / 150 <= 0.99
 
 
 def test_a_corpus_is_summed_up_in_its_order() -> None:
     rows = pd.DataFrame({"corpus": ["z", "z", "a"], "logp": [-1.0, -3.0, -6.0], "tokens": [1, 1, 3]})
-    table = landscape.corpus_summary(rows)
+    table = reach.corpus_summary(rows)
     assert table["corpus"].tolist() == ["z", "a"] and table["completions"].tolist() == [2, 1]
     assert table["logp"].tolist() == [-2, -6] and table["tokens"].tolist() == [1, 3]
     assert table["perplexity"].tolist() == pytest.approx([math.exp(2)] * 2)
@@ -440,7 +468,7 @@ def test_rollouts_by_phase_are_the_right_and_scored_ones() -> None:
         [(1, 1, 1, -4.0, 2), (1, 1, 0, -5.0, 2), (2, 0, 1, -5.0, 2), (3, 1, 1, -9.0, 3), (4, 1, 1, None, 3)],
         columns=["step", "exact", "format", "logp_base", "tokens"],
     )
-    found = landscape.phase_rows(rows, {"early": (1, 2), "late": (3, 4), "never": (5, 9)})
+    found = reach.phase_rows(rows, {"early": (1, 2), "late": (3, 4), "never": (5, 9)})
     assert found.to_dict("list") == {"corpus": ["early", "late"], "logp": [-4, -9], "tokens": [2, 3],
                                      "per_token": [-2, -3]}  # fmt: skip
 
@@ -448,16 +476,14 @@ def test_rollouts_by_phase_are_the_right_and_scored_ones() -> None:
 @settings(max_examples=50)
 @given(st.lists(numbers, min_size=1, max_size=8), st.lists(numbers, min_size=1, max_size=30), st.booleans())
 def test_percentiles_equal_scipys(asked: list[float], own: list[float], rounded: bool) -> None:
-    from scipy.stats import percentileofscore
-
     if rounded:  # many ties
         asked, own = ([float(round(x / 20)) for x in values] for values in (asked, own))
-    found = landscape.percentiles(asked, own)
+    found = reach.percentiles(asked, own)
     assert found.tolist() == pytest.approx([percentileofscore(own, x, "mean") / 100 for x in asked])
 
 
 def test_surprise_is_split_by_the_sort_of_the_token(here: Study) -> None:
-    assert [landscape.token_sort(t) for t in ("<think>", "<|im_end|>", " ", "3", " 3", "sky", " sky", ".", "<")] == [
+    assert [reach.token_sort(t) for t in ("<think>", "<|im_end|>", " ", "3", " 3", "sky", " sky", ".", "<")] == [
         "form", "form", "form", "numbers", "numbers", "words", "words", "words", "words",
     ]  # fmt: skip
     tokenizer = here.base[1].tokenizer
@@ -466,7 +492,7 @@ def test_surprise_is_split_by_the_sort_of_the_token(here: Study) -> None:
     tokens = [tokenizer.decode([i]) for i in ids]
     logps = -np.arange(1.0, len(ids) + 1)
     probes = pd.DataFrame({"probe": ["answer", "wrong", "answer"], "completion": [text] * 3})
-    table = landscape.surprise_table(here.base[1], probes, [logps, 100 * logps, 3 * logps])
+    table = reach.surprise_table(here.base[1], probes, [logps, 100 * logps, 3 * logps])
     (row,) = table.to_dict("records")
     digits = sum(v for t, v in zip(tokens, logps, strict=True) if t.strip() in "1234" and t.strip())
     assert row == {"probe": "answer", "form": pytest.approx(2 * (logps.sum() - digits)), "first": -2.0,
@@ -477,22 +503,22 @@ def test_surprise_is_split_by_the_sort_of_the_token(here: Study) -> None:
 
 
 @pytest.fixture(scope="module")
-def samples(study: Study) -> tuple[landscape.Asked, pd.DataFrame]:
+def samples(study: Study) -> tuple[reach.Asked, pd.DataFrame]:
     """Boards that all have the placement which the tests' model writes most, and many of its completions of each."""
-    own = landscape.own_samples(study.base, study.profile, 4, 150)
-    held = replace(landscape.asked_probes(study.profile, 4), placements=((2, 1, 4, 3),) * 4)
-    score = [puzzles.score(text, (2, 1, 4, 3)) for text in own["completion"]]
+    own = reach.own_samples(study.base, study.profile, 4, 150)
+    held = replace(reach.asked_probes(study.profile, 4), placements=((2, 1, 4, 3),) * 4)
+    score = [answers.score(text, (2, 1, 4, 3)) for text in own["completion"]]
     return held, own.assign(exact=[s.exact for s in score], format=[s.format for s in score])
 
 
 def test_own_samples_carry_their_scores_and_log_probs(study: Study) -> None:
-    own = landscape.own_samples(study.base, study.profile, 3, 4)
+    own = reach.own_samples(study.base, study.profile, 3, 4)
     assert own["board"].tolist() == [i for i in range(3) for _ in range(4)]
-    assert own.equals(landscape.own_samples(study.base, study.profile, 3, 4))
-    held = landscape.asked_probes(study.profile, 3)
+    assert own.equals(reach.own_samples(study.base, study.profile, 3, 4))
+    held = reach.asked_probes(study.profile, 3)
     for row in own.itertuples():
         logps = stock_logps(study.base, held.prompts[row.board], row.completion)
-        score = puzzles.score(row.completion, held.placements[row.board])
+        score = answers.score(row.completion, held.placements[row.board])
         assert (row.exact, row.format, row.tokens) == (score.exact, score.format, len(logps))
         assert row.logp == pytest.approx(float(logps.sum()), abs=1e-3)
         assert row.per_token == pytest.approx(row.logp / row.tokens)
@@ -500,7 +526,7 @@ def test_own_samples_carry_their_scores_and_log_probs(study: Study) -> None:
 
 def test_counting_and_likelihood_agree_within_sampling_error(study: Study, samples: tuple) -> None:
     held, own = samples
-    found = landscape.reachability(study.base, held, own)
+    found = reach.reachability(study.base, held, own)
     assert found["samples"].tolist() == [150] * 4
     for row in found.itertuples():
         assert row.counted == row.right / 150 and row.low < row.counted < row.high
@@ -510,12 +536,12 @@ def test_counting_and_likelihood_agree_within_sampling_error(study: Study, sampl
     total = float((found["samples"] * found["likelihood"]).sum())
     assert abs(found["right"].sum() - total) < 3 * math.sqrt(total)
     wrong = replace(held, placements=((1, 4, 2, 3),) * 4)  # a placement that the model does not write
-    never = landscape.reachability(study.base, wrong, own.assign(exact=0.0))
+    never = reach.reachability(study.base, wrong, own.assign(exact=0.0))
     assert never["likelihood"].max() < 0.2 * found["likelihood"].min()
 
 
 def test_likelihood_is_the_mean_chance_behind_the_thinks_by_stock_passes(study: Study) -> None:
-    held = replace(landscape.asked_probes(study.profile, 1), placements=((2, 1, 4, 3),))  # one that the model writes
+    held = replace(reach.asked_probes(study.profile, 1), placements=((2, 1, 4, 3),))  # one that the model writes
     texts = ["<think>sky</think><answer>1 2</answer>", "<answer>2 1 4 3</answer>", "<think>land</think>",
              "<think>sky</think>", "<think>never closed"]  # fmt: skip
     written = pd.DataFrame({"board": 0, "completion": texts, "exact": 0.0, "format": 0.0})
@@ -525,34 +551,34 @@ def test_likelihood_is_the_mean_chance_behind_the_thinks_by_stock_passes(study: 
         whole = stock_logps(study.base, held.prompts[0], think + answer)
         given = len(stock_logps(study.base, held.prompts[0], think)) - 1  # without its end token
         chances.append(math.exp(float(whole[given:].sum())))
-    found = landscape.reachability(study.base, held, written)
+    found = reach.reachability(study.base, held, written)
     assert max(chances) > 0.1
     assert found["likelihood"].item() == pytest.approx(sum(chances) / 5, rel=1e-3)
     assert (found["right"].item(), found["counted"].item(), found["low"].item()) == (0, 0, 0)
-    silent = landscape.reachability(study.base, held, written.iloc[[1]])
+    silent = reach.reachability(study.base, held, written.iloc[[1]])
     assert silent["likelihood"].item() == 0
 
 
 def test_chances_come_in_the_order_of_the_thinks_and_placements(study: Study) -> None:
-    prompt = landscape.asked_probes(study.profile, 1).prompts[0]
+    prompt = reach.asked_probes(study.profile, 1).prompts[0]
     first, second = "<think>sky</think>", "<think>land</think>"
     asked = [(2, 1, 4, 3), (3, 1, 4, 2)]
-    both = landscape.answer_chances(study.base, prompt, [first, second, first], asked)
+    both = reach.answer_chances(study.base, prompt, [first, second, first], asked)
     assert both[0] == both[2] != both[1] and len(both[0]) == 2
-    turned = landscape.answer_chances(study.base, prompt, [second], asked[::-1])
+    turned = reach.answer_chances(study.base, prompt, [second], asked[::-1])
     assert turned[0][::-1] == pytest.approx(both[1], rel=1e-4)
-    assert landscape.answer_chances(study.base, prompt, [], asked) == []
+    assert reach.answer_chances(study.base, prompt, [], asked) == []
 
 
 def test_ranks_equal_a_sort_of_all_placements(study: Study) -> None:
-    held = landscape.asked_probes(study.profile, 2)
+    held = reach.asked_probes(study.profile, 2)
     thinks = ["<think>sky</think>", "<think>land</think>", "<think>sky</think>", "no think"]
     written = pd.DataFrame({"board": [0] * 4 + [1], "completion": [*thinks, "nothing"]})
-    found = landscape.placement_ranks(study.base, held, written)
+    found = reach.placement_ranks(study.base, held, written)
     assert found["board"].tolist() == [0] and found["placements"].tolist() == [24]  # no think, no rank
-    given = landscape.thinks(thinks)
+    given = reach.thinks(thinks)
     mean = {
-        p: sum(c for (c,) in landscape.answer_chances(study.base, held.prompts[0], given, [p])) / 4
+        p: sum(c for (c,) in reach.answer_chances(study.base, held.prompts[0], given, [p])) / 4
         for p in permutations((1, 2, 3, 4))
     }
     order = sorted(mean, key=mean.get, reverse=True)
@@ -562,75 +588,73 @@ def test_ranks_equal_a_sort_of_all_placements(study: Study) -> None:
 
 
 def test_equal_chances_share_their_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = landscape.Asked((Prompted(np.zeros((2, 2, 3), np.uint8), "?"),), ((2, 1, 4, 3),))
+    held = reach.Asked((Prompted(np.zeros((2, 2, 3), np.uint8), "?"),), ((2, 1, 4, 3),))
     written = pd.DataFrame({"board": [0], "completion": ["<think>a</think>"]})
-    monkeypatch.setattr(landscape, "answer_chances", lambda base, prompt, given, every: [[0.02] * len(every)])
-    found = landscape.placement_ranks((None, None), held, written)
+    swap(monkeypatch, reach, "answer_chances", lambda base, prompt, given, every: [[0.02] * len(every)])
+    found = reach.placement_ranks((None, None), held, written)
     assert found["rank"].item() == 12.5 and found["valid"].item() == pytest.approx(0.48)
     large = replace(held, placements=(tuple(range(1, 10)),))
     with pytest.raises(UserError, match="9 tiles has too many placements"):
-        landscape.placement_ranks((None, None), large, written)
+        reach.placement_ranks((None, None), large, written)
 
 
 def test_reach_within_a_group_in_closed_cases_and_by_drawing() -> None:
-    assert landscape.reach_within([0.5], 2) == 0.75
-    assert landscape.reach_within([0.0, 1.0], 8) == 0.5
-    assert landscape.reach_within([0.3, 0.6], 1) == pytest.approx(0.45)
+    assert reach.reach_within([0.5], 2) == 0.75
+    assert reach.reach_within([0.0, 1.0], 8) == 0.5
+    assert reach.reach_within([0.3, 0.6], 1) == pytest.approx(0.45)
     drawn = np.random.default_rng(0).random((40_000, 8)) < 0.04
-    assert landscape.reach_within([0.04], 8) == pytest.approx(drawn.any(1).mean(), abs=0.01)
+    assert reach.reach_within([0.04], 8) == pytest.approx(drawn.any(1).mean(), abs=0.01)
 
 
 def rft_rows(study: Study, seed: int, ids: list[int], each: int) -> pd.DataFrame:
     """Completions of training boards by the tests' model, as the records have them."""
-    from helpers.rollouts import Sampling
-
-    boards = corpora.training_boards(landscape.puzzle_spec(study.profile), max(ids) + 1, seed)
+    boards = training_boards(puzzle_spec(study.profile), max(ids) + 1, seed)
     asked = [Prompted(boards.pixels[i], boards.text) for i in ids]
-    texts = scoring.complete(*study.base, asked, Sampling(each, 1.0, 32, 5))
+    texts = complete(*study.base, asked, Sampling(each, 1.0, 32, 5))
     rows = []
     for i, row in zip(ids, texts, strict=True):
         for text in row:
-            score = puzzles.score(text, boards.placements[i].tolist())
+            score = answers.score(text, boards.placements[i].tolist())
             rows.append((seed, 1 + i % 3, i, text, score.exact, score.format))
     return pd.DataFrame(rows, columns=["seed", "step", "puzzle_id", "completion", "exact", "format"])
 
 
 def test_early_reach_asks_about_the_boards_that_rft_met(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = pd.concat([rft_rows(study, 0, [5, 1, 9], 2), rft_rows(study, 2, [4], 2)])
-    seen, stock = [], landscape.reachability
+    seen, stock = [], reach.reachability
 
-    def listen(base: Any, held: landscape.Asked, written: pd.DataFrame) -> pd.DataFrame:
+    def listen(base: Any, held: reach.Asked, written: pd.DataFrame) -> pd.DataFrame:
         seen.append((held, written))
         return stock(base, held, written)
 
-    monkeypatch.setattr(landscape, "reachability", listen)
-    found = landscape.early_reach(study.base, study.profile, rows, last=2)
+    swap(monkeypatch, reach, "reachability", listen)
+    found = reach.early_reach(study.base, study.profile, rows, last=2)
     assert found["seed"].tolist() == [0, 0, 2] and found["samples"].tolist() == [2] * 3  # board 5 came in step 3
     for (held, written), (seed, ids) in zip(seen, ((0, [1, 9]), (2, [4])), strict=True):
-        boards = corpora.training_boards(landscape.puzzle_spec(study.profile), 10, seed)
+        boards = training_boards(puzzle_spec(study.profile), 10, seed)
         for place, i in enumerate(ids):
             assert np.array_equal(held.prompts[place].pixels, boards.pixels[i])
             assert held.placements[place] == tuple(boards.placements[i])
             assert (written[written["puzzle_id"] == i]["board"] == place).all()
     with pytest.raises(UserError, match="no RFT completion of the first 0 steps"):
-        landscape.early_reach(study.base, study.profile, rows, last=0)
+        reach.early_reach(study.base, study.profile, rows, last=0)
 
 
 def test_the_base_foretells_its_own_hits(study: Study) -> None:
-    boards = corpora.training_boards(landscape.puzzle_spec(study.profile), 80, 0)
+    boards = training_boards(puzzle_spec(study.profile), 80, 0)
     known = [i for i, p in enumerate(boards.placements.tolist()) if p in ([2, 1, 4, 3], [3, 1, 4, 2])]
     assert len(known) >= 3
-    found = landscape.early_reach(study.base, study.profile, rft_rows(study, 0, known[:4], 40), last=3)
-    assert "; as many as the base's likelihood foretells" in landscape.early_sentence(found)
+    found = reach.early_reach(study.base, study.profile, rft_rows(study, 0, known[:4], 40), last=3)
+    assert "; as many as the base's likelihood foretells" in reach.early_sentence(found)
 
 
 def test_early_hits_in_words() -> None:
     found = pd.DataFrame({"likelihood": [0.5, 0.1, 0.1], "samples": [8, 8, 8], "right": [4, 1, 0]})
-    words = landscape.early_sentence(found)
+    words = reach.early_sentence(found)
     assert "5 of 24; as many as the base's likelihood foretells (5.6, 95% from 2 to 9)" in words
     assert "in 75% of pairs" in words  # 0.5 stands above 0.1, and 0.1 ties with 0.1
-    assert "not the number" in landscape.early_sentence(found.assign(right=[8, 8, 8]))
-    assert "pairs" not in landscape.early_sentence(found.assign(right=[8, 8, 8]))
+    assert "not the number" in reach.early_sentence(found.assign(right=[8, 8, 8]))
+    assert "pairs" not in reach.early_sentence(found.assign(right=[8, 8, 8]))
 
 
 # ------------------------------------------------------------------------ perplexity and forgetting
@@ -644,23 +668,23 @@ def rollouts(steps: list[tuple[int, int, float, int]]) -> pd.DataFrame:
 
 def test_a_steps_rollouts_stand_for_the_steps_around_it() -> None:
     # step 1 stands for 1 step, 2 for 1.5 (half of 1 to 4), 4 for 4 (half of 2 to 10), 10 for 6
-    found = landscape.stepwise_perplexity(
+    found = rates.stepwise_perplexity(
         rollouts([(1, 0, -2.0, 2), (2, 1, -3.0, 3), (4, 2, -999.0, 3), (10, 3, -8.0, 4), (10, 4, -4.0, 4)])
     )
     weights = {1: 1.0, 2: np.gradient([1, 2, 4, 10.0])[1], 10: 6 / 2}
     nats = weights[1] * 2 + weights[2] * 3 + weights[10] * 12
     tokens = weights[1] * 2 + weights[2] * 3 + weights[10] * 8
     assert found == pytest.approx(math.exp(nats / tokens))
-    assert landscape.stepwise_perplexity(rollouts([(1, 0, -999.0, 2)])) is None
-    assert landscape.stepwise_perplexity(rollouts([(3, 0, -4.0, 2)])) == pytest.approx(math.exp(2))
+    assert rates.stepwise_perplexity(rollouts([(1, 0, -999.0, 2)])) is None
+    assert rates.stepwise_perplexity(rollouts([(3, 0, -4.0, 2)])) == pytest.approx(math.exp(2))
 
 
 def test_thinning_the_groups_of_a_step_leaves_its_weight_alone() -> None:
     whole = [(step, i, -2.0 * step, 4) for step in (1, 2, 3) for i in range(6)]
     thinned = [row for row in whole if row[0] != 2 or row[1] == 0]
-    full = landscape.stepwise_perplexity(rollouts(whole))
+    full = rates.stepwise_perplexity(rollouts(whole))
     assert full == pytest.approx(math.exp(sum(2 * s for s in (1, 2, 3)) / 12))
-    assert landscape.stepwise_perplexity(rollouts(thinned)) == pytest.approx(full)
+    assert rates.stepwise_perplexity(rollouts(thinned)) == pytest.approx(full)
 
 
 def evaluations(runs: dict[str, tuple[str, int, list[tuple[int, float, float]]]]) -> pd.DataFrame:
@@ -692,14 +716,14 @@ def test_drops_are_one_per_run_and_rate() -> None:
         }
     )
     tables = {"evaluations": table, "metrics": NO_METRICS}
-    final = landscape.rate_drops(tables, runs, "drop_final").set_index("learning_rate")
+    final = rates.rate_drops(tables, runs, "drop_final").set_index("learning_rate")
     assert final["drop"].to_dict() == pytest.approx({1e-3: 0.5, 1e-4: 0.1}) and set(final["seed"]) == {0}
-    halfway = landscape.rate_drops(tables, runs, "drop_at_0.5")
+    halfway = rates.rate_drops(tables, runs, "drop_at_0.5")
     assert halfway[["arm", "learning_rate"]].values.tolist() == [["sft-answer", 1e-3]]  # the other never gets there
     assert halfway["drop"].item() == pytest.approx(0.25)
-    assert landscape.rate_drops(tables, {}, "drop_final").empty
+    assert rates.rate_drops(tables, {}, "drop_final").empty
     points = pd.concat([final.reset_index(), halfway]).assign(perplexity=1.0)
-    assert set(landscape.at_own_rate(get_profile("smoke"), points)["learning_rate"]) == {1e-3}
+    assert set(rates.at_own_rate(get_profile("smoke"), points)["learning_rate"]) == {1e-3}
 
 
 def test_runs_that_differ_in_the_rate_only_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -712,12 +736,10 @@ def test_runs_that_differ_in_the_rate_only_are_known(tmp_path: Path, monkeypatch
     store = RunStore(tmp_path / "runs" / "smoke")
     for spec in (*kept, *left):
         store.start(spec).finish()
-    assert landscape.rate_runs(profile) == {spec.name: spec for spec in kept}
+    assert rates.rate_runs(profile) == {spec.name: spec for spec in kept}
 
 
 def test_every_recorded_run_is_the_study_and_its_controls(here: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    from helpers import controls, study
-
     slow, unknown = (replace(specs(here.profile, ["sft-answer"])[0], learning_rate=rate) for rate in (1e-4, 7e-7))
     assert slow.name in {control.spec.name for control in controls.control_specs(here.profile)}
     for spec in (slow, unknown):
@@ -726,18 +748,18 @@ def test_every_recorded_run_is_the_study_and_its_controls(here: Study, monkeypat
         run.append("evaluations", [row])
         run.finish()
     whole = pd.DataFrame({"run": sorted(spec.name for spec in specs(here.profile, ARMS))})
-    monkeypatch.setattr(study, "table", lambda profile, name: whole)
-    found = landscape.every_run(here.profile, "evaluations")
+    swap(monkeypatch, published, "table", lambda profile, name: whole)
+    found = rates.every_run(here.profile, "evaluations")
     assert sorted(found["run"]) == sorted([*whole["run"], slow.name])
-    assert landscape.every_run(here.profile, "completions") is whole
+    assert rates.every_run(here.profile, "completions") is whole
 
 
 def test_study_rows_are_those_of_the_studys_own_runs() -> None:
     profile = get_profile("smoke")
     own = specs(profile, ["rft"])[0].name
     table = pd.DataFrame({"run": [own, "rft-0-aaaaaaaaaa", "rft-no-kl-0-bbbbbbbbbb", "sft-answer-0-cccccccccc"]})
-    assert landscape.study_rows(profile, table, "rft")["run"].tolist() == [own]
-    assert landscape.study_rows(profile, table.iloc[1:], "rft")["run"].tolist() == ["rft-0-aaaaaaaaaa"]
+    assert rates.study_rows(profile, table, "rft")["run"].tolist() == [own]
+    assert rates.study_rows(profile, table.iloc[1:], "rft")["run"].tolist() == ["rft-0-aaaaaaaaaa"]
 
 
 def test_each_run_has_the_perplexity_of_what_it_learned_from(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -745,7 +767,7 @@ def test_each_run_has_the_perplexity_of_what_it_learned_from(study: Study, monke
     arms = ("rft", "reinforce-1-0", "sft-answer", "sft-rollout", "distill", "sft-stream", "sft-replay")
     rft, reinforce, answer, rollout, distill, stream, replay = (specs(profile, [a])[0] for a in arms)
     slow = replace(answer, learning_rate=1e-5)
-    boards = corpora.training_boards(landscape.puzzle_spec(profile), 3, 0)
+    boards = training_boards(puzzle_spec(profile), 3, 0)
     right = [f"<think>sky</think>{corpora.answer(p)}" for p in boards.placements.tolist()]
     common = {"run": rft.name, "step": 4, "exact": 1.0, "format": 1.0, "tokens": 5}
     records = pd.DataFrame({"puzzle_id": range(3), "completion": right, "logp_base": [-5.0, -10.0, -15.0]})
@@ -753,7 +775,7 @@ def test_each_run_has_the_perplexity_of_what_it_learned_from(study: Study, monke
     others = [records.assign(run=s.name, logp_base=p) for s, p in ((reinforce, -20.0), (distill, -25.0))]
     records = pd.concat([records, *others], ignore_index=True)
     runs = {spec.name: spec for spec in (rft, reinforce, answer, slow, rollout, distill, stream, replay)}
-    found = landscape.rate_perplexities(study.base, profile, records, 3, runs)
+    found = rates.rate_perplexities(study.base, profile, records, 3, runs)
     values = found.set_index(["arm", "learning_rate"])["perplexity"]
     assert values["rft", 1e-3] == pytest.approx(math.exp(2))
     assert values["reinforce-1-0", 1e-3] == pytest.approx(math.exp(4))
@@ -766,8 +788,8 @@ def test_each_run_has_the_perplexity_of_what_it_learned_from(study: Study, monke
     assert values["sft-answer", 1e-5] == values["sft-answer", 1e-3]  # the rate does not change the corpus
     assert set(found["arm"]) == set(arms[:6])  # what sft-replay saw is not in the records
     measured = pd.DataFrame({"run": [replay.name, answer.name], "perplexity": [7.0, 8.0]})
-    monkeypatch.setattr("helpers.controls.load", lambda _: {"predictors": measured})
-    again = landscape.rate_perplexities(study.base, profile, records, 3, runs)
+    swap(monkeypatch, analyses, "load", lambda _: {"predictors": measured})
+    again = rates.rate_perplexities(study.base, profile, records, 3, runs)
     assert again.set_index("arm")["perplexity"]["sft-replay"] == 7.0 and set(again["arm"]) == set(arms)
     pd.testing.assert_frame_equal(again[again["arm"] != "sft-replay"].reset_index(drop=True), found)
 
@@ -780,11 +802,9 @@ arm_points = st.lists(
 @settings(max_examples=40)
 @given(arm_points)
 def test_rank_correlation_equals_scipys_and_a_count_of_all_orders(drawn: list) -> None:
-    from scipy.stats import rankdata, spearmanr
-
     points = pd.DataFrame(drawn, columns=["arm", "perplexity", "drop"])
     means = points.groupby("arm").mean()
-    found = landscape.rank_correlation(points)
+    found = rates.rank_correlation(points)
     if means["perplexity"].nunique() < 2 or means["drop"].nunique() < 2:
         assert found is None
         return
@@ -800,7 +820,7 @@ def test_rank_correlation_equals_scipys_and_a_count_of_all_orders(drawn: list) -
 def test_rank_correlation_of_many_arms_is_estimated() -> None:
     ranks = [3, 0, 5, 1, 8, 2, 4, 7, 6]
     many = pd.DataFrame({"arm": list("abcdefghi"), "perplexity": range(9), "drop": ranks})
-    arms, rho, luck = landscape.rank_correlation(many)
+    arms, rho, luck = rates.rank_correlation(many)
     assert (arms, rho) == (9, pytest.approx(1 - 6 * sum((i - r) ** 2 for i, r in enumerate(ranks)) / (9 * 80)))
     every = np.array(list(permutations(range(9)))) @ np.arange(9)
     exact = (every >= np.dot(ranks, range(9))).mean()
@@ -809,21 +829,21 @@ def test_rank_correlation_of_many_arms_is_estimated() -> None:
 
 def test_rank_correlation_in_words() -> None:
     points = pd.DataFrame({"arm": ["a", "b", "c"], "perplexity": [1, 2, 3], "drop": [0.1, 0.2, 0.3]})
-    assert landscape.rank_sentence(points) == (
+    assert rates.rank_sentence(points) == (
         "Rank correlation over 3 arms: 1.00; by luck alone at least that in 16.7% of all orders."
     )
-    assert "No rank correlation" in landscape.rank_sentence(points.assign(drop=0.0))
-    assert "No rank correlation" in landscape.rank_sentence(points.iloc[:1])
+    assert "No rank correlation" in rates.rank_sentence(points.assign(drop=0.0))
+    assert "No rank correlation" in rates.rank_sentence(points.iloc[:1])
 
 
 def test_one_board_is_the_first_with_most_kinds(here: Study) -> None:
-    kinds, corpus = landscape.one_board(here.profile, here.probes)
+    kinds, corpus = reach.one_board(here.profile, here.probes)
     right = here.probes[here.probes["probe"].isin(("answer", "expert", "rollout", "base-right"))]
     number = right.groupby("number").size().pipe(lambda counts: counts[counts == counts.max()].index.min())
     assert len(kinds) == right.groupby("number").size().max()
-    boards = landscape.probe_boards(here.profile, BOARDS)
+    boards = probe_boards(here.profile, BOARDS)
     assert all(np.array_equal(p, boards.pixels[number]) for p in corpus.pixels)
-    assert all(puzzles.score(t, boards.placements[number].tolist()).exact == 1 for t in corpus.completions)
+    assert all(answers.score(t, boards.placements[number].tolist()).exact == 1 for t in corpus.completions)
 
 
 # ----------------------------------------------------------------------------------------- figures
@@ -838,7 +858,7 @@ def test_probability_strips_draw_every_completion_twice() -> None:
             "per_token": [-2.0, -3.0, -100.0],
         }
     )
-    table = landscape.corpus_summary(rows)
+    table = reach.corpus_summary(rows)
     fig = comparisons.probability_strips(rows, table)
     assert fig.jigsaw_drawn[0].equals(rows)
     for ax, column in zip(fig.axes, ("logp", "per_token"), strict=True):
@@ -871,8 +891,8 @@ def test_reach_draws_intervals_and_ranks_and_does_without_ranks() -> None:
 
 
 def test_shift_panels_draw_trained_arms_only(here: Study) -> None:
-    _, scored = landscape.probe_tables(here.profile, ARMS)
-    shifted = landscape.shifts(scored)
+    _, scored = probe_tables(here.profile, ARMS)
+    shifted = shifts(scored)
     fig = comparisons.shift_panels(shifted)
     assert [ax.get_title(loc="left") for ax in fig.axes] == ["rft", "sft-answer"]
     drawn = fig.jigsaw_drawn[0]
@@ -896,5 +916,5 @@ def test_seed_points_draw_every_run_and_larger_markers_for_higher_rates() -> Non
 
 
 def test_seeds_without_the_one_that_gives_the_probe_set_are_refused() -> None:
-    with pytest.raises(UserError, match="runs of seed 0: name it"):
-        landscape.main(["--seeds", "1", "2"])
+    with pytest.raises(UserError, match="first seed: name it"):
+        command_line.score(command_line.parser().parse_args(["score", "--seeds", "1", "2"]))

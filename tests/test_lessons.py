@@ -9,13 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from swapping import swap
 
-from helpers import base, lessons, models, prior_tasks, puzzles
-from helpers.base import Recipe
 from helpers.errors import UserError
-from helpers.figures import wilson
-from helpers.pictures import Picture
-from helpers.prior_tasks import PriorSample, Question
+from helpers.model import build, evaluate, score
+from helpers.show import lessons
+from helpers.stats.intervals import wilson
+from helpers.train import pretrain
+from helpers.train.pretrain import Recipe
+from helpers.world import battery, puzzles
+from helpers.world.pictures import Picture
+from helpers.world.questions import PriorSample, Question
 
 
 def test_chance_by_counting_agrees_with_the_formula():
@@ -58,13 +62,13 @@ def test_shares_count_invalid_answers_in_the_denominator():
 
 
 def battery_rows(score: float) -> pd.DataFrame:
-    rows = [(task, "score", score, 10) for task in prior_tasks.battery_tasks()]
+    rows = [(task, "score", score, 10) for task in battery.battery_tasks()]
     return pd.DataFrame(rows, columns=["task", "measure", "value", "n"])
 
 
 def test_verdicts_follow_the_numbers(monkeypatch):
-    monkeypatch.setattr("helpers.scoring.likelihood_chance", lambda task: 0.25)
-    monkeypatch.setattr("helpers.prior_tasks.LEFT_OUT", ())  # all kinds learned
+    swap(monkeypatch, evaluate, "likelihood_chance", lambda task: 0.25)
+    swap(monkeypatch, battery, "LEFT_OUT", ())  # all kinds learned
     names = [f"{k}" for k in range(24)]
     shares = pd.DataFrame({"placement": names, "share": [0.05] * 12 + [0.01] * 12})
     kinds, chance = pd.DataFrame({"kind": ["all"], "score": [0.9]}), wilson(2, 46)
@@ -82,7 +86,7 @@ def test_kinds_of_easy_vqa_are_scored_beside_their_majority(monkeypatch):
     ]
     said = ["yes", "no", "no", "circle", "red", "blue"]
     texts = [[f"<think>x</think><answer>{answer}</answer>"] for answer in said]
-    monkeypatch.setattr("helpers.scoring.complete", lambda model, processor, prompts: texts)
+    swap(monkeypatch, score, "complete", lambda model, processor, prompts: texts)
     table = lessons.kind_table(None, None, samples).set_index("kind")
     assert table["questions"].to_dict() == {"all": 6, "yes or no": 3, "shape": 1, "colour": 2}
     assert table["score"].to_dict() == {"all": 4 / 6, "yes or no": 2 / 3, "shape": 1.0, "colour": 0.5}
@@ -97,8 +101,10 @@ def test_battery_table_refuses_a_missing_task():
 
 def test_imports_are_found_inside_functions(tmp_path):
     file = tmp_path / "x.py"
-    file.write_text("from helpers import figures\ndef f():\n    from helpers.puzzles import cut\n    import json\n")
-    assert lessons.imports_of([file]) == {"figures", "puzzles"}
+    file.write_text(
+        "from helpers.show import style\ndef f():\n    from helpers.world.puzzles import cut\n    import json\n"
+    )
+    assert lessons.imports_of([file]) == {"show", "show.style", "world.puzzles", "world.puzzles.cut"}
 
 
 SHORT = Recipe(eye_steps=2, eye_pictures=4, steps=4, practice=2, pictures=3, questions=2, naming=1, warmup=2)
@@ -117,20 +123,20 @@ def test_phases_by_hand():
 def test_the_rate_starts_anew_where_a_phase_begins():
     recipe = Recipe()
     for phase in lessons.phases(recipe).itertuples():
-        rates = [base.rate_at(recipe, phase.first + k) for k in range(recipe.warmup)]
+        rates = [pretrain.rate_at(recipe, phase.first + k) for k in range(recipe.warmup)]
         assert rates == sorted(rates) and rates[0] == pytest.approx(recipe.learning_rate / recipe.warmup)
-        assert base.rate_at(recipe, phase.first + phase.steps // 2) == recipe.learning_rate
-        assert base.rate_at(recipe, phase.first + phase.steps // 2 + 1) < recipe.learning_rate
+        assert pretrain.rate_at(recipe, phase.first + phase.steps // 2) == recipe.learning_rate
+        assert pretrain.rate_at(recipe, phase.first + phase.steps // 2 + 1) < recipe.learning_rate
 
 
 def test_prompts_are_spread_over_the_steps_asked_for():
     found = lessons.pretraining_prompts(SHORT, 4, range(1, 5))
     places = [(1, 0), (2, 1), (3, 2), (4, 0)]
-    assert found == [q for step, slot in places for q in base.pretraining_sample(SHORT, step, slot)[1]]
+    assert found == [q for step, slot in places for q in pretrain.pretraining_sample(SHORT, step, slot)[1]]
     recipe = Recipe(pictures=3)  # more pictures than steps: other pictures of the same step
     found = lessons.pretraining_prompts(recipe, 6, range(2))
-    assert found == [q for k in range(6) for q in base.pretraining_sample(recipe, k // 3, k % 3)[1]]
-    assert {q.task for q in found} <= {*base.NAMING_TASKS, "easy_vqa"}
+    assert found == [q for k in range(6) for q in pretrain.pretraining_sample(recipe, k // 3, k % 3)[1]]
+    assert {q.task for q in found} <= {*pretrain.NAMING_TASKS, "easy_vqa"}
 
 
 def test_cells_are_named_as_they_lie():
@@ -145,16 +151,16 @@ def test_cells_are_named_as_they_lie():
 @pytest.fixture
 def pretrained(tiny, monkeypatch, tmp_path: Path) -> Path:
     """A short pretraining of the tiny model, at a rate that hardly changes anything after the eyes."""
-    monkeypatch.setattr(base, "new_model", lambda recipe: tiny.load())
-    stock = base.rate_at
-    monkeypatch.setattr(base, "rate_at", lambda recipe, k: stock(recipe, k) * (1 if k < recipe.eye_steps else 1e-6))
-    base.pretrain(SHORT, tmp_path)
+    swap(monkeypatch, pretrain, "new_model", lambda recipe: tiny.load())
+    stock = pretrain.rate_at
+    swap(monkeypatch, pretrain, "rate_at", lambda recipe, k: stock(recipe, k) * (1 if k < recipe.eye_steps else 1e-6))
+    pretrain.pretrain(SHORT, tmp_path)
     return tmp_path
 
 
 def test_a_rebuild_takes_the_logged_steps(pretrained):
     log = lessons.training_log(pretrained / "training_log.csv")
-    finished = models.load(pretrained / "model")
+    finished = build.load(pretrained / "model")
     live = pd.concat([lessons.rebuild(SHORT, 2), lessons.rebuild(SHORT, 2, finished[0])])
     assert live["step"].tolist() == [0, 1, 2, 3] and list(live.columns) == lessons.LOG_COLUMNS
     for name in ("loss", "grad_norm"):
@@ -171,7 +177,7 @@ def test_the_shipped_log_is_of_this_recipe():
 
 def test_the_shipped_weights_are_those_that_the_log_ends_with():
     recipe, log = Recipe(), lessons.training_log()
-    last = lessons.last_losses(recipe, 1, models.load()).merge(log, on="step", suffixes=("", "_logged"))
+    last = lessons.last_losses(recipe, 1, build.load()).merge(log, on="step", suffixes=("", "_logged"))
     assert len(last) == 1 and last["loss"].tolist() == pytest.approx(last["loss_logged"].tolist(), rel=1e-2)
 
 

@@ -1,6 +1,7 @@
 """Model and processor: the stock classes, and our shortcuts equal to them token by token and value by value."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -8,9 +9,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from swapping import swap
+from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen2_5_VLForConditionalGeneration as Stock
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from helpers import models
 from helpers.errors import UserError
+from helpers.model import build
+from helpers.model import processor as processor_module
+from helpers.model.processor import (
+    SPECIAL,
+    Qwen2_5_VLImageOnlyProcessor,
+    build_tokenizer,
+    encode_prefix,
+    encode_question,
+    encode_target,
+    pixel_patches,
+    share_work,
+    vectorise_images,
+)
 
 PROMPT = "What colour is the star? Answer with one word."
 
@@ -41,7 +58,7 @@ def test_digits_and_tags_are_tokens_of_their_own(processor) -> None:
 
 
 def test_a_placement_differs_from_another_in_its_digits_only(processor) -> None:
-    encode = lambda text: models.encode_target(processor.tokenizer, f"<answer>{text}</answer>")  # noqa: E731
+    encode = lambda text: encode_target(processor.tokenizer, f"<answer>{text}</answer>")  # noqa: E731
     first, second = encode("2 1 4 3"), encode("4 1 2 3")
     assert len(first) == len(second)
     assert sum(a != b for a, b in zip(first, second, strict=True)) == 2
@@ -50,7 +67,7 @@ def test_a_placement_differs_from_another_in_its_digits_only(processor) -> None:
 def test_tags_are_ordinary_and_chat_tokens_special(processor) -> None:
     tokenizer = processor.tokenizer
     special = set(tokenizer.all_special_ids)
-    for name in models.SPECIAL:
+    for name in SPECIAL:
         assert (tokenizer.convert_tokens_to_ids(name) in special) == name.startswith("<|")
     assert tokenizer.eos_token == "<|im_end|>" and tokenizer.pad_token == "<|endoftext|>"
     assert tokenizer.padding_side == "left"
@@ -67,13 +84,11 @@ def test_every_text_survives_the_round_trip(processor, corpus: list[str]) -> Non
 def test_any_text_survives_the_round_trip(processor, text: str) -> None:
     ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
     decoded = processor.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-    import unicodedata
-
     assert unicodedata.normalize("NFC", decoded) == unicodedata.normalize("NFC", text)
 
 
 def test_the_same_texts_give_the_same_tokenizer(corpus: list[str]) -> None:
-    first, second = (models.build_tokenizer(corpus, 420) for _ in range(2))
+    first, second = (build_tokenizer(corpus, 420) for _ in range(2))
     assert first.get_vocab() == second.get_vocab()
     assert len(first) == 420
 
@@ -87,28 +102,26 @@ def test_prefix_and_question_equal_the_processors_chat_template(processor, width
     text = processor.apply_chat_template(messages, add_generation_prompt=True)
     stock = processor(text=[text], images=[[picture(0, width, height)]])["input_ids"][0]
     cells = width * height // 16**2
-    prefix = models.encode_prefix(processor.tokenizer, cells)
+    prefix = encode_prefix(processor.tokenizer, cells)
     assert prefix.count(processor.image_token_id) == cells
-    assert [*prefix, *models.encode_question(processor.tokenizer, PROMPT)] == list(stock)
+    assert [*prefix, *encode_question(processor.tokenizer, PROMPT)] == list(stock)
 
 
 def test_a_chat_without_picture_equals_the_chat_template_too(processor) -> None:
     messages = [{"role": "user", "content": [{"type": "text", "text": PROMPT}]}]
     text = processor.apply_chat_template(messages, add_generation_prompt=True)
     stock = processor(text=[text])["input_ids"][0]
-    prefix = models.encode_prefix(processor.tokenizer, 0)
-    assert [*prefix, *models.encode_question(processor.tokenizer, PROMPT)] == list(stock)
+    prefix = encode_prefix(processor.tokenizer, 0)
+    assert [*prefix, *encode_question(processor.tokenizer, PROMPT)] == list(stock)
 
 
 def test_a_percent_sign_in_the_question_is_kept(processor) -> None:
-    ids = models.encode_question(processor.tokenizer, "How many % are there?")
+    ids = encode_question(processor.tokenizer, "How many % are there?")
     assert "How many % are there?" in processor.tokenizer.decode(ids)
 
 
 @pytest.mark.parametrize("text", ["<answer>2 1 4 3</answer>", "<think>sky, hills</think><answer>1</answer>", "x"])
 def test_a_target_equals_trls_completion_tokens(processor, text: str) -> None:
-    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
-
     row = {
         "images": [picture(1)],
         "prompt": [{"role": "user", "content": PROMPT}],
@@ -116,7 +129,7 @@ def test_a_target_equals_trls_completion_tokens(processor, text: str) -> None:
     }
     batch = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)([row])
     trained = batch["labels"][batch["labels"] != -100].tolist()
-    assert models.encode_target(processor.tokenizer, text) == trained
+    assert encode_target(processor.tokenizer, text) == trained
     assert processor.tokenizer.decode(trained) == f"{text}<|im_end|>\n"
 
 
@@ -127,7 +140,7 @@ def test_a_target_equals_trls_completion_tokens(processor, text: str) -> None:
 def test_patches_equal_the_stock_processor(processor, width: int, height: int) -> None:
     pictures = [picture(seed, width, height) for seed in range(3)]
     stock = processor.image_processor(pictures, return_tensors="pt")
-    ours = models.pixel_patches(torch.from_numpy(np.stack([np.asarray(p) for p in pictures])))
+    ours = pixel_patches(torch.from_numpy(np.stack([np.asarray(p) for p in pictures])))
     assert ours.shape == stock["pixel_values"].shape
     assert torch.allclose(ours, stock["pixel_values"].float(), atol=1e-6)
 
@@ -135,7 +148,7 @@ def test_patches_equal_the_stock_processor(processor, width: int, height: int) -
 @pytest.mark.parametrize("shape", [(1, 63, 64, 3), (1, 64, 24, 3), (2, 8, 8, 3)])
 def test_sides_that_are_no_multiples_of_16_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match="multiples of 16"):
-        models.pixel_patches(torch.zeros(shape, dtype=torch.uint8))
+        pixel_patches(torch.zeros(shape, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize(
@@ -153,14 +166,14 @@ def test_sides_that_are_no_multiples_of_16_are_refused(shape: tuple[int, ...]) -
 def test_vectorised_images_equal_the_stock_processor(processor, images: list) -> None:
     stock = processor.image_processor
     expected = stock(images, return_tensors="pt")
-    found = models.vectorise_images(stock)(images=images, return_tensors="pt")
+    found = vectorise_images(stock)(images=images, return_tensors="pt")
     assert torch.equal(found["image_grid_thw"], expected["image_grid_thw"])
     assert torch.allclose(found["pixel_values"].float(), expected["pixel_values"].float(), atol=1e-6)
 
 
 def test_vectorising_leaves_the_stock_processor_alone_and_saves_as_stock(processor, tmp_path) -> None:
     stock = processor.image_processor
-    fast = models.vectorise_images(stock)
+    fast = vectorise_images(stock)
     assert type(fast) is not type(stock) and type(processor.image_processor) is type(stock)
     fast.save_pretrained(tmp_path)
     stored = json.loads((tmp_path / "preprocessor_config.json").read_text())
@@ -172,9 +185,9 @@ def test_vectorising_leaves_the_stock_processor_alone_and_saves_as_stock(process
 
 def test_saving_and_loading_gives_the_same_model_and_processor(loaded: tuple, tmp_path) -> None:
     model, processor = loaded
-    models.save(model, processor, tmp_path)
-    again, reread = models.load(tmp_path)
-    assert type(reread) is type(processor) is models.processor_class()
+    build.save(model, processor, tmp_path)
+    again, reread = build.load(tmp_path)
+    assert type(reread) is type(processor) is Qwen2_5_VLImageOnlyProcessor
     assert reread.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
     assert reread.tokenizer.padding_side == "left"
     ask = lambda p: p(text=[f"<|image_pad|>{PROMPT}"], images=[[picture(3)]], return_tensors="pt")  # noqa: E731
@@ -187,36 +200,31 @@ def test_saving_and_loading_gives_the_same_model_and_processor(loaded: tuple, tm
 
 
 def test_auto_processor_finds_the_class(tiny) -> None:
-    from transformers import AutoProcessor
-
-    models.processor_class()
-    assert type(AutoProcessor.from_pretrained(tiny.folder)) is models.processor_class()
+    assert type(AutoProcessor.from_pretrained(tiny.folder)) is Qwen2_5_VLImageOnlyProcessor
 
 
 def test_the_model_is_the_stock_class_with_tied_embeddings(loaded: tuple) -> None:
-    from transformers import Qwen2_5_VLForConditionalGeneration
-
     model = loaded[0]
     assert type(model) is Qwen2_5_VLForConditionalGeneration
     assert model.lm_head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
 
 
 def test_the_seed_fixes_the_weights_and_leaves_torchs_state_alone(processor) -> None:
-    size = models.ModelSize(text_width=16, text_layers=1, heads=1, kv_heads=1, text_mlp=16, vision_width=16,
+    size = build.ModelSize(text_width=16, text_layers=1, heads=1, kv_heads=1, text_mlp=16, vision_width=16,
                             vision_layers=1, vision_mlp=16, mrope=(2, 3, 3))  # fmt: skip
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    first, second, other = (models.build_model(processor.tokenizer, size, seed) for seed in (1, 1, 2))
+    first, second, other = (build.build_model(processor.tokenizer, size, seed) for seed in (1, 1, 2))
     assert torch.equal(before, torch.get_rng_state())
     weights = [torch.cat([p.flatten() for p in m.parameters()]) for m in (first, second, other)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
 def test_the_default_size_has_a_million_and_a_half_weights(processor) -> None:
-    model = models.build_model(processor.tokenizer)
+    model = build.build_model(processor.tokenizer)
     assert 1e6 < sum(p.numel() for p in model.parameters()) < 2e6
-    half_head = models.ModelSize().text_width // models.ModelSize().heads // 2
-    assert sum(models.ModelSize().mrope) == half_head
+    half_head = build.ModelSize().text_width // build.ModelSize().heads // 2
+    assert sum(build.ModelSize().mrope) == half_head
 
 
 @pytest.mark.parametrize("files", [[], ["config.json"], ["model.safetensors"]])
@@ -224,24 +232,22 @@ def test_a_folder_that_is_no_model_is_refused_in_one_sentence(tmp_path, files: l
     for name in files:
         (tmp_path / name).write_text("{}")
     with pytest.raises(UserError, match="is not a model folder"):
-        models.load(tmp_path)
+        build.load(tmp_path)
 
 
 def test_a_folder_that_does_not_exist_is_refused(tmp_path) -> None:
     with pytest.raises(UserError, match="nowhere is not a model folder"):
-        models.load(tmp_path / "nowhere")
+        build.load(tmp_path / "nowhere")
 
 
 def test_a_name_on_the_hub_that_is_not_stored_here_is_told_in_one_sentence() -> None:
     """Tests run offline, so the hub's answer is that of a machine without network."""
     with pytest.raises(UserError, match=r"^nobody/no-such-model cannot be loaded \(.+\); download it first\.$"):
-        models.load("nobody/no-such-model")
+        build.load("nobody/no-such-model")
 
 
 def test_a_name_on_the_hub_is_loaded_in_the_asked_precision(monkeypatch: pytest.MonkeyPatch, tiny) -> None:
     """Weights and processor are asked for by the hub's name, and the weights come in bfloat16 where asked."""
-    from transformers import Qwen2_5_VLForConditionalGeneration as Stock
-
     stored, asked = Stock.from_pretrained, []
 
     def from_pretrained(source, **options):
@@ -249,8 +255,8 @@ def test_a_name_on_the_hub_is_loaded_in_the_asked_precision(monkeypatch: pytest.
         return stored(tiny.folder, **options)
 
     monkeypatch.setattr(Stock, "from_pretrained", from_pretrained)
-    monkeypatch.setattr(models, "load_processor", lambda source: asked.append(source))
-    model, _ = models.load("Qwen/Qwen2.5-VL-3B-Instruct", "bfloat16")
+    swap(monkeypatch, processor_module, "load_processor", lambda source: asked.append(source))
+    model, _ = build.load("Qwen/Qwen2.5-VL-3B-Instruct", "bfloat16")
     assert asked == ["Qwen/Qwen2.5-VL-3B-Instruct"] * 2
     assert {str(p.dtype) for p in model.parameters()} == {"torch.bfloat16"}
 
@@ -269,7 +275,7 @@ def test_sharing_work_changes_no_tensor(tiny) -> None:
     stock = tiny.load()[1]
     images, texts = shared_inputs(stock)
     expected = stock(images=images, text=texts, padding=True, return_tensors="pt")
-    fast = models.share_work(stock)
+    fast = share_work(stock)
     seen: list[int] = []
     inner = type(fast.image_processor).__call__
     with pytest.MonkeyPatch.context() as patch:
@@ -284,7 +290,7 @@ def test_sharing_work_changes_no_tensor(tiny) -> None:
 
 def test_sharing_work_leaves_other_shapes_to_the_stock_processor(tiny) -> None:
     stock = tiny.load()[1]
-    fast, (images, texts) = models.share_work(stock), shared_inputs(stock)
+    fast, (images, texts) = share_work(stock), shared_inputs(stock)
     two = [[*images[0], *images[2]]]
     text = [texts[0].replace("<|image_pad|>", "<|image_pad|><|image_pad|>")]
     for arguments in ({"images": two, "text": text}, {"text": ["no picture"]}):
@@ -295,7 +301,7 @@ def test_sharing_work_leaves_other_shapes_to_the_stock_processor(tiny) -> None:
 
 def test_a_chat_is_rendered_once_per_wording_and_never_confused(tiny) -> None:
     stock = tiny.load()[1]
-    fast = models.share_work(stock)
+    fast = share_work(stock)
     chats = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": t}]}] for t in ("a", "b", "a")]
     for how in ({"add_generation_prompt": True}, {"add_generation_prompt": False}):
         for chat in [*chats, [{"role": "user", "content": "plain"}]]:

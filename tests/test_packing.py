@@ -5,10 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from swapping import swap
 
-from helpers import models, packing
 from helpers.errors import UserError
-from helpers.packing import Branch, Group, pack, patches_of, rope_positions, scored_logits
+from helpers.model import forward, packing, processor
+from helpers.model.forward import patches_of, scored_logits
+from helpers.model.packing import Branch, Group, pack, rope_positions
 
 IMAGE = 7
 
@@ -24,7 +27,7 @@ def pixels(n: int, height: int = 64, width: int = 64, seed: int = 0) -> torch.Te
 
 
 def prompt(tokenizer, text: str, cells: int = 16) -> list[int]:
-    return [*models.encode_prefix(tokenizer, cells), *models.encode_question(tokenizer, text)]
+    return [*processor.encode_prefix(tokenizer, cells), *processor.encode_question(tokenizer, text)]
 
 
 def stock_inputs(model, ids: list[int], picture: torch.Tensor) -> dict:
@@ -34,7 +37,7 @@ def stock_inputs(model, ids: list[int], picture: torch.Tensor) -> dict:
         "input_ids": tokens,
         "attention_mask": torch.ones_like(tokens),
         "mm_token_type_ids": (tokens == model.config.image_token_id).int(),
-        "pixel_values": models.pixel_patches(picture[None]),
+        "pixel_values": processor.pixel_patches(picture[None]),
         "image_grid_thw": torch.tensor([[1, picture.shape[0] // 8, picture.shape[1] // 8]]),
     }
 
@@ -56,13 +59,13 @@ def packed_logps(model, groups: list[Group], pictures: torch.Tensor) -> tuple[to
 
 def two_groups(tokenizer) -> list[Group]:
     """Rows of different lengths with several branches, one of them with given tokens, one of a single token."""
-    encode = lambda text: models.encode_target(tokenizer, text)  # noqa: E731
-    asked = models.encode_question(tokenizer, "Read the sign.")
+    encode = lambda text: processor.encode_target(tokenizer, text)  # noqa: E731
+    asked = processor.encode_question(tokenizer, "Read the sign.")
     first = [Branch(encode("<answer>2 1 4 3</answer>")), Branch(encode("<think>sky</think>")), Branch([5])]
     second = [Branch([*asked, *encode("<answer>7</answer>")], skip=len(asked)), Branch(encode("no"))]
     return [
         Group(prompt(tokenizer, "Which hill is higher?"), 1, first),
-        Group(models.encode_prefix(tokenizer, 16), 0, second),
+        Group(processor.encode_prefix(tokenizer, 16), 0, second),
     ]
 
 
@@ -115,7 +118,7 @@ def test_a_packed_stream_by_hand() -> None:
 
 def test_long_branches_have_a_row_each(monkeypatch: pytest.MonkeyPatch) -> None:
     groups = [Group([1, 2], None, [Branch([3, 4]), Branch([5])]), Group([1, 6], None, [Branch([8])])]
-    monkeypatch.setattr(packing, "ROW", 2)
+    swap(monkeypatch, packing, "ROW", 2)
     packed = pack(groups, IMAGE, (1, 1))
     assert packed.rows.tolist() == [[2, 3], [4, 0], [6, 0]] and packed.parent.tolist() == [0, 0, 1]
     assert packed.branch.tolist() == [0, 0, 1, 2] and packed.source.tolist() == [1, 2, 1, 5]
@@ -204,7 +207,7 @@ def test_features_equal_the_stock_towers(loaded: tuple, height: int, width: int)
     patches = patches_of(pixels(3, height, width))
     grid = torch.tensor([[1, patches.rows, patches.columns]] * 3)
     stock = model.model.visual(patches.values.flatten(0, 1), grid_thw=grid).pooler_output
-    found = packing.picture_features(model, patches)
+    found = forward.picture_features(model, patches)
     assert found.shape == (3, height * width // 256, 32)
     assert torch.allclose(found.flatten(0, 1), stock, atol=1e-5)
 
@@ -212,12 +215,12 @@ def test_features_equal_the_stock_towers(loaded: tuple, height: int, width: int)
 def test_a_tower_with_windows_goes_through_the_stock_code(loaded: tuple) -> None:
     model, _ = loaded
     patches = patches_of(pixels(2, 96, 96))
-    full = packing.picture_features(model, patches)
+    full = forward.picture_features(model, patches)
     model.model.visual.fullatt_block_indexes = [1]
     model.model.visual.window_size = 32
     grid = torch.tensor([[1, 12, 12]] * 2)
     stock = model.model.visual(patches.values.flatten(0, 1), grid_thw=grid).pooler_output
-    found = packing.picture_features(model, patches)
+    found = forward.picture_features(model, patches)
     assert torch.allclose(found.flatten(0, 1), stock, atol=1e-5)
     assert not torch.allclose(found, full, atol=1e-3)
 
@@ -225,7 +228,7 @@ def test_a_tower_with_windows_goes_through_the_stock_code(loaded: tuple) -> None
 @pytest.mark.parametrize("row", [packing.ROW, 0])
 def test_log_probs_and_gradients_equal_separate_passes(loaded: tuple, row: int, monkeypatch) -> None:
     """With all branches of a prefix in one row, and with a row for each."""
-    monkeypatch.setattr(packing, "ROW", row)
+    swap(monkeypatch, packing, "ROW", row)
     model, processor = loaded
     model.zero_grad()
     groups, pictures = two_groups(processor.tokenizer), pixels(2)
@@ -246,8 +249,6 @@ def test_log_probs_and_gradients_equal_separate_passes(loaded: tuple, row: int, 
 
 
 def test_a_lora_model_gives_the_same_as_a_separate_pass(loaded: tuple) -> None:
-    from peft import LoraConfig, get_peft_model
-
     model, processor = loaded
     layers = r".*language_model.*\.(q_proj|v_proj|down_proj)"
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules=layers, init_lora_weights=False))
@@ -295,12 +296,12 @@ def test_text_without_a_picture_equals_a_separate_pass(loaded: tuple) -> None:
 
 def test_packed_passes_are_refused_where_they_would_not_be_equal(loaded: tuple) -> None:
     model, _ = loaded
-    assert packing.obstacle(model) == ""
+    assert forward.obstacle(model) == ""
     model.config.text_config.attention_dropout = 0.1
-    assert "drops out" in packing.obstacle(model)
+    assert "drops out" in forward.obstacle(model)
     model.config.text_config.attention_dropout = 0.0
     model.model.language_model.has_sliding_layers = True
-    assert "sliding window" in packing.obstacle(model)
+    assert "sliding window" in forward.obstacle(model)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -314,9 +315,9 @@ def test_layers_equal_the_stock_language_model(loaded: tuple, checkpointing: boo
     positions = torch.arange(9).expand(3, 1, 9)
     language = model.model.language_model
     stock = language(inputs_embeds=hidden, position_ids=positions)[0][0]
-    attend = lambda _, *qkv: packing.attention(*(t[None] for t in qkv), is_causal=True)[0]  # noqa: E731
-    rotary = packing.rotary_of(model, positions[:, 0])
-    found = packing.run_layers(model, hidden[0], rotary, attend)
-    some = packing.run_layers(model, hidden[0], rotary, attend, torch.tensor([8, 2, 2]))
+    attend = lambda _, *qkv: forward.attention(*(t[None] for t in qkv), is_causal=True)[0]  # noqa: E731
+    rotary = forward.rotary_of(model, positions[:, 0])
+    found = forward.run_layers(model, hidden[0], rotary, attend)
+    some = forward.run_layers(model, hidden[0], rotary, attend, torch.tensor([8, 2, 2]))
     assert torch.allclose(found, stock, atol=1e-5)
     assert torch.allclose(some, stock[[8, 2, 2]], atol=1e-5)

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers import pictures
 from helpers.errors import UserError
-from helpers.pictures import Picture, crops, load_picture, packaged_photos, photo_folder, square
+from helpers.world import pictures
+from helpers.world.pictures import Picture, crops, load_picture, packaged_photos, photo_folder, square
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

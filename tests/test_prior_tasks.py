@@ -10,35 +10,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import base, prior_tasks, puzzles, scoring
 from helpers.errors import UserError
-from helpers.prior_tasks import (
-    Question,
-    alternatives,
-    ask,
-    battery,
-    extract,
-    is_format_failure,
-    score_answer,
-    with_instruction,
-)
-from helpers.scenes import draw_scene
+from helpers.train import pretrain
+from helpers.world import easy_vqa, puzzles, questions, scenes
+from helpers.world.answers import extract, is_format_failure, score_answer
+from helpers.world.battery import alternatives, battery, chance
+from helpers.world.boards import make_boards, training_boards
+from helpers.world.questions import Question, ask, with_instruction
+from helpers.world.scenes import draw_scene, puzzle_scene
 
-TASKS = (*prior_tasks.TASKS, "easy_vqa")
-HELPERS = Path(prior_tasks.__file__).parent
+TASKS = (*questions.TASKS, "easy_vqa")
+HELPERS = Path(questions.__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def samples() -> dict[str, list[prior_tasks.PriorSample]]:
+def samples() -> dict[str, list[questions.PriorSample]]:
     return {task: battery(task, 30) for task in TASKS}
 
 
 @pytest.fixture(scope="module")
 def pretraining() -> list[tuple[np.ndarray, list[Question]]]:
     """Pictures and questions from all stages of a pretraining, and from where the tokenizer learns."""
-    recipe = base.Recipe()
+    recipe = pretrain.Recipe()
     steps = [*range(0, recipe.steps, recipe.steps // 70), *range(10**6, 10**6 + 60)]
-    return [base.pretraining_sample(recipe, step, slot) for step in steps for slot in (0, 5, 9)]
+    return [pretrain.pretraining_sample(recipe, step, slot) for step in steps for slot in (0, 5, 9)]
 
 
 # ------------------------------------------------------------------------------- gold and wrong
@@ -158,7 +153,7 @@ def test_counts_are_true_of_the_scene() -> None:
     for seed in range(60):
         scene = draw_scene(np.random.default_rng(seed), "scatter")
         question = ask("count", scene, rng)
-        name = next(n for n in ("things", *prior_tasks.SHAPES) if n in question.text)
+        name = next(n for n in ("things", *scenes.SHAPES) if n in question.text)
         asked.add(name)
         assert int(question.answer) == sum(name in ("things", i.shape) for i in scene.items)
         assert ask("count_quarters", scene, rng).answer == " ".join(map(str, scene.counts()))
@@ -166,8 +161,8 @@ def test_counts_are_true_of_the_scene() -> None:
 
 
 def test_ranks_by_hand() -> None:
-    assert prior_tasks._rank((0.1, 0.4, 0.2, 0.3)) == "4 1 3 2"
-    assert prior_tasks._rank([9, 0, 3, 1]) == "1 4 2 3"
+    assert questions._rank((0.1, 0.4, 0.2, 0.3)) == "4 1 3 2"
+    assert questions._rank([9, 0, 3, 1]) == "1 4 2 3"
 
 
 def test_ranks_are_those_of_the_scene() -> None:
@@ -188,8 +183,8 @@ def test_ranks_are_those_of_the_scene() -> None:
      ("Move the first to the end", [1, 4, 2, 3]), ("Copy", [3, 1, 4, 2])],
 )  # fmt: skip
 def test_list_moves_by_hand(move: str, result: list[int]) -> None:
-    text = next(t for t in prior_tasks.LIST_MOVES if t.startswith(move))
-    assert prior_tasks.LIST_MOVES[text]([3, 1, 4, 2]) == result
+    text = next(t for t in questions.LIST_MOVES if t.startswith(move))
+    assert questions.LIST_MOVES[text]([3, 1, 4, 2]) == result
 
 
 def test_each_made_up_animal_has_one_food_and_one_home() -> None:
@@ -197,7 +192,7 @@ def test_each_made_up_animal_has_one_food_and_one_home() -> None:
     for seed in range(300):
         question = ask("facts", scene, np.random.default_rng(seed))
         assert known.setdefault(question.think, question.answer) == question.answer
-    assert len(known) == 2 * len(prior_tasks.NAMES)
+    assert len(known) == 2 * len(questions.NAMES)
 
 
 def test_easy_vqa_answers_agree_with_the_facts_read_off_other_questions(samples: dict) -> None:
@@ -207,11 +202,11 @@ def test_easy_vqa_answers_agree_with_the_facts_read_off_other_questions(samples:
 
 
 def test_chance_levels() -> None:
-    assert all(0 <= prior_tasks.chance(task) <= 0.55 for task in (*prior_tasks.TASKS, "easy_vqa"))
-    answers = [triple[1] for triple in prior_tasks._easy_vqa("test")[1]]
+    assert all(0 <= chance(task) <= 0.55 for task in (*questions.TASKS, "easy_vqa"))
+    answers = [triple[1] for triple in easy_vqa.read_split("test")[1]]
     commonest = max(answers.count(a) for a in set(answers)) / len(answers)
-    assert prior_tasks.chance("easy_vqa") == pytest.approx(commonest, abs=1e-3)
-    assert prior_tasks.chance("rank_size") == 1 / len(list(permutations(range(4))))
+    assert chance("easy_vqa") == pytest.approx(commonest, abs=1e-3)
+    assert chance("rank_size") == 1 / len(list(permutations(range(4))))
 
 
 @pytest.mark.parametrize("task", ["land", "count"])
@@ -219,7 +214,7 @@ def test_chance_is_the_share_of_the_commonest_answer_where_that_beats_guessing(t
     answers = [sample.question.answer for sample in battery(task, 1500, seed=3)]
     commonest = max(answers.count(a) for a in set(answers)) / len(answers)
     # three standard errors of the sampled share are 0.04
-    assert prior_tasks.chance(task) == pytest.approx(commonest, abs=0.04)
+    assert chance(task) == pytest.approx(commonest, abs=0.04)
     assert commonest > 2 / len(set(answers))
 
 
@@ -229,7 +224,7 @@ def test_chance_is_the_share_of_the_commonest_answer_where_that_beats_guessing(t
 def test_an_instruction_names_the_length_and_keeps_the_gold(samples: dict) -> None:
     question = Question("lists", "Sort the list: 3 1 2.", "1 2 3", "3 1 2", "order", 3, "I sort.")
     texts = {with_instruction(question, np.random.default_rng(seed)).text for seed in range(400)}
-    allowed = [i.format(n=3) for i in prior_tasks.INSTRUCTIONS["order"]]
+    allowed = [i.format(n=3) for i in questions.INSTRUCTIONS["order"]]
     assert texts == {f"{question.text} {i}" for i in allowed} | {f"{i} {question.text}" for i in allowed}
 
 
@@ -237,9 +232,9 @@ def test_full_sentences_bring_the_teachers_voice() -> None:
     question = Question("light", "Which side?", "left", "right dark", "word", teacher="Let me look.")
     spoken = with_instruction(question, np.random.default_rng(0), full_sentences=True)
     assert spoken.think == "Let me look." and spoken.answer == "left"
-    assert spoken.text.endswith(prior_tasks.FULL_SENTENCES)
+    assert spoken.text.endswith(questions.FULL_SENTENCES)
     silent = with_instruction(Question("nonsense", "?", "1", "x", "number"), np.random.default_rng(0), True)
-    assert silent.think == "x" and not silent.text.endswith(prior_tasks.FULL_SENTENCES)
+    assert silent.think == "x" and not silent.text.endswith(questions.FULL_SENTENCES)
 
 
 def test_a_scene_that_does_not_suit_gets_no_question() -> None:
@@ -286,7 +281,7 @@ def test_battery_and_pretraining_draw_from_different_seeds(monkeypatch: pytest.M
     held_out = set(seeds)
     seeds.clear()
     for step in range(5):
-        base.pretraining_sample(base.Recipe(), step, 1)
+        pretrain.pretraining_sample(pretrain.Recipe(), step, 1)
     assert held_out and seeds and None not in held_out | set(seeds)
     assert max(s[0] for s in held_out) < 100 <= min(s[0] for s in seeds)
 
@@ -310,7 +305,9 @@ def test_no_pretraining_text_speaks_of_tiles_or_mixing(pretraining: list, corpus
     words |= {w for _, qs in pretraining for q in qs for w in re.findall("[a-z]+", q.text.lower())}
     asked = set(re.findall("[a-z]+", puzzles.prompt_text(puzzles.PuzzleSpec()).lower()))
     assert {"tiles", "mixed"} <= asked and not {"tile", "tiles", "mixed", "jigsaw", "puzzle"} & words
-    sources = [ast.parse((HELPERS / f"{n}.py").read_text()) for n in ("prior_tasks", "scenes")]
+    sources = [
+        ast.parse((HELPERS / f"{n}.py").read_text()) for n in ("world/questions", "world/easy_vqa", "world/scenes")
+    ]
     literals = {n.value for s in sources for n in ast.walk(s) if isinstance(n, ast.Constant)}
     literals -= {ast.get_docstring(n, clean=False) for s in sources for n in ast.walk(s)
                  if isinstance(n, ast.Module | ast.FunctionDef | ast.ClassDef)}  # fmt: skip
@@ -327,7 +324,7 @@ def seam(pixels: np.ndarray) -> float:
 
 
 def test_pretraining_pictures_have_no_seams_and_boards_do(pretraining: list) -> None:
-    boards = scoring.make_boards(puzzles.PuzzleSpec(), range(60), 9).boards
+    boards = make_boards(puzzles.PuzzleSpec(), range(60), 9).boards
     drawn = np.median([seam(b) for b in boards])
     learnt = np.array([seam(pixels) for pixels, _ in pretraining])
     assert drawn > 2.0
@@ -335,18 +332,15 @@ def test_pretraining_pictures_have_no_seams_and_boards_do(pretraining: list) -> 
 
 
 def test_no_board_and_no_picture_puzzles_are_cut_from_occurs_in_pretraining(pretraining: list) -> None:
-    from helpers.corpora import training_boards
-    from helpers.scenes import puzzle_scene
-
     learnt = {pixels.tobytes() for pixels, _ in pretraining}
     spec = puzzles.PuzzleSpec()
-    boards = [*scoring.make_boards(spec, range(60), 9).boards, *training_boards(spec, 60, 0).pixels]
+    boards = [*make_boards(spec, range(60), 9).boards, *training_boards(spec, 60, 0).pixels]
     pictures = [puzzle_scene(seed, i).pixels for seed in (9, 100, 101, 102) for i in range(40)]
     assert len(learnt) > 300
     assert not learnt & {p.tobytes() for p in [*boards, *pictures]}
 
 
-@pytest.mark.parametrize("name", ["base", "prior_tasks", "scenes"])
+@pytest.mark.parametrize("name", ["train/pretrain", "world/questions", "world/easy_vqa", "world/scenes"])
 def test_what_makes_the_base_model_does_not_import_puzzles(name: str) -> None:
     imported = set()
     for node in ast.walk(ast.parse((HELPERS / f"{name}.py").read_text())):
@@ -354,14 +348,14 @@ def test_what_makes_the_base_model_does_not_import_puzzles(name: str) -> None:
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
-    assert imported and not any("puzzle" in module or "corpora" in module for module in imported)
+    assert imported and not any("puzzle" in module or "boards" in module or "corpora" in module for module in imported)
 
 
 def test_drawing_a_pretraining_sample_never_loads_the_puzzle_module() -> None:
     code = (
-        "import sys; from helpers import base\n"
+        "import sys; from helpers.train import pretrain as base\n"
         "base.pretraining_sample(base.Recipe(), 3, 1); base.corpus_texts(4)\n"
-        "print([m for m in sys.modules if m.startswith('helpers.puzzle') or m == 'helpers.corpora'])"
+        "print([m for m in sys.modules if m.endswith(('.puzzles', '.boards', '.corpora')) and 'helpers' in m])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HELPERS.parent)
     assert found.stdout.strip() == "[]", found.stderr

@@ -10,17 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.errors import UserError
-from helpers.profiles import (
-    ARM_DESCRIPTIONS,
-    ARMS,
-    LARGEST_WHOLE,
-    PROFILES,
-    SOURCE_ARMS,
-    RunSpec,
-    checkpoint_steps,
-    get_profile,
-    specs,
-)
+from helpers.study.arms import ARM_DESCRIPTIONS, ARMS, SOURCE_ARMS
+from helpers.study.profiles import PROFILES, checkpoint_steps, get_profile, specs
+from helpers.study.spec import LARGEST_WHOLE, RunSpec
 
 GOLDEN_JSON = (
     '{"arm":"rft","base":"shipped","batch_size":16,"beta":0.0,"cols":2,"extra":[],"freeze_vision":false,'

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.profiles import RunSpec
+from helpers.study.spec import RunSpec
 
 LISTS = sorted(Path("figures/records").rglob("specs.json"))
 GOLDEN = json.loads(Path("tests/golden/specs.json").read_text())

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers import puzzles
 from helpers.errors import UserError
-from helpers.pictures import Picture
-from helpers.puzzles import PuzzleSpec, invert, parse, score, shuffle
+from helpers.world import answers, puzzles
+from helpers.world.answers import parse, score
+from helpers.world.puzzles import PuzzleSpec, invert, shuffle
 
 GRIDS = st.tuples(st.integers(1, 5), st.integers(1, 5)).filter(lambda grid: grid[0] * grid[1] >= 2)
 PLACEMENTS = st.integers(1, 9).flatmap(lambda n: st.permutations(range(1, n + 1)))
@@ -323,7 +323,7 @@ def test_parse_table(text, reason, form):
 
 
 def test_every_reason_is_tested():
-    assert {reason for _, reason, _ in TABLE} == set(puzzles.REASONS)
+    assert {reason for _, reason, _ in TABLE} == set(answers.REASONS)
 
 
 TAGGED = st.lists(
@@ -336,7 +336,7 @@ TAGGED = st.lists(
 @given(TAGGED)
 def test_parse_never_credits_without_exactly_one_pair(text):
     parsed = parse(text, 4)
-    assert parsed.reason in puzzles.REASONS
+    assert parsed.reason in answers.REASONS
     if parsed.placement is not None:
         assert text.count("<answer>") == text.count("</answer>") == 1
         inside = text.split("<answer>")[1].split("</answer>")[0]
@@ -348,18 +348,18 @@ def test_parse_never_credits_without_exactly_one_pair(text):
 @given(PLACEMENTS.filter(lambda p: len(p) > 1), st.sampled_from([" ", ",", ", ", " , ", "\n"]))
 def test_written_placements_are_read_back(placement, separator):
     text = f"<think>x</think><answer>{separator.join(map(str, placement))}</answer>"
-    assert parse(text, len(placement)) == puzzles.Parsed(tuple(placement), "ok")
+    assert parse(text, len(placement)) == answers.Parsed(tuple(placement), "ok")
 
 
 # ---- scores and rewards
 
 
 def test_scores_by_hand():
-    assert puzzles.score_placement((2, 1, 4, 3), TRUE) == (1.0, 1.0)
-    assert puzzles.score_placement((2, 1, 3, 4), TRUE) == (0.5, 0.0)
-    assert puzzles.score_placement((1, 2, 3, 4), TRUE) == (0.0, 0.0)
+    assert answers.score_placement((2, 1, 4, 3), TRUE) == (1.0, 1.0)
+    assert answers.score_placement((2, 1, 3, 4), TRUE) == (0.5, 0.0)
+    assert answers.score_placement((1, 2, 3, 4), TRUE) == (0.0, 0.0)
     with pytest.raises(UserError):
-        puzzles.score_placement((1, 2), TRUE)
+        answers.score_placement((1, 2), TRUE)
     with pytest.raises(UserError):
         score(FULL, (1, 1, 2, 3))
 
@@ -371,9 +371,9 @@ def test_rewards_reuse_the_score():
     column = [list(TRUE)] * len(texts)
     scores = [score(text, TRUE) for text in texts]
     rewards = {
-        "hit": puzzles.hit_reward,
-        "exact": puzzles.exact_reward,
-        "format": puzzles.format_reward,
+        "hit": answers.hit_reward,
+        "exact": answers.exact_reward,
+        "format": answers.format_reward,
     }
     for field, reward in rewards.items():
         expected = [getattr(result, field) for result in scores]
@@ -381,33 +381,33 @@ def test_rewards_reuse_the_score():
             given_by_trl = {"prompts": texts, "completion_ids": [[1]] * len(texts), "trainer_state": None}
             got = reward(completions=completions, placement=column, **given_by_trl)
             assert got == expected and all(isinstance(value, float) for value in got)
-    assert puzzles.hit_reward(texts, column)[-1] == 0.5
+    assert answers.hit_reward(texts, column)[-1] == 0.5
 
 
 def test_rewards_use_each_rows_own_placement_and_survive_empty_completions():
     column = [[2, 1, 4, 3], [1, 2, 4, 3], [2, 1, 4, 3]]
     completions = [FULL, [{"role": "assistant", "content": FULL}], [{"role": "assistant", "content": None}]]
-    assert puzzles.hit_reward(completions, column) == [1.0, 0.5, 0.0]
-    assert puzzles.exact_reward(completions, column) == [1.0, 0.0, 0.0]
-    assert puzzles.format_reward([[], FULL], column[:2]) == [0.0, 1.0]
+    assert answers.hit_reward(completions, column) == [1.0, 0.5, 0.0]
+    assert answers.exact_reward(completions, column) == [1.0, 0.0, 0.0]
+    assert answers.format_reward([[], FULL], column[:2]) == [0.0, 1.0]
     with pytest.raises(ValueError):
-        puzzles.hit_reward(completions, column[:2])
+        answers.hit_reward(completions, column[:2])
 
 
 def test_neighbour_score_by_hand():
     spec = PuzzleSpec(rows=2, cols=3, size=96)
     solved = (1, 2, 3, 4, 5, 6)
-    assert puzzles.neighbour_score(solved, solved, spec) == 1.0
+    assert answers.neighbour_score(solved, solved, spec) == 1.0
     # Every tile one column to the right, the last column wrapped to the front: 2 x 1 side-by-side pairs
     # and all 3 stacked pairs survive, of 2*2*3 - 2 - 3 = 7; no tile is in its place.
     moved = (2, 3, 1, 5, 6, 4)
-    assert puzzles.neighbour_score(moved, solved, spec) == pytest.approx(5 / 7)
-    assert puzzles.score_placement(moved, solved)[0] == 0.0
+    assert answers.neighbour_score(moved, solved, spec) == pytest.approx(5 / 7)
+    assert answers.score_placement(moved, solved)[0] == 0.0
     # 2 x 2, the two lower tiles swapped: only the upper pair is still side by side.
-    assert puzzles.neighbour_score((1, 2, 4, 3), (1, 2, 3, 4), PuzzleSpec()) == 0.25
+    assert answers.neighbour_score((1, 2, 4, 3), (1, 2, 3, 4), PuzzleSpec()) == 0.25
     # The end of one row and the start of the next are no neighbours: place 2 holds tile 3, place 3 tile 4.
-    assert puzzles.neighbour_score((1, 4, 2, 3), (1, 2, 3, 4), PuzzleSpec()) == 0.0
-    assert puzzles.neighbour_score((2, 1), (1, 2), PuzzleSpec(rows=2, cols=1)) == 0.0
+    assert answers.neighbour_score((1, 4, 2, 3), (1, 2, 3, 4), PuzzleSpec()) == 0.0
+    assert answers.neighbour_score((2, 1), (1, 2), PuzzleSpec(rows=2, cols=1)) == 0.0
 
 
 @given(st.permutations(range(1, 7)), st.permutations(range(1, 7)))
@@ -416,24 +416,6 @@ def test_neighbour_score_equals_a_plain_count(guess, truth):
     tile_at = dict(zip(guess, truth, strict=True))  # guessed place -> true place of the tile put there
     right = [tile_at[a] in (1, 2, 4, 5) and tile_at[a + 1] == tile_at[a] + 1 for a in (1, 2, 4, 5)]
     below = [tile_at[a + 3] == tile_at[a] + 3 for a in (1, 2, 3)]
-    score_ = puzzles.neighbour_score(guess, truth, spec)
+    score_ = answers.neighbour_score(guess, truth, spec)
     assert score_ == pytest.approx(sum(right + below) / 7)
     assert (score_ == 1.0) == (guess == truth)
-
-
-# ---- rows for training
-
-
-def test_rows_for_training():
-    spec = PuzzleSpec(size=32)
-    pictures = [Picture(noise(40, 30, seed), f"p{seed}") for seed in range(2)]
-    rows = puzzles.rows_for_training(pictures, spec, range(3, 6))
-    assert set(rows.column_names) == {"images", "prompt", "placement", "puzzle_id"}
-    assert rows["puzzle_id"][:] == [3, 4, 5]
-    for row in rows:
-        puzzle = puzzles.make_puzzle(pictures[row["puzzle_id"] % 2].image, spec, row["puzzle_id"])
-        assert row["prompt"] == [{"role": "user", "content": puzzles.prompt_text(spec)}]
-        assert tuple(row["placement"]) == puzzle.placement
-        assert [image.convert("RGB").tobytes() for image in row["images"]] == [puzzle.board.tobytes()]
-    with pytest.raises(UserError, match="no pictures"):
-        puzzles.rows_for_training([], spec, [0])

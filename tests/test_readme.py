@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers import benchmarks, summary
+from helpers.verdicts import paper
+from tests.benchmarks import benchmarks
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readmes_numbers_are_the_summarys() -> None:
-    table = summary.readme_table(pd.read_csv(ROOT / "figures" / "summary.csv"))
-    written = README.split(summary.README_MARKS[0])[1].split(summary.README_MARKS[1])[0]
+    table = paper.readme_table(pd.read_csv(ROOT / "figures" / "summary.csv"))
+    written = README.split(paper.README_MARKS[0])[1].split(paper.README_MARKS[1])[0]
     assert written.strip() == table.strip()
 
 
@@ -43,16 +44,17 @@ def test_the_table_shows_intervals_and_dashes() -> None:
         ("minutes", "rft", "puzzle", 12.345, 12.0, 13.0, 3, 3),
     ]
     columns = ["quantity", "arm", "task", "value", "low", "high", "seeds", "n"]
-    lines = summary.readme_table(pd.DataFrame(rows, columns=columns)).splitlines()
+    lines = paper.readme_table(pd.DataFrame(rows, columns=columns)).splitlines()
     assert lines[2] == "| `base` | 1 | 0.04 | – | – | – | – | – | – | – |"
     assert lines[3] == "| `rft` | 3 | 0.50 [0.25, 0.75] | – | – | – | – | – | – | 12.3 [12.0, 13.0] |"
 
 
 def test_writing_replaces_only_what_stands_between_the_marks(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{summary.README_MARKS[0]}\nold\n{summary.README_MARKS[1]}\nafter\n", encoding="utf-8")
+    readme.write_text(f"before\n{paper.README_MARKS[0]}\nold\n{paper.README_MARKS[1]}\nafter\n", encoding="utf-8")
     rows = [("puzzle_exact", "base", "puzzle", 0.04, 0.04, 0.04, 1, 500)]
     frame = pd.DataFrame(rows, columns=["quantity", "arm", "task", "value", "low", "high", "seeds", "n"])
-    summary.write_readme(frame, readme)
+    frame.to_csv(tmp_path / "summary.csv", index=False)
+    paper.write_readme(tmp_path / "summary.csv", readme)
     text = readme.read_text(encoding="utf-8")
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text and "| `base` |" in text

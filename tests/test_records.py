@@ -14,23 +14,15 @@ import pyarrow.parquet as parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from swapping import swap
 
-from helpers import records
+from helpers import files
 from helpers.errors import UserError
-from helpers.profiles import RunSpec
-from helpers.records import (
-    SCHEMAS,
-    TABLES,
-    Run,
-    RunStore,
-    as_published,
-    load_published,
-    load_table,
-    problem,
-    publish,
-    published_specs,
-    verify,
-)
+from helpers.study import published, records
+from helpers.study.published import as_published, load_published, publish, published_specs
+from helpers.study.records import Run, RunStore, load_table, problem, verify
+from helpers.study.schema import SCHEMAS, TABLES
+from helpers.study.spec import RunSpec
 
 SPEC = RunSpec("rft", 0, 10, 1e-4, 2)
 OTHER = RunSpec("sft-answer", 1, 10, 1e-4, 4)
@@ -214,7 +206,7 @@ def test_a_resume_under_other_versions_is_kept_beside_the_first(
     store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for torch in ("1", "1", "2", "2"):
-        monkeypatch.setattr(records, "versions", lambda torch=torch: {"torch": torch})
+        swap(monkeypatch, records, "versions", lambda torch=torch: {"torch": torch})
         run = store.start(SPEC)
     assert json.loads((run.folder / "versions.json").read_text()) == {
         "torch": "1",
@@ -311,7 +303,7 @@ def test_a_full_disk_leaves_the_earlier_file_and_the_rows(store: RunStore, monke
     before = (run.folder / "metrics.parquet").read_bytes()
     run.append("metrics", [metric(2)])
     with monkeypatch.context() as patch:
-        patch.setattr(records, "open", lambda path, _: _FullDisk(path), raising=False)
+        patch.setattr(files, "open", lambda path, _: _FullDisk(path), raising=False)
         with pytest.raises(UserError, match="disk is full and .*metrics.parquet was not written"):
             run.flush()
     assert (run.folder / "metrics.parquet").read_bytes() == before
@@ -331,7 +323,7 @@ def test_a_disk_that_fills_at_the_end_leaves_the_run_unfinished(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         replace(source, target)
 
-    monkeypatch.setattr(records.os, "replace", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(UserError, match="disk is full"):
         run.finish()
     assert store.plan([SPEC]) == [SPEC]
@@ -447,7 +439,7 @@ def rewrite_version(path: Path, table: str, version: str) -> None:
     parquet.write_table(content, path, compression="zstd")
     done = path.parent / "DONE"
     if done.exists():
-        done.write_bytes(records.json_bytes(records._seal(path.parent)))
+        done.write_bytes(files.json_bytes(records._seal(path.parent)))
 
 
 def test_an_unknown_schema_version_of_a_table_is_refused_with_a_way_out(store: RunStore) -> None:
@@ -470,7 +462,7 @@ def test_a_parquet_file_without_our_metadata_is_refused(tmp_path: Path) -> None:
 def test_other_columns_under_the_known_version_are_refused(store: RunStore) -> None:
     path = finished(store).folder / "metrics.parquet"
     path.write_bytes((path.parent / "probes.parquet").read_bytes())
-    (path.parent / "DONE").write_bytes(records.json_bytes(records._seal(path.parent)))
+    (path.parent / "DONE").write_bytes(files.json_bytes(records._seal(path.parent)))
     with pytest.raises(UserError, match="does not have the columns of metrics"):
         load_table(store.root, "metrics")
 
@@ -602,7 +594,7 @@ def test_records_read_as_published_equal_the_published_ones(store: RunStore, tmp
     for table in TABLES:
         found = as_published(store, table, [OTHER.name, "not-there"])
         pd.testing.assert_frame_equal(found, load_published(tmp_path / "published", table))
-    assert len(as_published(store, "completions", [OTHER.name])) == 2 * 2 * records.COMPLETION_GROUPS
+    assert len(as_published(store, "completions", [OTHER.name])) == 2 * 2 * published.COMPLETION_GROUPS
     assert as_published(store, "metrics", []).empty
 
 

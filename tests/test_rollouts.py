@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import models, rollouts
-from helpers.packing import Branch, Group, pack, patches_of, scored_logits
-from helpers.rollouts import Sampling, generate
+from helpers.model.forward import patches_of, scored_logits
+from helpers.model.generate import Sampling, _Decoder, generate
+from helpers.model.packing import Branch, Group, pack
+from helpers.model.processor import encode_prefix, encode_question
 
 # fp32 rounding alone: the tiny model's enlarged weights amplify it, so that both ways of computing a log-prob lie up to
 # 2e-4 from their fp64 value and differ by 4e-5 in the order of their sums (with or without flushing denormals).
@@ -28,8 +29,8 @@ def asked(loaded: tuple) -> tuple:
     model, processor = loaded
     tokenizer = processor.tokenizer
     drawn = np.random.default_rng(0).integers(0, 256, (4, 32, 64, 3), dtype=np.uint8)
-    prefix = models.encode_prefix(tokenizer, 8)
-    prompts = [[*prefix, *models.encode_question(tokenizer, text)] for text in TEXTS]
+    prefix = encode_prefix(tokenizer, 8)
+    prompts = [[*prefix, *encode_question(tokenizer, text)] for text in TEXTS]
     return model, tokenizer, prompts, patches_of(torch.from_numpy(drawn))
 
 
@@ -128,19 +129,19 @@ def test_a_seed_leaves_torchs_state_alone(asked: tuple) -> None:
 
 def test_dropping_ended_rows_changes_nothing(asked: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     greedy = generate(*asked, Sampling(1, 0.0, 40))
-    dropped, stock = [], rollouts._Decoder._drop_ended_rows
+    dropped, stock = [], _Decoder._drop_ended_rows
 
     def listen(decoder) -> None:
         before = len(decoder.alive)
         stock(decoder)
         dropped.append(before - len(decoder.alive))
 
-    monkeypatch.setattr(rollouts._Decoder, "_drop_ended_rows", listen)
+    monkeypatch.setattr(_Decoder, "_drop_ended_rows", listen)
     sampled = generate(*asked, Sampling(1, 1.0, 40, seed=5))
     assert sum(d > 0 for d in dropped) >= 2
     for row, (rollout,) in enumerate(sampled):
         assert rollout.logps == pytest.approx(teacher_forced(asked, row, rollout.ids), **CLOSE)
-    monkeypatch.setattr(rollouts._Decoder, "_drop_ended_rows", lambda decoder: None)
+    monkeypatch.setattr(_Decoder, "_drop_ended_rows", lambda decoder: None)
     assert [r[0].ids for r in generate(*asked, Sampling(1, 0.0, 40))] == [r[0].ids for r in greedy]
 
 
@@ -157,7 +158,7 @@ def test_a_prompts_greedy_completion_does_not_depend_on_the_batch(asked: tuple) 
 def test_text_prompts_without_a_picture_are_completed(loaded: tuple) -> None:
     model, processor = loaded
     tokenizer = processor.tokenizer
-    prompt = [*models.encode_prefix(tokenizer, 0), *models.encode_question(tokenizer, "Sort the list: 2 1 3.")]
+    prompt = [*encode_prefix(tokenizer, 0), *encode_question(tokenizer, "Sort the list: 2 1 3.")]
     ((rollout,),) = generate(model, tokenizer, [prompt], None, Sampling(1, 0.0, 8))
     ids = torch.tensor([prompt])
     stock = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8,

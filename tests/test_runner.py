@@ -10,9 +10,11 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from swapping import swap
 
 from helpers import runner
 from helpers.errors import UserError
+from helpers.study.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULTS = 'PROFILE = "cpu"\nRETRAIN = False\nFIGURES = "figures"'
@@ -50,7 +52,7 @@ def stand_in(monkeypatch):
         copy = "import shutil, sys; shutil.copy(sys.argv[1], sys.argv[2])"
         return [sys.executable, "-S", "-c", copy, str(task.source), str(task.copy)]
 
-    monkeypatch.setattr(runner, "command", command)
+    swap(monkeypatch, runner, "command", command)
     return executed
 
 
@@ -79,10 +81,10 @@ def real(tmp_path_factory):
     probe += f"pathlib.Path('facts.json').write_text(json.dumps({facts} | {{{given}}}))"
     write_notebook(root, "00_first", probe)
     write_notebook(root, "01_second", "x = 1", "y = 0\nx / y", "print('never reached')")
-    words = [sys.executable, "-m", "helpers.runner", "--profile", "smoke", "--retrain", "--jobs", "2"]
+    words = [sys.executable, "-m", "helpers", "run", "--profile", "smoke", "--retrain", "--jobs", "2"]
     # The tool above stands in the kernel's path; the runner itself comes from this repository.
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; "
-    code += f"from helpers import runner; sys.exit(runner.main({words[3:]!r}, Path({str(root)!r})))"
+    code += f"from helpers import runner; sys.exit(runner.main({words[4:]!r}, Path({str(root)!r})))"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
     return root, done
 
@@ -192,7 +194,7 @@ def test_change_during_execution_is_not_taken_for_finished(repository, stand_in,
         write_notebook(repository, task.name, "edited meanwhile")
         return inner(task)
 
-    monkeypatch.setattr(runner, "command", command)
+    swap(monkeypatch, runner, "command", command)
     assert runner.main(["--only", "00"], repository) == 0
     assert runner.main(["--only", "00"], repository) == 0
     assert stand_in == ["00_first", "00_first"]
@@ -203,7 +205,7 @@ def test_change_during_execution_is_not_taken_for_finished(repository, stand_in,
 
 def test_process_that_dies_early_is_told_with_its_last_words(repository, monkeypatch, capsys):
     words = [sys.executable, "-c", "import sys; sys.exit('no room left')"]
-    monkeypatch.setattr(runner, "command", lambda task: words)
+    swap(monkeypatch, runner, "command", lambda task: words)
     assert runner.main([], repository) == 1
     told = capsys.readouterr()
     assert told.err == (
@@ -220,7 +222,7 @@ def test_dead_kernel_is_told_with_the_cell_that_was_under_way(repository, monkey
         cell.metadata.papermill = {"status": "completed", "start_time": time_begun}
     code = "import sys, pathlib; pathlib.Path(sys.argv[1]).write_text(sys.argv[2]); sys.exit('Kernel died')"
     words = [sys.executable, "-c", code]
-    monkeypatch.setattr(runner, "command", lambda task: [*words, str(task.copy), nbformat.writes(copy)])
+    swap(monkeypatch, runner, "command", lambda task: [*words, str(task.copy), nbformat.writes(copy)])
     assert runner.main(["--only", "00"], repository) == 1
     assert "00_first failed in code cell 3 (`load_too_much()`): Kernel died" in capsys.readouterr().err
 
@@ -243,9 +245,9 @@ def test_interruption_stops_the_process_and_says_how_to_go_on(repository, tmp_pa
 
 
 def test_stop_ends_a_process_that_ignores_being_asked(monkeypatch, repository):
-    monkeypatch.setattr(runner, "GRACE_SECONDS", 0.2)
+    swap(monkeypatch, runner, "GRACE_SECONDS", 0.2)
     stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1); time.sleep(60)"
-    monkeypatch.setattr(runner, "command", lambda task: [sys.executable, "-u", "-c", stubborn])
+    swap(monkeypatch, runner, "command", lambda task: [sys.executable, "-u", "-c", stubborn])
     options = runner.parse([])
     running = runner.start(runner.plan(repository, options)[0], "key")
     while not running.task.log.read_text():
@@ -287,7 +289,7 @@ def test_unexpected_error_is_one_sentence(repository, monkeypatch, capsys):
     def broken(task):
         raise OSError("disk full\nand more")
 
-    monkeypatch.setattr(runner, "command", broken)
+    swap(monkeypatch, runner, "command", broken)
     assert runner.main([], repository) == 1
     assert capsys.readouterr().err == "run_all.sh: OSError: disk full\n"
 
@@ -323,8 +325,6 @@ def test_only_the_cpu_profile_writes_the_published_figures():
 
 
 def test_profiles_are_those_of_the_study():
-    from helpers.profiles import PROFILES
-
     assert set(runner.PROFILES) == set(PROFILES)
 
 

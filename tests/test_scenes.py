@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from swapping import swap
 
-from helpers import scenes
-from helpers.scenes import COLOURS, KINDS, LANDS, QUARTERS, SHAPES, Item, draw_scene, puzzle_scene
+from helpers.world import scenes
+from helpers.world.scenes import COLOURS, KINDS, LANDS, QUARTERS, SHAPES, Item, draw_scene, puzzle_scene
 
 
 def rng(*seed: int) -> np.random.Generator:
@@ -16,7 +17,7 @@ def rng(*seed: int) -> np.random.Generator:
 @pytest.fixture
 def unlit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw without light and grain, so that colours can be read off the pixels."""
-    monkeypatch.setattr(scenes, "_light_and_noise", lambda rng, pixels, light, flat: pixels.astype(np.uint8))
+    swap(monkeypatch, scenes, "_light_and_noise", lambda rng, pixels, light, flat: pixels.astype(np.uint8))
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def masks(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
         seen.append(mask)
         return stock(mask)
 
-    monkeypatch.setattr(scenes, "_land_words", keep)
+    swap(monkeypatch, scenes, "_land_words", keep)
     return seen
 
 
@@ -228,7 +229,7 @@ def test_land_words_on_masks_made_by_hand() -> None:
 
 def test_the_bright_side_is_where_the_light_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
     lit = [draw_scene(rng(seed), "land") for seed in range(20)]
-    monkeypatch.setattr(scenes, "_light_and_noise", lambda rng, pixels, light, flat: pixels.astype(np.uint8))
+    swap(monkeypatch, scenes, "_light_and_noise", lambda rng, pixels, light, flat: pixels.astype(np.uint8))
     for seed, scene in enumerate(lit):
         ratio = scene.pixels.astype(float) / np.maximum(draw_scene(rng(seed), "land").pixels, 1)
         left, right = ratio[:, :32].mean(), ratio[:, 32:].mean()
@@ -329,7 +330,7 @@ def test_a_collage_shows_quarters_of_four_different_pictures(monkeypatch: pytest
         drawn.append(stock(generator, kind, **options))
         return drawn[-1]
 
-    monkeypatch.setattr(scenes, "draw_scene", keep)
+    swap(monkeypatch, scenes, "draw_scene", keep)
     for seed in range(20):
         drawn.clear()
         collage = stock(rng(seed), "collage")

@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from swapping import swap
 
-from helpers import setup
 from helpers.errors import UserError
+from helpers.lab import check, start
+from helpers.show import plots
+from helpers.study import published
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,54 +30,52 @@ def restored(monkeypatch):
 def test_start_makes_the_root_the_working_folder(tmp_path):
     os.chdir(tmp_path)
     sys.path.insert(0, "..")
-    setup.start("smoke")
+    start("smoke")
     assert Path.cwd() == ROOT
     assert sys.path[0] == str(ROOT) and ".." not in sys.path and sys.path.count(str(ROOT)) == 1
 
 
 def test_figures_count_from_the_root_unless_absolute(tmp_path):
-    assert setup.start("smoke", False, "out/x").figures == ROOT / "out/x"
-    assert setup.start("smoke", False, tmp_path).figures == tmp_path
+    assert start("smoke", False, "out/x").figures == ROOT / "out/x"
+    assert start("smoke", False, tmp_path).figures == tmp_path
 
 
 @pytest.mark.parametrize(("profile", "offline"), [("smoke", "1"), ("cpu", "1"), ("gpu", None)])
 def test_only_gpu_may_use_the_network(profile, offline):
     os.environ.pop("HF_HUB_OFFLINE", None)
-    setup.start(profile)
+    start(profile)
     assert os.environ.get("HF_HUB_OFFLINE") == offline
 
 
 def test_settings_of_the_user_stay():
     os.environ["OMP_NUM_THREADS"] = "7"
-    setup.start("cpu")
+    start("cpu")
     assert os.environ["OMP_NUM_THREADS"] == "7"
 
 
 def test_pick_takes_the_profiles_value_and_gpu_falls_back():
-    assert [setup.start(p).pick(1, 2, 3) for p in ("smoke", "cpu", "gpu")] == [1, 2, 3]
-    assert setup.start("gpu").pick(1, 2) == 2
-    assert setup.start("gpu").pick(1, 2, 0) == 0
+    assert [start(p).pick(1, 2, 3) for p in ("smoke", "cpu", "gpu")] == [1, 2, 3]
+    assert start("gpu").pick(1, 2) == 2
+    assert start("gpu").pick(1, 2, 0) == 0
 
 
 def test_greeting_names_profile_and_folder(capsys):
-    setup.start("cpu", True, "figures")
+    start("cpu", True, "figures")
     said = capsys.readouterr().out
     assert "Profile cpu" in said and "trained anew" in said and "figures/" in said
-    setup.start("cpu", quiet=True)
+    start("cpu", quiet=True)
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(("profile", "retrain"), [("tiny", False), ("cpu", "False"), ("cpu", 1)])
 def test_bad_parameters_are_refused_in_a_sentence(profile, retrain):
     with pytest.raises(UserError):
-        setup.start(profile, retrain)
+        start(profile, retrain)
 
 
 def test_save_writes_into_the_profiles_folder(tmp_path):
-    from helpers import figures
-
-    lab = setup.start("smoke", False, tmp_path / "f")
-    saved = lab.save(figures.heat_tokens(["a", "b"], [-1.0, -2.0]), "two", alt="Two tokens.")
+    lab = start("smoke", False, tmp_path / "f")
+    saved = lab.save(plots.heat_tokens(["a", "b"], [-1.0, -2.0]), "two", alt="Two tokens.")
     assert saved.path == tmp_path / "f" / "two.png"
     assert {p.suffix for p in (tmp_path / "f").glob("two.*")} == {".png", ".svg", ".csv", ".txt", ".json"}
 
@@ -83,19 +84,17 @@ def test_save_writes_into_the_profiles_folder(tmp_path):
     ("answer", "said"), [(None, "Not answered yet"), (4, "Right."), (3, "Not yet. Think."), ("x", "Not yet.")]
 )
 def test_check_marks_an_answer(answer, said, capsys):
-    setup.check(answer, lambda a: 8 / a == 2, "Think.")
+    check(answer, lambda a: 8 / a == 2, "Think.")
     assert capsys.readouterr().out.startswith(said)
 
 
 def test_has_records_says_whether_there_is_a_table(monkeypatch):
-    from helpers import study
-
-    lab = setup.start("smoke")
-    monkeypatch.setattr(study, "table", lambda profile, name: (profile, name))
+    lab = start("smoke")
+    swap(monkeypatch, published, "table", lambda profile, name: (profile, name))
     assert lab.has_records and lab.table("metrics") == ("smoke", "metrics")
 
     def missing(profile, name):
         raise UserError("none")
 
-    monkeypatch.setattr(study, "table", missing)
+    swap(monkeypatch, published, "table", missing)
     assert not lab.has_records

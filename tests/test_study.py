@@ -5,16 +5,24 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from swapping import swap
 
-from helpers import study
+from helpers.__main__ import main
 from helpers.errors import UserError
-from helpers.profiles import get_profile, specs
-from helpers.records import RunStore, load_published, published_specs
+from helpers.study import arms, published
+from helpers.study import published as published_module
+from helpers.study.profiles import get_profile, specs
+from helpers.study.published import load_published, published_specs
+from helpers.study.records import RunStore
+from helpers.train import engine
+from helpers.train import jobs as jobs_module
+from helpers.train.jobs import _last_words, _launch, ensure, run_all
 
-ROOT = Path(study.__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -24,7 +32,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def smoke(arms=study.STUDY_ARMS) -> list:
+def smoke(arms=arms.STUDY_ARMS) -> list:
     return specs(get_profile("smoke"), arms)
 
 
@@ -58,14 +66,14 @@ class Fake:
 
 
 def test_settings_follow_the_profile() -> None:
-    small, whole = (study.settings(get_profile(n)) for n in ("smoke", "cpu"))
+    small, whole = (engine.settings(get_profile(n)) for n in ("smoke", "cpu"))
     assert (small.puzzle_tests, small.final_tests, small.battery, small.final_battery) == (4, 16, 4, 4)
     assert (whole.puzzle_tests, whole.final_tests, whole.per_octave) == (125, 500, 2)
     assert whole.battery == whole.final_battery == 40  # the same items at every step, or drops would be offset
 
 
 def test_each_profile_has_its_store() -> None:
-    assert study.store("smoke").root == Path("runs/smoke") != study.store("cpu").root
+    assert published.store("smoke").root == Path("runs/smoke") != published.store("cpu").root
 
 
 # ----------------------------------------------------------------------------------------- ensure
@@ -73,25 +81,25 @@ def test_each_profile_has_its_store() -> None:
 
 def test_only_missing_runs_are_trained(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = []
-    monkeypatch.setattr(study, "run_all", lambda profile, wanted, jobs: trained.extend(wanted))
-    assert study.ensure("smoke") == trained == smoke()
-    finish(study.store("smoke"), smoke()[:3])
+    swap(monkeypatch, jobs_module, "run_all", lambda profile, wanted, jobs: trained.extend(wanted))
+    assert ensure("smoke") == trained == smoke()
+    finish(published.store("smoke"), smoke()[:3])
     trained.clear()
-    assert study.ensure("smoke") == trained == smoke()[3:]
-    finish(study.store("smoke"), smoke()[3:])
+    assert ensure("smoke") == trained == smoke()[3:]
+    finish(published.store("smoke"), smoke()[3:])
     trained.clear()
-    assert study.ensure("smoke") == trained == []
+    assert ensure("smoke") == trained == []
 
 
 def test_published_records_stand_in_at_cpu_unless_asked(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = []
-    monkeypatch.setattr(study, "run_all", lambda profile, wanted, jobs: trained.extend(wanted))
-    assert len(study.ensure("cpu", arms=["base"])) == 1
-    study.PUBLISHED.mkdir(parents=True)
-    (study.PUBLISHED / "specs.json").write_text("{}")
-    assert study.ensure("cpu") == []
-    assert len(study.ensure("cpu", retrain=True, arms=["base"])) == 1
-    assert len(study.ensure("smoke", arms=["base"])) == 1
+    swap(monkeypatch, jobs_module, "run_all", lambda profile, wanted, jobs: trained.extend(wanted))
+    assert len(ensure("cpu", arms=["base"])) == 1
+    published.PUBLISHED.mkdir(parents=True)
+    (published.PUBLISHED / "specs.json").write_text("{}")
+    assert ensure("cpu") == []
+    assert len(ensure("cpu", retrain=True, arms=["base"])) == 1
+    assert len(ensure("smoke", arms=["base"])) == 1
 
 
 # ---------------------------------------------------------------------------------------- run_all
@@ -99,8 +107,8 @@ def test_published_records_stand_in_at_cpu_unless_asked(elsewhere: Path, monkeyp
 
 def test_a_run_waits_for_its_source_and_no_more_than_two_run(monkeypatch: pytest.MonkeyPatch) -> None:
     log: list = []
-    monkeypatch.setattr(study, "_launch", lambda profile, spec: Fake(spec, log))
-    study.run_all(get_profile("smoke"), smoke(), jobs=2)
+    swap(monkeypatch, jobs_module, "_launch", lambda profile, spec: Fake(spec, log))
+    run_all(get_profile("smoke"), smoke(), jobs=2)
     assert sorted(arm for event, arm in log if event == "end") == sorted(s.arm for s in smoke())
     for arm in ("sft-rollout", "sft-self"):
         assert log.index(("end", "rft")) < log.index(("start", arm))
@@ -113,8 +121,8 @@ def test_a_run_waits_for_its_source_and_no_more_than_two_run(monkeypatch: pytest
 
 def test_a_source_that_is_done_already_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     log: list = []
-    monkeypatch.setattr(study, "_launch", lambda profile, spec: Fake(spec, log))
-    study.run_all(get_profile("smoke"), smoke(["sft-rollout"]), jobs=1)
+    swap(monkeypatch, jobs_module, "_launch", lambda profile, spec: Fake(spec, log))
+    run_all(get_profile("smoke"), smoke(["sft-rollout"]), jobs=1)
     assert log == [("start", "sft-rollout"), ("end", "sft-rollout")]
 
 
@@ -127,10 +135,10 @@ def test_a_failed_run_stops_the_others_and_is_named_with_its_last_words(monkeypa
         process.end += 0.0 if bad else 5.0
         return process
 
-    monkeypatch.setattr(study, "_launch", launch)
+    swap(monkeypatch, jobs_module, "_launch", launch)
     chosen = smoke(["sft-answer", "sft-expert"])
     with pytest.raises(UserError, match=f"{chosen[0].name} stopped: the disk is full."):
-        study.run_all(get_profile("smoke"), chosen, jobs=2)
+        run_all(get_profile("smoke"), chosen, jobs=2)
     assert ("stopped", "sft-expert") in log
 
 
@@ -139,7 +147,7 @@ def test_a_process_that_says_nothing_gives_its_exit_status() -> None:
     process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
     process.words = words
     process.wait()
-    assert study._last_words(process) == "exit status 3"
+    assert _last_words(process) == "exit status 3"
 
 
 def test_a_talkative_process_does_not_block(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +155,7 @@ def test_a_talkative_process_does_not_block(monkeypatch: pytest.MonkeyPatch) -> 
     stock = subprocess.Popen
     code = "import sys; sys.stderr.write('x' * 300_000 + chr(10) + 'too late'); sys.exit(2)"
     monkeypatch.setattr(subprocess, "Popen", lambda command, **options: stock([sys.executable, "-c", code], **options))
-    process = study._launch(get_profile("smoke"), smoke(["base"])[0])
+    process = _launch(get_profile("smoke"), smoke(["base"])[0])
     try:
         deadline = time.time() + 5
         while process.poll() is None and time.time() < deadline:
@@ -163,45 +171,39 @@ def test_a_talkative_process_does_not_block(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_table_needs_every_run_of_the_profile(elsewhere: Path) -> None:
     with pytest.raises(UserError, match="no records for profile smoke"):
-        study.table("smoke", "evaluations")
-    finish(study.store("smoke"), smoke()[:-1])
+        published.table("smoke", "evaluations")
+    finish(published.store("smoke"), smoke()[:-1])
     with pytest.raises(UserError, match="no records for profile smoke"):
-        study.table("smoke", "evaluations")
-    finish(study.store("smoke"), smoke()[-1:])
-    found = study.table("smoke", "evaluations")
+        published.table("smoke", "evaluations")
+    finish(published.store("smoke"), smoke()[-1:])
+    found = published.table("smoke", "evaluations")
     assert sorted(found["run"]) == sorted(s.name for s in smoke())
 
 
 def test_runs_of_other_specs_are_left_out_of_a_table(elsewhere: Path) -> None:
-    from dataclasses import replace
-
-    finish(study.store("smoke"), [*smoke(), replace(smoke(["rft"])[0], learning_rate=0.5)])
-    assert len(study.table("smoke", "evaluations")) == len(smoke())
+    finish(published.store("smoke"), [*smoke(), replace(smoke(["rft"])[0], learning_rate=0.5)])
+    assert len(published.table("smoke", "evaluations")) == len(smoke())
 
 
 def test_published_records_are_read_where_there_are_no_runs(elsewhere: Path) -> None:
-    finish(study.store("smoke"), smoke())
-    study.publish_records("smoke", study.PUBLISHED)
-    assert sorted(study.table("cpu", "evaluations")["run"]) == sorted(s.name for s in smoke())
+    finish(published.store("smoke"), smoke())
+    published.publish_records("smoke", published.PUBLISHED)
+    assert sorted(published.table("cpu", "evaluations")["run"]) == sorted(s.name for s in smoke())
 
 
 def test_controls_and_runs_of_earlier_settings_are_not_published_with_the_study(elsewhere: Path) -> None:
-    from dataclasses import replace
-
-    finish(study.store("smoke"), [*smoke(), *smoke(["sft-kl"]), replace(smoke(["rft"])[0], learning_rate=0.5)])
-    study.publish_records("smoke", study.PUBLISHED)
-    assert sorted(load_published(study.PUBLISHED, "evaluations")["run"]) == sorted(s.name for s in smoke())
-    assert set(published_specs(study.PUBLISHED)) == {s.name for s in smoke()}
+    finish(published.store("smoke"), [*smoke(), *smoke(["sft-kl"]), replace(smoke(["rft"])[0], learning_rate=0.5)])
+    published.publish_records("smoke", published.PUBLISHED)
+    assert sorted(load_published(published.PUBLISHED, "evaluations")["run"]) == sorted(s.name for s in smoke())
+    assert set(published_specs(published.PUBLISHED)) == {s.name for s in smoke()}
 
 
 # ----------------------------------------------------------------------------------- command line
 
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    code = (
-        f"import sys, runpy; sys.path.insert(0, {str(ROOT)!r}); runpy.run_module('helpers.study', run_name='__main__')"
-    )
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=folder)
+    code = f"import sys, runpy; sys.path.insert(0, {str(ROOT)!r}); runpy.run_module('helpers', run_name='__main__')"
+    return subprocess.run([sys.executable, "-c", code, "train", *arguments], capture_output=True, text=True, cwd=folder)
 
 
 @pytest.mark.parametrize(
@@ -228,14 +230,15 @@ def test_an_unknown_profile_is_refused(tmp_path: Path) -> None:
     found = command(tmp_path, "--profile", "huge")
     assert found.returncode == 2 and "huge" in found.stderr and "Traceback" not in found.stderr
     with pytest.raises(UserError, match="no profile 'huge'"):
-        study.ensure("huge")
+        ensure("huge")
 
 
 def test_main_passes_its_options_on(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr(study, "run_all", lambda profile, wanted, jobs: calls.append((profile.name, wanted, jobs)))
-    monkeypatch.setattr(study, "publish_records", lambda *args: calls.append(args))
-    study.main(["--profile", "cpu", "--arms", "rft", "base", "--seeds", "1", "--jobs", "1", "--publish"])
+    swap(monkeypatch, jobs_module, "run_all", lambda profile, wanted, jobs: calls.append((profile.name, wanted, jobs)))
+    swap(monkeypatch, published_module, "publish_records", lambda *args: calls.append(args))
+    assert main(["train", "--profile", "cpu", "--arms", "rft", "base", "--seeds", "1", "--jobs", "1"]) == 0
+    assert main(["publish"]) == 0
     (name, wanted, jobs), published = calls
     assert (name, jobs, published) == ("cpu", 1, ("cpu",))
     assert [(s.arm, s.seed) for s in wanted] == [("base", 0), ("rft", 1)]

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import summary
 from helpers.errors import UserError
+from helpers.stats import curves, summary
+from helpers.verdicts.paper import beside_paper, fast_and_keeps, order_check, order_sentence, paper_numbers, paper_table
 
 T_2 = 4.302652729911275  # 97.5% quantile of t with 2 degrees of freedom, from a printed table
 PUZZLE = {0: 0.0, 10: 0.2, 20: 0.6, 40: 1.0}
@@ -140,7 +141,7 @@ def test_seeds_counts_only_those_that_reach():
 
 def test_a_run_that_starts_above_crosses_at_its_first_step():
     rows = pd.DataFrame(run_rows("rft", 0, {0: 0.9, 5: 1.0}, {0: (0.5, 0.5), 5: (0.5, 0.5)}))
-    found = summary.crossings(rows, 0.5)
+    found = curves.crossings(rows, 0.5)
     assert found[["before", "after", "step"]].values.tolist() == [[0, 0, 0]]
 
 
@@ -149,7 +150,7 @@ def test_interpolated_crossing_lies_on_the_line(accuracy, start):
     if accuracy <= start:
         return
     rows = run_rows("rft", 0, {0: start, 100: 1.0}, {0: (0.5, 0.5), 100: (0.5, 0.5)})
-    found = summary.crossings(pd.DataFrame(rows), accuracy).iloc[0]
+    found = curves.crossings(pd.DataFrame(rows), accuracy).iloc[0]
     assert start + found["step"] / 100 * (1 - start) == pytest.approx(accuracy)
 
 
@@ -177,7 +178,7 @@ def test_steps_that_lack_a_task_are_refused():
     table = evaluations(1)
     lacking = table[~((table["task"] == "count") & (table["step"] == 20))]
     with pytest.raises(UserError, match="score all tasks"):
-        summary.battery_mean(lacking)
+        curves.battery_mean(lacking)
 
 
 def test_two_runs_of_one_seed_are_refused():
@@ -205,7 +206,7 @@ def test_the_file_repeats_byte_by_byte_whatever_the_order_of_rows(tmp_path):
 
 
 def test_paper_table_has_scores_and_changes(made):
-    table = summary.paper_table(made).set_index("arm")
+    table = paper_table(made).set_index("arm")
     assert list(table.index) == ["base", "rft", "sft-answer", "sft-expert"]
     assert list(table.columns[:4]) == ["steps", "puzzle accuracy", "prior mean", "prior mean change"]
     assert table.loc["rft", "prior mean change"] == pytest.approx(-0.205)
@@ -232,16 +233,16 @@ def drops(**values: tuple[float, ...]) -> pd.DataFrame:
     ],
 )
 def test_order_of_two_arms(low, high, verdict):
-    check = summary.order_check(drops(rft=low, sft_answer=high), "drop_final", ("rft", "sft-answer"))
+    check = order_check(drops(rft=low, sft_answer=high), "drop_final", ("rft", "sft-answer"))
     assert check["verdict"].tolist() == [verdict]
     assert check["difference"][0] == pytest.approx(sum(high) / len(high) - sum(low) / len(low))
 
 
 def test_order_is_undecided_where_an_arm_is_missing():
-    check = summary.order_check(drops(rft=(0.1, 0.1, 0.1)), "drop_final")
+    check = order_check(drops(rft=(0.1, 0.1, 0.1)), "drop_final")
     assert set(check["verdict"]) == {"undecided"}
-    assert "is undecided at the end" in summary.order_sentence(check, "at the end")
-    assert "no seed of both" in summary.order_sentence(check, "at the end")
+    assert "is undecided at the end" in order_sentence(check, "at the end")
+    assert "no seed of both" in order_sentence(check, "at the end")
 
 
 def test_an_arm_that_is_faster_and_keeps_more_than_answer_sft():
@@ -253,22 +254,22 @@ def test_an_arm_that_is_faster_and_keeps_more_than_answer_sft():
             drops(rft=(900, 910, 905), sft_rollout=(60, 70, 65)).assign(quantity="steps_to_0.5", task="puzzle"),
         ]
     )
-    fast, keeps, matches = summary.fast_and_keeps(rows, "sft-rollout")
+    fast, keeps, matches = fast_and_keeps(rows, "sft-rollout")
     assert ": holds, difference +840" in fast
     assert ": holds, difference +0.400" in keeps
     assert ": undecided" in matches
-    assert all("not reached" in line for line in summary.fast_and_keeps(rows, "sft-self"))
+    assert all("not reached" in line for line in fast_and_keeps(rows, "sft-self"))
 
 
 def test_one_failed_pair_fails_the_order():
     values = {"a": (0.1, 0.1, 0.11), "b": (0.3, 0.3, 0.31), "c": (0.2, 0.2, 0.21)}
     rows = drops(**values)
-    sentence = summary.order_sentence(summary.order_check(rows, "drop_final", ("a", "b", "c")), "at the end")
+    sentence = order_sentence(order_check(rows, "drop_final", ("a", "b", "c")), "at the end")
     assert sentence.startswith("The order a > b > c fails at the end.")
 
 
 def test_paper_numbers_as_published():
-    paper = summary.paper_numbers()
+    paper = paper_numbers()
     at = paper.set_index(["model", "arm", "benchmark", "quantity"])["value"]
     assert at["7B", "sft-rollout", "RefCOCO val", "prior change"] == -8.6
     assert at["7B", "rft", "RefCOCO val", "prior change"] == -0.6
@@ -279,7 +280,7 @@ def test_paper_numbers_as_published():
 
 
 def test_beside_paper_puts_both_in_points(made):
-    both = summary.beside_paper(made).set_index("arm")
+    both = beside_paper(made).set_index("arm")
     assert list(both.index) == ["rft", "sft-expert", "sft-answer"]
     assert both.loc["rft", "ours: prior mean change"] == pytest.approx(-20.5)
     assert both.loc["sft-answer", "paper 7B: POPE"] == -69.9

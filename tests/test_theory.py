@@ -10,10 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from swapping import swap
 
-from helpers import controls, dynamics, landscape, prior_tasks, scoring, theory
-from helpers.puzzles import PuzzleSpec
-from helpers.theory import Amount, Subject
+from helpers.measure import bench as bench_module
+from helpers.measure import influence, linear, reach, theory
+from helpers.measure.bench import Amount
+from helpers.measure.theory import Subject
+from helpers.model import score
+from helpers.world import battery
+from helpers.world.boards import Prompted, make_boards
+from helpers.world.puzzles import PuzzleSpec
 
 SMALL = Amount(boards=2, batches=2, draws=4, pairs=2, samples=2, gold=1)
 SPEC = SimpleNamespace(arm="sft-answer", seed=1, learning_rate=1e-3, name="sft-answer-1")
@@ -29,7 +35,7 @@ class FakeBench:
 
     def weights(self, spec: Any, share: float = 1.0) -> dict[str, torch.Tensor]:
         """The base's for None."""
-        generator, found = torch.Generator().manual_seed(0), dynamics.weights_of(self.base[0])
+        generator, found = torch.Generator().manual_seed(0), linear.weights_of(self.base[0])
         if spec is None:
             return found
         return {n: w + share * self.change * torch.randn(w.shape, generator=generator) for n, w in found.items()}
@@ -43,12 +49,12 @@ class FakeBench:
 @pytest.fixture(autouse=True)
 def small_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A battery of two tasks, a corpus of four bare answers, and the run's folder."""
-    boards = scoring.make_boards(PuzzleSpec(), range(4), 3)
+    boards = make_boards(PuzzleSpec(), range(4), 3)
     texts = [f"<answer>{order}</answer>" for order in ("2 1 4 3", "3 4 1 2", "4 1 2 3", "1 3 2 4")]
     pairs = list(zip(boards.prompted(), texts, strict=True))
-    monkeypatch.setattr(prior_tasks, "battery_tasks", lambda: ("lists", "colour"))
-    monkeypatch.setattr(controls, "corpus_sample", lambda bench, spec, n: pairs[:n])
-    monkeypatch.setattr(controls, "store", lambda profile: SimpleNamespace(folder=lambda spec: tmp_path))
+    swap(monkeypatch, battery, "battery_tasks", lambda: ("lists", "colour"))
+    swap(monkeypatch, bench_module, "corpus_sample", lambda bench, spec, n: pairs[:n])
+    swap(monkeypatch, bench_module, "store", lambda profile: SimpleNamespace(folder=lambda spec: tmp_path))
     for step in (8, 64, 90):
         (tmp_path / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
 
@@ -60,9 +66,9 @@ def subject(loaded: tuple[Any, Any], change: float = 0.0, amount: Amount = SMALL
 
 def gold_logps(model: Any, processor: Any) -> tuple[float, int]:
     """Sum of the log-probs of the gold answers that seed 1 observes, by the scorer, and their number of tokens."""
-    gold = [scoring.battery_samples(task, 2)[1] for task in ("lists", "colour")]
-    asked = [scoring.Prompted(s.pixels, s.question.text) for s in gold]
-    found = scoring.completion_logps(model, processor, asked, [[s.question.completion] for s in gold])
+    gold = [battery.battery_samples(task, 2)[1] for task in ("lists", "colour")]
+    asked = [Prompted(s.pixels, s.question.text) for s in gold]
+    found = score.completion_logps(model, processor, asked, [[s.question.completion] for s in gold])
     return sum(float(row[0].sum()) for row in found), sum(len(row[0]) for row in found)
 
 
@@ -78,7 +84,7 @@ def test_the_base_s_own_samples_fill_their_region_but_for_a_twentieth() -> None:
 
 def test_only_rft_has_a_region_and_only_its_last_third_counts(tmp_path, monkeypatch) -> None:
     own = pd.DataFrame({"logp": np.linspace(-5, 0, 100)})
-    monkeypatch.setattr(landscape, "own_samples", lambda base, profile, boards, samples: own)
+    swap(monkeypatch, reach, "own_samples", lambda base, profile, boards, samples: own)
     bench = SimpleNamespace(base=None, profile=None)
     rft = Subject(bench, SimpleNamespace(arm="rft"), [], SMALL)
     assert math.isnan(theory.region(rft))  # no rollouts here
@@ -124,8 +130,8 @@ def test_influence_is_what_a_step_of_torch_does_to_gold_answers(tiny) -> None:
             model, processor = tiny.load()
             before, tokens = gold_logps(model, processor)
             corpus = subject((model, processor)).corpus[first : first + 2]
-            packed, pictures = scoring.pack_completions(processor, [(i.prompt, [i.completion]) for i in corpus])
-            (-scoring.token_logps(model, packed, pictures).mean()).backward()
+            packed, pictures = score.pack_completions(processor, [(i.prompt, [i.completion]) for i in corpus])
+            (-score.token_logps(model, packed, pictures).mean()).backward()
             make(model.parameters()).step()
             changes[rule].append(1e3 * (gold_logps(model, processor)[0] - before) / tokens)
     for rule, values in changes.items():
@@ -134,7 +140,7 @@ def test_influence_is_what_a_step_of_torch_does_to_gold_answers(tiny) -> None:
 
 
 def test_sgd_acts_both_ways_alike_and_adamw_does_not(tiny, monkeypatch) -> None:
-    monkeypatch.setattr(theory, "SMALL_STEP", 1e-4)  # this model is much sharper than the study's
+    swap(monkeypatch, theory, "SMALL_STEP", 1e-4)  # this model is much sharper than the study's
     found = theory.asymmetries(subject(tiny.load()))
     assert 0 <= found["asymmetry_sgd"] < 0.1 < found["asymmetry_adamw"] <= 2
 
@@ -143,12 +149,12 @@ def test_lbk_adds_up_over_checkpoints_with_the_normalisers_of_the_one_before(tin
     chosen = subject(tiny.load(), 0.02)
     assert theory.early_lbk(subject(tiny.load())) == 0
     base, bench = chosen.bench.base, chosen.bench
-    probes, learned = (dynamics.scored(base, items) for items in (chosen.observed(), chosen.corpus))
+    probes, learned = (linear.scored(base, items) for items in (chosen.observed(), chosen.corpus))
     path = [bench.weights(None), *(bench.weights(SPEC, step / 90) for step in (8, 64))]
     total = 0.0
     for before, after in zip(path, path[1:], strict=False):
-        change = dynamics.logps_at(probes, after) - dynamics.logps_at(probes, before)
-        p, q = (dynamics.logits_at(batch, before).softmax(-1) for batch in (probes, learned))
+        change = influence.logps_at(probes, after) - influence.logps_at(probes, before)
+        p, q = (influence.logits_at(batch, before).softmax(-1) for batch in (probes, learned))
         words = p.shape[-1]
         bars = [float(p[probes.owner == i].norm(dim=-1).mean()) for i in range(2)]
         a = np.mean([math.sqrt(words * bar**2 + words - 2) for bar in bars])
@@ -163,12 +169,12 @@ def test_lbk_adds_up_over_checkpoints_with_the_normalisers_of_the_one_before(tin
 
 def test_a_row_leaves_the_base_as_it_was_and_says_what_the_run_did(tiny) -> None:
     loaded = tiny.load()
-    before, (start, tokens) = dynamics.weights_of(loaded[0]), gold_logps(*loaded)
+    before, (start, tokens) = linear.weights_of(loaded[0]), gold_logps(*loaded)
     bench, small = FakeBench(loaded, 0.02, SimpleNamespace(name="smoke")), Amount(2, 1, 2, 1, 2, 1)
     row = theory.measured_theory(bench, SPEC).iloc[0]
-    assert all(torch.equal(w, before[n]) for n, w in dynamics.weights_of(loaded[0]).items())
+    assert all(torch.equal(w, before[n]) for n, w in linear.weights_of(loaded[0]).items())
     corpus = subject(loaded, amount=small).corpus
-    logps = scoring.completion_logps(*loaded, [i.prompt for i in corpus], [[i.completion] for i in corpus])
+    logps = score.completion_logps(*loaded, [i.prompt for i in corpus], [[i.completion] for i in corpus])
     pooled = torch.cat([part[0] for part in logps])
     assert len(corpus) == 2 and row["perplexity"] == pytest.approx(math.exp(-float(pooled.mean())), rel=1e-3)
     with torch.no_grad():
@@ -180,7 +186,7 @@ def test_a_row_leaves_the_base_as_it_was_and_says_what_the_run_did(tiny) -> None
 
 def test_another_seed_observes_other_samples() -> None:
     zero, one = (Subject(None, SimpleNamespace(seed=s), [], SMALL).observed(2) for s in (0, 1))
-    expected = [s.question.completion for task in ("lists", "colour") for s in scoring.battery_samples(task, 4)[2:]]
+    expected = [s.question.completion for task in ("lists", "colour") for s in battery.battery_samples(task, 4)[2:]]
     assert [i.completion for i in one] == expected and [i.kind for i in one] == ["lists"] * 2 + ["colour"] * 2
     assert not any(np.array_equal(a.prompt.pixels, b.prompt.pixels) for a, b in zip(zero[2:], one[2:], strict=True))
 
@@ -191,6 +197,6 @@ def test_samples_to_compare_are_spread_evenly(size: int, chosen: list[int]) -> N
 
 
 def test_a_run_whose_corpus_is_gone_has_what_is_left_and_no_error(tiny, monkeypatch) -> None:
-    monkeypatch.setattr(controls, "corpus_sample", lambda bench, spec, n: [])
+    swap(monkeypatch, bench_module, "corpus_sample", lambda bench, spec, n: [])
     row = theory.measured_theory(FakeBench(tiny.load()), SPEC).iloc[0]
     assert row["gold_shift"] == 0 and list(row.index) == ["gold_shift", "region"]

@@ -13,9 +13,38 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import special, stats
 
-from helpers import figures, toys, widgets
 from helpers.errors import UserError
-from helpers.toys import Effort, Learner, Lesson, World
+from helpers.show import save, widgets
+from helpers.toys import plots, softmax
+from helpers.toys.mixture import (
+    DRAWS,
+    LEARNERS,
+    LEAST_SD,
+    MEASURES,
+    OLD_MODE,
+    ONE_MODE,
+    RULES,
+    START,
+    TARGETS,
+    WEIGHT_LIMITS,
+    Effort,
+    Learner,
+    World,
+    accuracy,
+    advance,
+    ascent,
+    choices,
+    crossing,
+    grid,
+    mode_logs,
+    outcomes,
+    overlap,
+    train,
+    verdict_sentence,
+    verdicts,
+    weight_pull,
+)
+from helpers.toys.softmax import Lesson
 
 some_logits = arrays(float, 7, elements=st.floats(-4, 4))
 some_word = st.integers(1, 7)
@@ -28,32 +57,32 @@ NEW_MODE = Learner("reinforce", 0.01, draws="new mode")
 def test_one_negative_step_by_hand() -> None:
     logits, down = np.log([0.5, 0.3, 0.2]), Lesson(((3, -1.0),), rate=0.1)
     # Ascent on -log pi_3 moves the logits by 0.1 (pi - onehot_3).
-    assert toys.learn(logits, down) - logits == pytest.approx([0.05, 0.03, -0.08])
+    assert softmax.learn(logits, down) - logits == pytest.approx([0.05, 0.03, -0.08])
     # Minus the mean of those moves under pi: 0.5 0.05 + 0.3 0.03 - 0.2 0.08 = 0.018.
-    assert toys.predicted_shift(logits, logits, down) == pytest.approx([0.032, 0.012, -0.098])
+    assert softmax.predicted_shift(logits, logits, down) == pytest.approx([0.032, 0.012, -0.098])
     # 0.5 + 0.2 and 0.3 + 0.2 both exceed 0.25 + 0.09 + 0.04.
-    assert toys.rises(logits, 3).tolist() == [True, True, False]
+    assert softmax.rises(logits, 3).tolist() == [True, True, False]
 
 
 def test_one_positive_step_by_hand() -> None:
     logits, up = np.log([0.5, 0.3, 0.2]), Lesson(((3, 1.0),), rate=0.1)
-    assert toys.learn(logits, up) - logits == pytest.approx([-0.05, -0.03, 0.08])
-    assert toys.residual(logits, up.vector(3)) == pytest.approx([0.5, 0.3, -0.8])
-    assert toys.predicted_shift(logits, logits, up) == pytest.approx([-0.032, -0.012, 0.098])
+    assert softmax.learn(logits, up) - logits == pytest.approx([-0.05, -0.03, 0.08])
+    assert softmax.residual(logits, up.vector(3)) == pytest.approx([0.5, 0.3, -0.8])
+    assert softmax.predicted_shift(logits, logits, up) == pytest.approx([-0.032, -0.012, 0.098])
 
 
 def test_start_is_a_power_law_sorted_by_rank() -> None:
-    found = np.exp(toys.log_softmax(toys.start_logits(1.0, 4)))
+    found = np.exp(softmax.log_softmax(softmax.start_logits(1.0, 4)))
     assert found == pytest.approx(np.array([12, 6, 4, 3]) / 25)
-    assert np.exp(toys.log_softmax(toys.start_logits(0.0, 4))) == pytest.approx([0.25] * 4)
+    assert np.exp(softmax.log_softmax(softmax.start_logits(0.0, 4))) == pytest.approx([0.25] * 4)
 
 
 @given(some_logits, some_word, st.floats(-2, 2).filter(lambda a: abs(a) > 0.01), st.floats(0.01, 2))
 def test_what_a_step_conserves(logits, word, advantage, rate) -> None:
     lesson = Lesson(((word, advantage),), rate, 3)
-    before = np.exp(toys.log_softmax(logits))
-    assert np.exp(toys.log_softmax(toys.learn(logits, lesson))).sum() == pytest.approx(1)
-    shift = toys.predicted_shift(logits, logits, lesson)
+    before = np.exp(softmax.log_softmax(logits))
+    assert np.exp(softmax.log_softmax(softmax.learn(logits, lesson))).sum() == pytest.approx(1)
+    shift = softmax.predicted_shift(logits, logits, lesson)
     # No probability is made at first order, and the sum over words has a closed form.
     assert before @ shift == pytest.approx(0, abs=1e-12)
     total = rate * advantage * len(logits) * ((before**2).sum() - before[word - 1])
@@ -69,15 +98,15 @@ def test_residual_is_minus_the_gradient(logits, word, other) -> None:
 
     steps = 1e-5 * np.eye(7)
     slopes = [(objective(logits + step) - objective(logits - step)) / 2e-5 for step in steps]
-    assert -toys.residual(logits, advantage) == pytest.approx(slopes, abs=1e-7)
+    assert -softmax.residual(logits, advantage) == pytest.approx(slopes, abs=1e-7)
 
 
 @given(some_logits, some_word)
 def test_akg_is_the_slope_of_the_measured_shift(logits, word) -> None:
     def error(rate):
         lesson = Lesson(((word, -1.0),), rate)
-        measured = special.log_softmax(toys.learn(logits, lesson)) - special.log_softmax(logits)
-        return np.abs(measured - toys.predicted_shift(logits, logits, lesson)).max()
+        measured = special.log_softmax(softmax.learn(logits, lesson)) - special.log_softmax(logits)
+        return np.abs(measured - softmax.predicted_shift(logits, logits, lesson)).max()
 
     assert error(1e-4) <= 1e-8  # the remainder is of second order in the rate
     assert error(0.02) < 0.3 * error(0.04) + 1e-12
@@ -87,7 +116,7 @@ def test_a_is_the_jacobian_of_the_log_probs() -> None:
     logits = np.array([0.3, -1.2, 2.0, 0.1])
     steps = 1e-6 * np.eye(4)
     columns = [(special.log_softmax(logits + s) - special.log_softmax(logits - s)) / 2e-6 for s in steps]
-    assert toys.a_matrix(logits) == pytest.approx(np.array(columns).T, abs=1e-8)
+    assert softmax.a_matrix(logits) == pytest.approx(np.array(columns).T, abs=1e-8)
 
 
 @given(some_logits, some_word)
@@ -95,9 +124,9 @@ def test_the_rule_says_which_words_rise(logits, word) -> None:
     p = special.softmax(logits)
     clear = np.abs(p + p[word - 1] - (p**2).sum()) > 1e-4  # a tie is decided at second order
     clear[word - 1] = True
-    once = toys.learn(logits, Lesson(((word, -1.0),), rate=1e-6))
+    once = softmax.learn(logits, Lesson(((word, -1.0),), rate=1e-6))
     measured = special.log_softmax(once) - special.log_softmax(logits) > 0
-    assert (toys.rises(logits, word) == measured)[clear].all()
+    assert (softmax.rises(logits, word) == measured)[clear].all()
 
 
 @given(some_logits, some_word, st.floats(0.01, 5), st.integers(1, 20))
@@ -105,34 +134,34 @@ def test_a_lone_negative_never_lowers_the_top_word_and_the_top_word_stays(logits
     top = int(np.argmax(logits))
     if word - 1 == top:
         word = 1 + (top + 1) % 7
-    before = toys.log_softmax(logits)
-    after = toys.log_softmax(toys.learn(logits, Lesson(((word, -1.0),), rate, steps)))
+    before = softmax.log_softmax(logits)
+    after = softmax.log_softmax(softmax.learn(logits, Lesson(((word, -1.0),), rate, steps)))
     assert after[top] >= before[top] - 1e-12 and after.max() == after[top]
 
 
 @given(some_logits, st.permutations(range(1, 8)), st.floats(0.01, 2))
 def test_a_balanced_step_moves_all_bystanders_alike(logits, words, rate) -> None:
     up, down, *bystanders = words
-    after = toys.learn(logits, Lesson(((up, 1.0), (down, -1.0)), rate, steps=4))
-    shift = toys.log_softmax(after) - toys.log_softmax(logits)
+    after = softmax.learn(logits, Lesson(((up, 1.0), (down, -1.0)), rate, steps=4))
+    shift = softmax.log_softmax(after) - softmax.log_softmax(logits)
     assert np.ptp(shift[np.array(bystanders) - 1]) < 1e-9
     assert shift[up - 1] - shift[down - 1] == pytest.approx(8 * rate)  # 2 rate a step, whatever the start
 
 
 @pytest.mark.parametrize("similarity", [-0.6, 0.0, 0.8])
 def test_a_shared_layer_starts_as_told_and_moves_by_the_kernel(similarity) -> None:
-    layer, lesson = toys.shared_layer(1.2, similarity), Lesson(((15, -1.0),), 0.3)
+    layer, lesson = softmax.shared_layer(1.2, similarity), Lesson(((15, -1.0),), 0.3)
     for prompt, top in enumerate((0, 7, 14)):
         start = special.softmax(layer.logits[prompt])
         assert start[top] == start.max()
-        assert sorted(start, reverse=True) == pytest.approx(special.softmax(toys.start_logits(1.2)))
+        assert sorted(start, reverse=True) == pytest.approx(special.softmax(softmax.start_logits(1.2)))
     moved = layer.learn(0, lesson).logits - layer.logits
     assert moved[1] == pytest.approx(similarity * moved[0], abs=1e-12)
     assert moved[2] == pytest.approx(np.zeros(20), abs=1e-12)
 
 
 def test_a_shared_layer_climbs_its_objective() -> None:
-    layer, lesson = toys.shared_layer(1.0, 0.5, words=4), Lesson(((2, 1.0), (3, -0.5)), 0.1)
+    layer, lesson = softmax.shared_layer(1.0, 0.5, words=4), Lesson(((2, 1.0), (3, -0.5)), 0.1)
     x = layer.inputs[1]
     slopes = np.zeros_like(layer.weights)
     for where in np.ndindex(slopes.shape):
@@ -148,11 +177,11 @@ def test_a_shared_layer_climbs_its_objective() -> None:
 
 def test_tables_hold_both_the_measured_and_the_predicted() -> None:
     lesson = Lesson(((3, -1.0),), 1e-3, 5)
-    rows = toys.squeeze_table({"down": lesson}, toys.start_logits(1.0))
+    rows = softmax.squeeze_table({"down": lesson}, softmax.start_logits(1.0))
     assert rows["before"].sum() == pytest.approx(1) and rows["after"].sum() == pytest.approx(1)
     assert rows["shift"].tolist() == pytest.approx(np.log(rows["after"] / rows["before"]).tolist())
     assert rows["one_step"].tolist() == pytest.approx(rows["predicted"].tolist(), abs=1e-6)
-    shared = toys.shared_table(toys.shared_layer(1.0, 0.7), lesson)
+    shared = softmax.shared_table(softmax.shared_layer(1.0, 0.7), lesson)
     assert shared["one_step"].tolist() == pytest.approx(shared["predicted"].tolist(), abs=1e-6)
     assert (shared.loc[shared["panel"] == "stranger", ["shift", "predicted"]].abs() < 1e-12).all(axis=None)
     trained = shared.loc[shared["panel"] == "trained", "after"]
@@ -160,7 +189,7 @@ def test_tables_hold_both_the_measured_and_the_predicted() -> None:
 
 
 def test_sweep_rows_are_what_their_names_say() -> None:
-    rows = toys.squeeze_sweep([0.0, 1.0], [1, 5], rate=0.2, steps=2).set_index(["peak", "word"])
+    rows = softmax.squeeze_sweep([0.0, 1.0], [1, 5], rate=0.2, steps=2).set_index(["peak", "word"])
     p = 1 / np.arange(1, 21)
     logits = np.log(p / p.sum())
     for _ in range(2):
@@ -185,9 +214,9 @@ def test_sweep_rows_are_what_their_names_say() -> None:
         lambda: Lesson(((1, 1.0),), steps=0),
         lambda: Lesson(((21, 1.0),)).vector(20),
         lambda: Lesson(((0, 1.0),)).vector(20),
-        lambda: toys.start_logits(-1),
-        lambda: toys.start_logits(1, words=1),
-        lambda: toys.shared_layer(1.0, 1.0),
+        lambda: softmax.start_logits(-1),
+        lambda: softmax.start_logits(1, words=1),
+        lambda: softmax.shared_layer(1.0, 1.0),
         lambda: World(place=20),
         lambda: World(modes=3),
         lambda: World(modes=1, measure="mode"),
@@ -209,33 +238,33 @@ def test_bad_input_is_told_in_a_sentence(make) -> None:
 @pytest.mark.parametrize("apart", [0.0, 0.5, 1.0, 3.0])
 @pytest.mark.parametrize("sd", [0.7, 1.0])
 def test_overlap_of_equal_widths_has_a_closed_form(apart, sd) -> None:
-    p, q = (stats.norm.pdf(toys.grid(), mean, sd) for mean in (-1.03, -1.03 + apart * sd))
-    assert toys.overlap(p, q) == pytest.approx(2 * stats.norm.cdf(-apart / 2), abs=2e-4)
+    p, q = (stats.norm.pdf(grid(), mean, sd) for mean in (-1.03, -1.03 + apart * sd))
+    assert overlap(p, q) == pytest.approx(2 * stats.norm.cdf(-apart / 2), abs=2e-4)
 
 
 def test_overlap_of_unequal_widths_and_of_far_modes() -> None:
-    p, q = stats.norm.pdf(toys.grid(), 0, 1), stats.norm.pdf(toys.grid(), 0, 2)
+    p, q = stats.norm.pdf(grid(), 0, 1), stats.norm.pdf(grid(), 0, 2)
     cross = math.sqrt(8 * math.log(2) / 3)  # where the two densities are equal
     inside = stats.norm.cdf(cross / 2) - stats.norm.cdf(-cross / 2)
-    assert toys.overlap(p, q) == pytest.approx(inside + 2 * stats.norm.cdf(-cross), abs=2e-4)
-    assert toys.overlap(stats.norm.pdf(toys.grid(), -6, 0.5), stats.norm.pdf(toys.grid(), 6, 0.5)) < 1e-12
-    assert toys.overlap(0.3 * p, p) == pytest.approx(0.3)
+    assert overlap(p, q) == pytest.approx(inside + 2 * stats.norm.cdf(-cross), abs=2e-4)
+    assert overlap(stats.norm.pdf(grid(), -6, 0.5), stats.norm.pdf(grid(), 6, 0.5)) < 1e-12
+    assert overlap(0.3 * p, p) == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize("measure", toys.MEASURES)
+@pytest.mark.parametrize("measure", MEASURES)
 def test_accuracy_is_one_at_the_truth_and_known_at_the_start(measure) -> None:
     world = World(measure=measure)
-    truth = np.array([*toys.OLD_MODE, 3.5, 0.7])
-    assert toys.accuracy(truth, world) == pytest.approx([1, 1], abs=1e-6)
+    truth = np.array([*OLD_MODE, 3.5, 0.7])
+    assert accuracy(truth, world) == pytest.approx([1, 1], abs=1e-6)
     if measure == "mode":  # both modes have the same width and the right weight: half a sd and 3 / 0.7 sds apart
         known = 2 * stats.norm.cdf([-0.25, -1.5 / 0.7])
-        assert toys.accuracy(world.start, world) == pytest.approx(known, abs=2e-4)
+        assert accuracy(world.start, world) == pytest.approx(known, abs=2e-4)
 
 
 def test_the_whole_policy_counts_under_one_measure_and_its_mode_under_the_other() -> None:
     swapped = np.array([0.25, 3.5, 0.7, -3.0, 1.0])  # the same density with the modes' names exchanged
-    assert toys.accuracy(swapped, World()) == pytest.approx([1, 1], abs=1e-6)
-    assert toys.accuracy(swapped, World(measure="mode")) == pytest.approx([0, 0], abs=1e-3)
+    assert accuracy(swapped, World()) == pytest.approx([1, 1], abs=1e-6)
+    assert accuracy(swapped, World(measure="mode")) == pytest.approx([0, 0], abs=1e-3)
 
 
 # --- lab B: gradients -------------------------------------------------------------------------------------
@@ -258,20 +287,20 @@ def objective(learner, policy):
     return np.trapezoid(values, FINE)
 
 
-@pytest.mark.parametrize("target", toys.TARGETS)
-@pytest.mark.parametrize("rule", toys.RULES)
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("rule", RULES)
 def test_exact_gradients_agree_with_finite_differences(rule, target) -> None:
     learner = Learner(rule, 0.1, target=target)
     slopes = []
     for step in 1e-5 * np.eye(5):
         slopes.append((objective(learner, POLICY + step) - objective(learner, POLICY - step)) / 2e-5)
-    assert toys.ascent(learner, World(), POLICY[None])[0] == pytest.approx(slopes, rel=1e-5, abs=1e-6)
+    assert ascent(learner, World(), POLICY[None])[0] == pytest.approx(slopes, rel=1e-5, abs=1e-6)
 
 
 def test_forward_kl_from_far_modes_by_hand() -> None:
     policy = np.array([[0.75, -9.0, 1.0, 2.5, 0.7]])
     # Every sample belongs to the new mode: w loses 1 / (1 - w); mean and sd climb one Gaussian's likelihood.
-    found = toys.ascent(Learner("sft", 0.1), World(), policy)[0]
+    found = ascent(Learner("sft", 0.1), World(), policy)[0]
     assert found == pytest.approx([-4, 0, 0, 1 / 0.49, (0.49 + 1) / 0.343 - 1 / 0.7], abs=1e-6)
 
 
@@ -279,9 +308,9 @@ def test_forward_kl_from_far_modes_by_hand() -> None:
 def test_samples_estimate_the_exact_gradient(learner) -> None:
     rng, n, batches = np.random.default_rng(3), 2000, 200
     noise = (rng.standard_normal((batches, n)), rng.random((batches, n)))
-    found = toys.ascent(learner, World(), np.tile(POLICY, (batches, 1)), noise)
+    found = ascent(learner, World(), np.tile(POLICY, (batches, 1)), noise)
     error = found.std(axis=0, ddof=1) / math.sqrt(batches)
-    exact = toys.ascent(learner, World(), POLICY[None])[0]
+    exact = ascent(learner, World(), POLICY[None])[0]
     assert (np.abs(found.mean(axis=0) - exact) < 4 * error).all()
 
 
@@ -290,12 +319,12 @@ def test_reinforce_from_the_new_mode_only_by_hand() -> None:
     rng = np.random.default_rng(1)
     noise = (rng.standard_normal((100, 4000)), rng.random((100, 4000)))
     many = np.tile(policy, (100, 1))
-    found = toys.ascent(NEW_MODE, World(), many, noise)
+    found = ascent(NEW_MODE, World(), many, noise)
     error = 4 * found.std(axis=0, ddof=1) / 10 + 1e-9
     # KL(N(2.5, 0.9) || N(3.5, 0.7)) falls with slope (3.5 - 2.5) / 0.49 in the mean and 1/0.9 - 0.9/0.49 in the sd.
-    known = [toys.weight_pull(policy, NEW_MODE, World()), 0, 0, 1 / 0.49, 1 / 0.9 - 0.9 / 0.49]
+    known = [weight_pull(policy, NEW_MODE, World()), 0, 0, 1 / 0.49, 1 / 0.9 - 0.9 / 0.49]
     assert (np.abs(found.mean(axis=0) - known) < error).all()
-    centred = toys.ascent(replace(NEW_MODE, centred=True), World(), many, noise)
+    centred = ascent(replace(NEW_MODE, centred=True), World(), many, noise)
     assert np.abs(centred[:, 0]).max() < 1e-9
 
 
@@ -303,16 +332,15 @@ def test_the_pull_on_the_weight_changes_sign_where_the_reward_does() -> None:
     # Mean reward 0: KL = log(1 / beta) - log(1 - w) = log 10 + log 4; equal widths: KL = d^2 / (2 0.49).
     apart = math.sqrt(2 * 0.49 * math.log(40))
     pulls = [
-        toys.weight_pull(np.array([0.75, -9, 1, 3.5 - d, 0.7]), NEW_MODE, World())
-        for d in (apart - 0.1, apart, apart + 0.1)
+        weight_pull(np.array([0.75, -9, 1, 3.5 - d, 0.7]), NEW_MODE, World()) for d in (apart - 0.1, apart, apart + 0.1)
     ]
     assert pulls[0] < 0 < pulls[2] and pulls[1] == pytest.approx(0, abs=1e-9)
-    assert toys.weight_pull(np.array([0.75, -9, 1, 3.5, 0.7]), NEW_MODE, World()) == pytest.approx(-4 * math.log(40))
+    assert weight_pull(np.array([0.75, -9, 1, 3.5, 0.7]), NEW_MODE, World()) == pytest.approx(-4 * math.log(40))
 
 
 def test_only_samples_can_show_the_new_mode_only() -> None:
     with pytest.raises(UserError, match="no exact version"):
-        toys.ascent(NEW_MODE, World(), POLICY[None])
+        ascent(NEW_MODE, World(), POLICY[None])
 
 
 # --- lab B: runs ------------------------------------------------------------------------------------------
@@ -320,8 +348,8 @@ def test_only_samples_can_show_the_new_mode_only() -> None:
 
 def test_slow_factor_one_is_plain_ascent_and_others_scale_the_old_mode_only() -> None:
     learner, world, three = Learner("sft", 0.01), World(), np.tile(POLICY, (3, 1))
-    climbed = toys.ascent(learner, world, POLICY[None])[0]
-    moved = toys.advance(learner, world, three, np.array([1.0, 0.25, 0.0])) - three
+    climbed = ascent(learner, world, POLICY[None])[0]
+    moved = advance(learner, world, three, np.array([1.0, 0.25, 0.0])) - three
     assert moved[0] == pytest.approx(0.01 * climbed)
     assert moved[1] == pytest.approx(0.01 * climbed * [0.25, 0.25, 0.25, 1, 1])
     assert moved[2] == pytest.approx(0.01 * climbed * [0, 0, 0, 1, 1])
@@ -329,8 +357,8 @@ def test_slow_factor_one_is_plain_ascent_and_others_scale_the_old_mode_only() ->
 
 def test_a_sampled_run_step_by_step() -> None:
     """Maximum likelihood by finite differences on the very same samples, one policy, plain loops."""
-    runs = toys.train(Learner("sft", 0.05), World(), Effort((0.3,), seeds=2, samples=50, steps=4))
-    rng, policy = np.random.default_rng(1), np.array(toys.START)
+    runs = train(Learner("sft", 0.05), World(), Effort((0.3,), seeds=2, samples=50, steps=4))
+    rng, policy = np.random.default_rng(1), np.array(START)
     for step in range(1, 5):
         normal, _ = rng.standard_normal(50), rng.random(50)
         x = 3.5 + 0.7 * normal
@@ -347,16 +375,16 @@ def test_a_sampled_run_step_by_step() -> None:
 @pytest.mark.parametrize("learner", [NEW_MODE, Learner("reinforce", 0.01)])
 def test_a_run_repeats_and_does_not_depend_on_its_neighbours(learner) -> None:
     effort = Effort((0.005, 0.5), seeds=3, samples=60, steps=40)
-    many, again = toys.train(learner, World(), effort), toys.train(learner, World(), effort)
+    many, again = train(learner, World(), effort), train(learner, World(), effort)
     assert all(np.array_equal(a, b) for a, b in zip(many, again, strict=True))
-    alone = toys.train(learner, World(), replace(effort, slows=(0.5,)))
+    alone = train(learner, World(), replace(effort, slows=(0.5,)))
     steps = min(len(alone.policies), len(many.policies))
     assert np.array_equal(alone.policies[:steps, 0], many.policies[:steps, 1])
     assert not np.array_equal(many.policies[-1, 0, 0], many.policies[-1, 0, 1])
 
 
 def test_a_run_stops_where_the_gain_is_first_reached() -> None:
-    runs = toys.train(Learner("sft", 0.15), World(), Effort((0.005, 1.0), seeds=1, samples=0))
+    runs = train(Learner("sft", 0.15), World(), Effort((0.005, 1.0), seeds=1, samples=0))
     gains = runs.accuracies[..., 1] - runs.accuracies[0, ..., 1]
     for place in range(2):
         stop = runs.stopped[place, 0]
@@ -367,25 +395,25 @@ def test_a_run_stops_where_the_gain_is_first_reached() -> None:
 
 def test_a_gain_out_of_reach_is_reported_as_such() -> None:
     effort = Effort((1.0,), seeds=3, samples=40, steps=2)
-    rows = toys.outcomes({"SFT": Learner("sft", 0.01), "REINFORCE": NEW_MODE}, World(), effort)
+    rows = outcomes({"SFT": Learner("sft", 0.01), "REINFORCE": NEW_MODE}, World(), effort)
     assert (rows["reached"] == 0).all() and (rows["step"] == 2).all()
-    assert toys.verdicts(rows, "REINFORCE", "SFT")["verdict"].tolist() == ["gain not reached"]
+    assert verdicts(rows, "REINFORCE", "SFT")["verdict"].tolist() == ["gain not reached"]
     with pytest.raises(UserError, match="No run reached"):
-        toys.slow_curves(rows, 0.8)
+        plots.slow_curves(rows, 0.8)
 
 
 def test_exact_runs_do_not_know_seeds() -> None:
-    runs = toys.train(Learner("reinforce", 0.01), World(), Effort((0.01,), seeds=2, samples=0, steps=5))
+    runs = train(Learner("reinforce", 0.01), World(), Effort((0.01,), seeds=2, samples=0, steps=5))
     assert np.array_equal(runs.policies[:, 0, 0], runs.policies[:, 0, 1])
 
 
 def test_one_mode_stays_one_mode() -> None:
     world = World(modes=1)
     for learner in (Learner("sft", 0.05), Learner("reinforce", 0.005), NEW_MODE):
-        last = toys.train(learner, world, Effort((1.0,), seeds=1, samples=100, steps=20)).policies[-1, 0, 0]
+        last = train(learner, world, Effort((1.0,), seeds=1, samples=100, steps=20)).policies[-1, 0, 0]
         assert last[0] == 0 and last[1:3].tolist() == [-3.5, 1.0] and last[3] > -3.5
-        density = np.exp(np.logaddexp(*toys.mode_logs(toys.grid(), last)))
-        assert density == pytest.approx(stats.norm.pdf(toys.grid(), last[3], last[4]))
+        density = np.exp(np.logaddexp(*mode_logs(grid(), last)))
+        assert density == pytest.approx(stats.norm.pdf(grid(), last[3], last[4]))
 
 
 @given(
@@ -395,19 +423,19 @@ def test_one_mode_stays_one_mode() -> None:
 def test_no_step_leaves_the_allowed_policies(policy, learner) -> None:
     rng = np.random.default_rng(0)
     noise = (rng.standard_normal((1, 30)), rng.random((1, 30)))
-    moved = toys.advance(learner, World(), np.array([policy]), np.ones(1), noise)[0]
+    moved = advance(learner, World(), np.array([policy]), np.ones(1), noise)[0]
     assert np.isfinite(moved).all()
-    assert toys.WEIGHT_LIMITS[0] <= moved[0] <= toys.WEIGHT_LIMITS[1] and min(moved[2], moved[4]) >= toys.LEAST_SD
+    assert WEIGHT_LIMITS[0] <= moved[0] <= WEIGHT_LIMITS[1] and min(moved[2], moved[4]) >= LEAST_SD
 
 
 def test_old_data_in_the_target_keeps_the_old_mode() -> None:
     learners = {"SFT, new": Learner("sft", 0.15), "SFT, both": Learner("sft", 0.15, target="both")}
-    rows = toys.outcomes(learners, World(), Effort((1.0,), seeds=1, samples=0, steps=800)).set_index("learner")
-    start = toys.accuracy(World().start, World())[0]
+    rows = outcomes(learners, World(), Effort((1.0,), seeds=1, samples=0, steps=800)).set_index("learner")
+    start = accuracy(World().start, World())[0]
     assert rows.loc["SFT, both", "kept"] > start > rows.loc["SFT, new", "kept"]
     assert rows["reached"].all() and rows["drop"].tolist() == pytest.approx((start - rows["kept"]).tolist())
     reverse = Learner("reinforce", 0.05, target="both")
-    found = toys.outcomes({"both": reverse}, World(), Effort((1.0,), seeds=1, samples=0)).iloc[0]
+    found = outcomes({"both": reverse}, World(), Effort((1.0,), seeds=1, samples=0)).iloc[0]
     assert found["reached"] and found["kept"] > start
 
 
@@ -426,31 +454,31 @@ def made_rows(gaps, seeds=3, spread=0.001):
 
 
 def test_verdicts_need_more_than_the_margin() -> None:
-    table = toys.verdicts(made_rows({0.1: 0.05, 0.2: -0.05, 0.5: 0.0, 1.0: 0.018}), "REINFORCE, a", "SFT, b")
+    table = verdicts(made_rows({0.1: 0.05, 0.2: -0.05, 0.5: 0.0, 1.0: 0.018}), "REINFORCE, a", "SFT, b")
     assert table["verdict"].tolist() == ["more", "less", "alike", "undecided"]
     assert table["mean"].tolist() == pytest.approx([0.051, -0.049, 0.001, 0.019])
     half = stats.t.ppf(0.975, 2) * 0.001 / math.sqrt(3)
     assert (table["high"] - table["mean"]).tolist() == pytest.approx([half] * 4)
-    text = toys.verdict_sentence(table, "REINFORCE, a", "SFT, b")
+    text = verdict_sentence(table, "REINFORCE, a", "SFT, b")
     assert "keeps more than SFT, b at slow factor 0.1;" in text and text.endswith("undecided at slow factor 1.")
 
 
 def test_two_seeds_decide_nothing_and_missing_runs_are_refused() -> None:
     rows = made_rows({0.1: 0.5}, seeds=2)
-    assert toys.verdicts(rows, "REINFORCE, a", "SFT, b")["verdict"].tolist() == ["undecided"]
+    assert verdicts(rows, "REINFORCE, a", "SFT, b")["verdict"].tolist() == ["undecided"]
     with pytest.raises(UserError, match="run both"):
-        toys.verdicts(rows, "REINFORCE, a", "SFT, c")
+        verdicts(rows, "REINFORCE, a", "SFT, c")
 
 
 def test_crossing_is_interpolated_along_the_logarithm() -> None:
     rows = made_rows({0.01: 0.3, 1.0: -0.1}, spread=0.0)
-    assert toys.crossing(rows, "REINFORCE, a", "SFT, b") == pytest.approx(10**-0.5)
-    assert toys.crossing(made_rows({0.01: 0.3, 1.0: 0.1}), "REINFORCE, a", "SFT, b") is None
+    assert crossing(rows, "REINFORCE, a", "SFT, b") == pytest.approx(10**-0.5)
+    assert crossing(made_rows({0.01: 0.3, 1.0: 0.1}), "REINFORCE, a", "SFT, b") is None
 
 
 def test_choices_compare_every_pair_under_every_measure() -> None:
     names = ("REINFORCE, a", "SFT, b")
-    table = toys.choices({"policy": made_rows({0.1: 0.05}), "mode": made_rows({0.1: -0.05})}, names)
+    table = choices({"policy": made_rows({0.1: 0.05}), "mode": made_rows({0.1: -0.05})}, names)
     assert table["measure"].tolist() == ["policy", "mode"] and table["0.1"].tolist() == ["more", "less"]
 
 
@@ -459,58 +487,58 @@ def test_choices_compare_every_pair_under_every_measure() -> None:
 
 @pytest.fixture(scope="module")
 def short() -> pd.DataFrame:
-    learners = {name: toys.LEARNERS[name] for name in ("SFT, rate 0.15", "REINFORCE, new mode")}
-    return toys.outcomes(learners, World(), Effort((0.005, 1.0), seeds=3, samples=100, steps=400))
+    learners = {name: LEARNERS[name] for name in ("SFT, rate 0.15", "REINFORCE, new mode")}
+    return outcomes(learners, World(), Effort((0.005, 1.0), seeds=3, samples=100, steps=400))
 
 
 def test_figures_remember_what_they_draw(short, tmp_path) -> None:
-    table = toys.squeeze_table({"down": Lesson(((5, -1.0),))}, toys.start_logits(1.0))
-    sweep = toys.squeeze_sweep((0.5, 1.0), (1, 5), 0.5, 3)
-    densities = toys.density_rows({"SFT, rate 0.15": Learner("sft", 0.15)}, World(), Effort((0.005,), samples=0))
+    table = softmax.squeeze_table({"down": Lesson(((5, -1.0),))}, softmax.start_logits(1.0))
+    sweep = softmax.squeeze_sweep((0.5, 1.0), (1, 5), 0.5, 3)
+    densities = plots.density_rows({"SFT, rate 0.15": Learner("sft", 0.15)}, World(), Effort((0.005,), samples=0))
     made = {
-        "words": (toys.squeeze_panels(table, 1), len(table)),
-        "sweep": (toys.squeeze_sweep_panels(sweep, 3), 4),
-        "slow": (toys.slow_curves(short, 0.8), 4),
-        "distance": (toys.distance_panels(pd.concat([short.assign(place=p) for p in (3.5, 4.5)])), 8),
-        "mixture": (toys.mixture_panels(densities, World()), len(densities)),
+        "words": (plots.squeeze_panels(table, 1), len(table)),
+        "sweep": (plots.squeeze_sweep_panels(sweep, 3), 4),
+        "slow": (plots.slow_curves(short, 0.8), 4),
+        "distance": (plots.distance_panels(pd.concat([short.assign(place=p) for p in (3.5, 4.5)])), 8),
+        "mixture": (plots.mixture_panels(densities, World()), len(densities)),
     }
     for name, (fig, rows) in made.items():
-        assert len(figures.drawn(fig)) == rows
-        figures.savefig(fig, name, alt=name, folder=tmp_path)  # refuses NaN and infinity
+        assert len(save.drawn(fig)) == rows
+        save.savefig(fig, name, alt=name, folder=tmp_path)  # refuses NaN and infinity
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
 
 
 def test_drawn_lines_are_means_over_seeds(short) -> None:
-    drawn = figures.drawn(toys.slow_curves(short, 0.8)).set_index(["learner", "slow"])
+    drawn = save.drawn(plots.slow_curves(short, 0.8)).set_index(["learner", "slow"])
     for key, rows in short.groupby(["learner", "slow"]):
         assert drawn.loc[key, "mean"] == pytest.approx(rows["kept"].mean()) and drawn.loc[key, "seeds"] == 3
 
 
 def test_densities_integrate_to_one_and_begin_at_the_start() -> None:
-    rows = toys.density_rows({"SFT": Learner("sft", 0.15)}, World(), Effort((0.005,), samples=0))
+    rows = plots.density_rows({"SFT": Learner("sft", 0.15)}, World(), Effort((0.005,), samples=0))
     for _, part in rows.groupby("moment"):
         assert np.trapezoid(part["density"], part["x"]) == pytest.approx(1, abs=0.01)
     start, end = (rows[rows["moment"] == moment].iloc[0] for moment in ("start", "end"))
     assert start["step"] == 0 and start["gain"] == 0
-    assert start["kept"] == pytest.approx(toys.accuracy(World().start, World())[0]) and end["gain"] >= 0.9
+    assert start["kept"] == pytest.approx(accuracy(World().start, World())[0]) and end["gain"] >= 0.9
 
 
 def test_views_show_a_static_figure_without_a_front_end(monkeypatch) -> None:
     seen = []
-    monkeypatch.setattr("IPython.display.display", lambda shown, **_: seen.append(shown))
+    monkeypatch.setattr(widgets, "display", lambda shown, **_: seen.append(shown))
     slider = widgets.Slider
     common = {"push": widgets.Choice(("down", "up")), "peak": slider(1.5, 0, 3, 0.25), "steps": slider(10, 1, 50)}
-    widgets.explore(toys.squeeze_view, word=slider(15, 1, 20), rate=slider(0.5, 0.1, 2, 0.1), **common)
-    widgets.explore(toys.shared_view, word=slider(15, 1, 20), similarity=slider(0.8, -0.9, 0.9, 0.1), **common)
+    widgets.explore(plots.squeeze_view, word=slider(15, 1, 20), rate=slider(0.5, 0.1, 2, 0.1), **common)
+    widgets.explore(plots.shared_view, word=slider(15, 1, 20), similarity=slider(0.8, -0.9, 0.9, 0.1), **common)
     rates = {"sft_rate": slider(0.15, 0.01, 0.3, 0.01), "reinforce_rate": slider(0.01, 0.005, 0.05, 0.005)}
     places = {"slow": slider(0.5, 0.005, 1, 0.005), "place": slider(3.5, 2.5, 6.5, 0.5)}
-    widgets.explore(toys.mixture_view, **places, **rates, draws=widgets.Choice(toys.DRAWS), modes=widgets.Choice((2,)))
+    widgets.explore(plots.mixture_view, **places, **rates, draws=widgets.Choice(DRAWS), modes=widgets.Choice((2,)))
     assert [shown.data.count("<img") for shown in seen] == [1, 1, 1]
     assert "slow = 0.5" in seen[2].data and "word = 15" in seen[0].data
 
 
 def test_every_learner_has_a_look() -> None:
-    for name in [*toys.LEARNERS, *toys.ONE_MODE, "SFT", "REINFORCE"]:
-        assert toys.learner_style(name).colour
-    looks = {(toys.learner_style(name).marker, str(toys.learner_style(name).linestyle)) for name in toys.LEARNERS}
-    assert len(looks) == len(toys.LEARNERS)
+    for name in [*LEARNERS, *ONE_MODE, "SFT", "REINFORCE"]:
+        assert plots.learner_style(name).colour
+    looks = {(plots.learner_style(name).marker, str(plots.learner_style(name).linestyle)) for name in LEARNERS}
+    assert len(looks) == len(LEARNERS)

@@ -14,14 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
+from peft import LoraConfig
+from swapping import swap
+from transformers import Trainer
+from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
-from helpers import corpora, models, packing, prior_tasks, puzzles, scoring, training
 from helpers.errors import UserError
-from helpers.profiles import RunSpec
-from helpers.records import RunStore, verify
-from helpers.training import Settings
+from helpers.model import build, forward, processor, score
+from helpers.study.checkpoints import checkpoint_at, checkpoint_numbers, last_checkpoint
+from helpers.study.records import RunStore, verify
+from helpers.study.spec import RunSpec
+from helpers.train import engine, recipes, trainers
+from helpers.train.engine import Settings
+from helpers.train.rows import rows
+from helpers.train.run import make_trainer, prepare, train
+from helpers.world import answers, battery, puzzles
+from helpers.world.boards import training_boards
 
 GOLDEN = Path(__file__).parent / "golden"
 BOARDS = puzzles.PuzzleSpec(size=32)
@@ -34,7 +45,7 @@ TEXTS = ["<answer>2 1 4 3</answer>", "<think>sky and ground</think><answer>1 3 2
 @pytest.fixture(autouse=True)
 def one_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluate a single prior task: what the battery holds is not the matter here."""
-    monkeypatch.setattr(prior_tasks, "battery_tasks", lambda: ("lists",))
+    swap(monkeypatch, battery, "battery_tasks", lambda: ("lists",))
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
 
 
@@ -64,17 +75,15 @@ def listen(trainer: Any) -> list[float]:
 
 def sft(loaded: tuple, folder: Path, fast: bool, **more: Any) -> tuple[Any, list[float]]:
     """(trainer, losses) of three steps: ours with packed rows, or TRL's own trainer and collator."""
-    from trl import SFTConfig, SFTTrainer
-
     model, processor = loaded
-    boards = corpora.training_boards(BOARDS, 12, 0)
+    boards = training_boards(BOARDS, 12, 0)
     settings = common(folder, max_steps=3, per_device_train_batch_size=3, max_length=None) | more
-    trainer = (training.sft_trainer_class() if fast else SFTTrainer)(
+    trainer = (trainers.StudySFTTrainer if fast else SFTTrainer)(
         model=model,
         processing_class=processor,
         args=SFTConfig(**settings),
-        train_dataset=corpora.rows(boards, TEXTS * 3),
-        data_collator=training.PackedCollator(processor) if fast else None,
+        train_dataset=rows(boards, TEXTS * 3),
+        data_collator=trainers.PackedCollator(processor) if fast else None,
     )
     losses = listen(trainer)
     trainer.train()
@@ -104,8 +113,8 @@ def test_sft_reports_the_share_of_tokens_it_would_have_chosen(tiny, tmp_path: Pa
 
 def test_the_packed_collator_trains_on_the_completion_with_its_end(tiny) -> None:
     processor = tiny.load()[1]
-    rows = corpora.rows(corpora.training_boards(BOARDS, 2, 0), TEXTS[:2])
-    batch = training.PackedCollator(processor)([rows[0], rows[1]])
+    pairs = rows(training_boards(BOARDS, 2, 0), TEXTS[:2])
+    batch = trainers.PackedCollator(processor)([pairs[0], pairs[1]])
     parts = batch["packed"].target.split(torch.bincount(batch["packed"].branch).tolist())
     assert [processor.tokenizer.decode(p) for p in parts] == [f"{t}<|im_end|>\n" for t in TEXTS[:2]]
 
@@ -132,20 +141,18 @@ def ragged(rollout: Any) -> Any:
 
 def grpo(loaded: tuple, folder: Path, fast: bool, **more: Any) -> tuple[Any, list[float]]:
     """(trainer, losses): ours or TRL's own, both with our rollouts so that they see the same completions."""
-    from trl import GRPOConfig, GRPOTrainer
-
     model, processor = loaded
     peft = more.pop("peft_config", None)
     settings = common(
         folder, per_device_train_batch_size=8, num_generations=4, max_completion_length=12, max_steps=2
     )  # fmt: skip
-    trainer = (training.rft_trainer_class() if fast else GRPOTrainer)(
+    trainer = (trainers.StudyGRPOTrainer if fast else GRPOTrainer)(
         model=model,
         processing_class=processor,
         args=GRPOConfig(**(settings | more)),
-        train_dataset=corpora.rows(corpora.training_boards(BOARDS, 8, 0)),
+        train_dataset=rows(training_boards(BOARDS, 8, 0)),
         reward_funcs=[odd_reward],
-        rollout_func=ragged(training.group_rollouts(processor)),
+        rollout_func=ragged(trainers.group_rollouts(processor)),
         peft_config=peft,
     )
     losses = listen(trainer)
@@ -185,8 +192,6 @@ def one_step(tiny, tmp_path: Path) -> tuple:
 
 def both(trainer: Any, tensors: tuple, options: dict[str, Any]) -> tuple[tuple, tuple]:
     """(ours, stock) results of the private method."""
-    from trl import GRPOTrainer
-
     ours = trainer._get_per_token_logps_and_entropies(trainer.model, *tensors, **options)
     stock = GRPOTrainer._get_per_token_logps_and_entropies(trainer, trainer.model, *tensors, **options)
     return ours, stock
@@ -242,8 +247,6 @@ def test_log_probs_are_at_the_sampling_temperature_as_trls_are(tiny, tmp_path: P
 @pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo", "bnpo"])
 def test_every_loss_type_equals_trls(tiny, tmp_path: Path, loss_type: str, lora: bool) -> None:
     """With a KL term, two iterations per batch and gradient accumulation; full fine-tuning and LoRA."""
-    from peft import LoraConfig
-
     layers = r".*language_model.*\.(q_proj|v_proj|down_proj)"
     found = []
     for fast in (True, False):
@@ -268,8 +271,6 @@ def test_every_loss_type_equals_trls(tiny, tmp_path: Path, loss_type: str, lora:
 
 
 def test_what_cannot_be_packed_goes_through_trls_own_method(one_step: tuple) -> None:
-    from trl import GRPOTrainer
-
     trainer, tensors, options = one_step
     trainer.fast = False
     slow = trainer._get_per_token_logps_and_entropies(trainer.model, *tensors, **options)
@@ -280,11 +281,11 @@ def test_what_cannot_be_packed_goes_through_trls_own_method(one_step: tuple) -> 
 def test_where_packing_would_not_be_equal_the_stock_path_is_taken_with_one_warning(
     puzzler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "obstacle", lambda model: "its attention drops out")
+    swap(monkeypatch, forward, "obstacle", lambda model: "its attention drops out")
     store, spec = RunStore(tmp_path), run_spec("rft", puzzler.folder)
     with pytest.warns(UserWarning, match="switched off: its attention drops out") as caught:
-        engine = training.prepare(spec, store, store.start(spec), QUICK)
-    trainer = training.make_trainer(engine)
+        engine = prepare(spec, store, store.start(spec), QUICK)
+    trainer = make_trainer(engine)
     assert len([w for w in caught if "switched off" in str(w.message)]) == 1
     assert trainer.fast is False and trainer.rollout_func is None
 
@@ -293,15 +294,12 @@ def test_one_setting_switches_the_fast_path_off_without_a_word(puzzler, tmp_path
     store, spec = RunStore(tmp_path), run_spec("sft-answer", puzzler.folder)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        engine = training.prepare(spec, store, store.start(spec), replace(QUICK, fast=False))
+        engine = prepare(spec, store, store.start(spec), replace(QUICK, fast=False))
     assert not [w for w in caught if "switched off" in str(w.message)]
-    assert not isinstance(training.make_trainer(engine).data_collator, training.PackedCollator)
+    assert not isinstance(make_trainer(engine).data_collator, trainers.PackedCollator)
 
 
 def test_the_private_methods_still_have_the_signatures_we_override() -> None:
-    from transformers import Trainer
-    from trl import GRPOTrainer, SFTTrainer
-
     methods = (GRPOTrainer._get_per_token_logps_and_entropies, SFTTrainer.compute_loss, Trainer._load_from_checkpoint)
     found = {m.__qualname__: list(inspect.signature(m).parameters) for m in methods}
     path = GOLDEN / "signatures.json"
@@ -320,8 +318,6 @@ def run_spec(arm: str, folder: Path, steps: int = 3, **more: Any) -> RunSpec:
 
 
 def table(store: RunStore, spec: RunSpec, name: str) -> Any:
-    import pandas
-
     return pandas.read_parquet(store.folder(spec) / f"{name}.parquet")
 
 
@@ -329,8 +325,8 @@ def table(store: RunStore, spec: RunSpec, name: str) -> Any:
 def test_recorded_advantages_are_those_the_trainer_used(puzzler, tmp_path: Path, scale: str) -> None:
     extra = {"reward_weights": (1.0, 2.0, 0.5), "extra": (("scale_rewards", scale),)}
     store, spec = RunStore(tmp_path), run_spec("rft", puzzler.folder, **extra)
-    engine = training.prepare(spec, store, store.start(spec), QUICK)
-    trainer, used = training.make_trainer(engine), []
+    engine = prepare(spec, store, store.start(spec), QUICK)
+    trainer, used = make_trainer(engine), []
     stock = trainer._generate_and_score_completions
 
     def listen_in(inputs: list) -> dict:
@@ -353,13 +349,13 @@ def test_recorded_advantages_are_those_the_trainer_used(puzzler, tmp_path: Path,
 
 def test_a_run_leaves_a_whole_record(puzzler, tmp_path: Path) -> None:
     store, spec = RunStore(tmp_path), run_spec("rft", puzzler.folder)
-    run = training.train(spec, store, QUICK)
+    run = train(spec, store, QUICK)
     assert run.done and store.plan([spec]) == []
     rows = table(store, spec, "completions")
     assert sorted(rows["step"].unique()) == [1, 2, 3] and len(rows) == 24
-    boards = corpora.training_boards(BOARDS, 6, 1)
+    boards = training_boards(BOARDS, 6, 1)
     for row in rows.itertuples():
-        score = puzzles.score(row.completion, boards.placements[row.puzzle_id].tolist())
+        score = answers.score(row.completion, boards.placements[row.puzzle_id].tolist())
         assert (row.hit, row.exact, row.format) == (score.hit, score.exact, score.format)
     finished = rows[(rows["step"] == 1) & (rows["tokens"] < spec.max_completion_length)]
     assert len(finished) >= 4
@@ -367,13 +363,13 @@ def test_a_run_leaves_a_whole_record(puzzler, tmp_path: Path) -> None:
     evaluations = table(store, spec, "evaluations")
     assert set(evaluations["task"]) == {"puzzle", "lists"}
     assert sorted(evaluations["step"].unique()) == [0, 1, 2, 3]
-    assert training.train(spec, store, QUICK).done  # a second call finds it finished
+    assert train(spec, store, QUICK).done  # a second call finds it finished
     assert verify(store.root) == []
 
 
 def test_cut_off_completions_have_equal_log_probs_under_policy_and_base(puzzler, tmp_path: Path) -> None:
     store, spec = RunStore(tmp_path), run_spec("rft", puzzler.folder, steps=1, max_completion_length=5)
-    training.train(spec, store, QUICK)
+    train(spec, store, QUICK)
     rows = table(store, spec, "completions")
     assert (rows["tokens"] == 5).all()
     assert rows["logp_policy"].tolist() == pytest.approx(rows["logp_base"].tolist(), abs=1e-3)
@@ -381,21 +377,21 @@ def test_cut_off_completions_have_equal_log_probs_under_policy_and_base(puzzler,
 
 def test_the_weights_move_and_the_base_does_not(puzzler, tmp_path: Path) -> None:
     store, spec = RunStore(tmp_path), run_spec("sft-answer", puzzler.folder)
-    training.train(spec, store, QUICK)
+    train(spec, store, QUICK)
     base, _ = puzzler.load()
     start = {n: p.detach().clone() for n, p in base.named_parameters()}
-    trained, _ = models.load(store.folder(spec) / "checkpoints" / "checkpoint-3")
+    trained, _ = build.load(store.folder(spec) / "checkpoints" / "checkpoint-3")
     norms = table(store, spec, "metrics").query("name == 'update_norm' and step == 3")["value"]
     by_hand = math.sqrt(sum(float(((p.detach() - start[n]) ** 2).sum()) for n, p in trained.named_parameters()))
     assert norms.tolist() == pytest.approx([by_hand], rel=1e-4)
-    assert training.update_norm(base, start) == 0.0 < by_hand
+    assert engine.update_norm(base, start) == 0.0 < by_hand
 
 
 def test_a_frozen_vision_tower_stays_as_it_was(puzzler, tmp_path: Path) -> None:
     store, spec = RunStore(tmp_path), run_spec("sft-answer", puzzler.folder, freeze_vision=True)
-    training.train(spec, store, QUICK)
+    train(spec, store, QUICK)
     base, _ = puzzler.load()
-    trained = dict(models.load(store.folder(spec) / "checkpoints" / "checkpoint-3")[0].named_parameters())
+    trained = dict(build.load(store.folder(spec) / "checkpoints" / "checkpoint-3")[0].named_parameters())
     changed = {"visual" in n for n, p in base.named_parameters() if not torch.equal(p, trained[n])}
     assert changed == {False}
 
@@ -403,7 +399,7 @@ def test_a_frozen_vision_tower_stays_as_it_was(puzzler, tmp_path: Path) -> None:
 def test_the_base_arm_is_evaluated_only(puzzler, tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     spec = RunSpec("base", 0, 0, 0.0, 1, size=32, base=str(puzzler.folder))
-    assert training.train(spec, store, QUICK).done
+    assert train(spec, store, QUICK).done
     assert set(table(store, spec, "evaluations")["step"]) == {0}
     assert len(table(store, spec, "completions")) == 0
 
@@ -412,7 +408,7 @@ def test_slow_settings_learn_the_same_from_a_corpus(puzzler, tmp_path: Path) -> 
     spec, losses = run_spec("sft-answer", puzzler.folder, steps=2), []
     for fast in (True, False):
         store = RunStore(tmp_path / str(fast))
-        training.train(spec, store, replace(QUICK, fast=fast))
+        train(spec, store, replace(QUICK, fast=fast))
         losses.append(table(store, spec, "metrics").query("name == 'loss'")["value"].tolist())
     assert losses[0] == pytest.approx(losses[1], abs=2e-4)
 
@@ -424,27 +420,27 @@ def test_an_unfinished_source_is_named(puzzler, tmp_path: Path) -> None:
     for arm, extra in (("sft-rollout", ()), ("sft-self", (("source_step", 2),)), ("distill", ())):
         spec = run_spec(arm, puzzler.folder, source="rft-0-0123456789", extra=extra, beta=1.0)
         with pytest.raises(UserError, match="rft-0-0123456789.* holds no checkpoint"):
-            training.train(spec, RunStore(tmp_path), QUICK)
+            train(spec, RunStore(tmp_path), QUICK)
 
 
 def test_self_sft_learns_from_correct_samples_of_the_base(puzzler, tmp_path: Path) -> None:
     store, spec = RunStore(tmp_path), run_spec("self-sft", puzzler.folder, steps=1)
-    _, processor = training.load_base(spec)
-    boards, completions = training.make_corpus(spec, store, processor)
+    _, processor = engine.load_base(spec)
+    boards, completions = recipes.make_corpus(spec, store, processor)
     kept = [(t, p) for t, p in zip(completions, boards.placements.tolist(), strict=True) if t is not None]
-    assert kept and all(puzzles.score(t, p).exact == 1 for t, p in kept)
+    assert kept and all(answers.score(t, p).exact == 1 for t, p in kept)
 
 
 def test_a_base_that_is_no_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a model folder"):
-        training.train(run_spec("sft-answer", tmp_path / "nothing"), RunStore(tmp_path / "runs"), QUICK)
+        train(run_spec("sft-answer", tmp_path / "nothing"), RunStore(tmp_path / "runs"), QUICK)
 
 
 def test_boards_that_do_not_fit_the_model_are_enlarged(puzzler) -> None:
     _, processor = puzzler.load()
     board = np.full((40, 40, 3), 200, dtype=np.uint8)
-    enlarged = scoring.patches(processor, [board])
-    stock = scoring.patches(processor, [np.full((48, 48, 3), 200, dtype=np.uint8)])
+    enlarged = score.patches(processor, [board])
+    stock = score.patches(processor, [np.full((48, 48, 3), 200, dtype=np.uint8)])
     assert (enlarged.rows, enlarged.columns) == (stock.rows, stock.columns) == (6, 6)
     assert torch.equal(enlarged.values, stock.values)  # a plain board stays plain
 
@@ -453,11 +449,11 @@ def test_a_checkpoint_that_is_no_model_is_refused(puzzler, tmp_path: Path) -> No
     for step in (2, 8, 4):
         (tmp_path / f"checkpoint-{step}").mkdir()
     (tmp_path / "checkpoint-x").mkdir()
-    assert training.checkpoint_numbers(tmp_path) == [2, 4, 8]
-    assert training.checkpoint_at(tmp_path, 5).name == "checkpoint-4"
-    assert training.checkpoint_at(tmp_path, None).name == "checkpoint-8"
+    assert checkpoint_numbers(tmp_path) == [2, 4, 8]
+    assert checkpoint_at(tmp_path, 5).name == "checkpoint-4"
+    assert checkpoint_at(tmp_path, None).name == "checkpoint-8"
     with pytest.raises(UserError, match="checkpoint-8 is not a model folder"):
-        models.load(training.checkpoint_at(tmp_path, None))
+        build.load(checkpoint_at(tmp_path, None))
 
 
 def test_only_a_checkpoint_with_its_optimiser_is_resumed_from(tmp_path: Path) -> None:
@@ -466,8 +462,8 @@ def test_only_a_checkpoint_with_its_optimiser_is_resumed_from(tmp_path: Path) ->
         folder.mkdir()
         for name in files:
             (folder / name).touch()
-    assert training.last_checkpoint(tmp_path).name == "checkpoint-2"
-    assert training.last_checkpoint(tmp_path / "nowhere") is None
+    assert last_checkpoint(tmp_path).name == "checkpoint-2"
+    assert last_checkpoint(tmp_path / "nowhere") is None
 
 
 # --------------------------------------------------------------------------------------- resuming
@@ -475,11 +471,13 @@ def test_only_a_checkpoint_with_its_optimiser_is_resumed_from(tmp_path: Path) ->
 KILLED = """
 import os, signal, sys
 from transformers import TrainerCallback
-from helpers import prior_tasks, training
-from helpers.profiles import RunSpec
-from helpers.records import RunStore
+from helpers.model import evaluate
+from helpers.study.records import RunStore
+from helpers.study.spec import RunSpec
+from helpers.train import run as training
+from helpers.world import battery
 
-prior_tasks.battery_tasks = lambda: ("lists",)
+battery.battery_tasks = lambda: ("lists",)
 stock = training.make_trainer
 
 def make(engine):
@@ -507,11 +505,11 @@ def test_a_killed_run_ends_as_if_it_had_never_been_killed(puzzler, tmp_path: Pat
     killed = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     checkpoints = resumed.folder(spec) / "checkpoints"
-    assert training.checkpoint_numbers(checkpoints) == [1, 2, 4] and resumed.plan([spec]) == [spec]
+    assert checkpoint_numbers(checkpoints) == [1, 2, 4] and resumed.plan([spec]) == [spec]
     torch.manual_seed(99)  # what happened before must not matter
-    training.train(spec, resumed, QUICK)
-    training.train(spec, straight, QUICK)
-    ends = [models.load(s.folder(spec) / "checkpoints" / "checkpoint-6")[0].state_dict() for s in (straight, resumed)]
+    train(spec, resumed, QUICK)
+    train(spec, straight, QUICK)
+    ends = [build.load(s.folder(spec) / "checkpoints" / "checkpoint-6")[0].state_dict() for s in (straight, resumed)]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
     for name in ("metrics", "completions", "evaluations"):
         first, second = (table(s, spec, name) for s in (straight, resumed))
@@ -525,10 +523,8 @@ def test_a_killed_run_ends_as_if_it_had_never_been_killed(puzzler, tmp_path: Pat
 
 def test_trls_own_resume_would_lose_the_weights(puzzler, tmp_path: Path) -> None:
     """Why `ResumeWeights` exists; when this fails, the stock method has been mended and ours can go."""
-    from trl import SFTTrainer
-
     model, processor = puzzler.load()
-    models.save(model, processor, tmp_path / "checkpoint-1")
+    build.save(model, processor, tmp_path / "checkpoint-1")
     trainer, _ = sft(puzzler.load(), tmp_path, True, max_steps=1, learning_rate=1e-2)
     moved = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
     SFTTrainer._load_from_checkpoint(trainer, str(tmp_path / "checkpoint-1"))
@@ -540,7 +536,7 @@ def test_trls_own_resume_would_lose_the_weights(puzzler, tmp_path: Path) -> None
 
 def test_the_rate_rises_stays_and_falls_to_zero_over_the_last_quarter(puzzler, tmp_path: Path) -> None:
     store, spec = RunStore(tmp_path), run_spec("sft-answer", puzzler.folder, steps=32)
-    trainer = training.make_trainer(training.prepare(spec, store, store.start(spec), QUICK))
+    trainer = make_trainer(prepare(spec, store, store.start(spec), QUICK))
     trainer.create_optimizer_and_scheduler(spec.steps)
     rates = []
     for _ in range(spec.steps):
@@ -561,28 +557,28 @@ def test_the_rate_rises_stays_and_falls_to_zero_over_the_last_quarter(puzzler, t
 def unchanging(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model and tokenizer that do not depend on what the base model is taught."""
     texts = [puzzles.prompt_text(BOARDS), "system\nYou are a helpful assistant.", "user\n", "assistant\n", *TEXTS] * 20
-    tokenizer = models.build_tokenizer(texts, 330)
-    size = models.ModelSize(text_width=32, text_layers=2, heads=2, kv_heads=1, text_mlp=48, vision_width=32,
+    tokenizer = processor.build_tokenizer(texts, 330)
+    size = build.ModelSize(text_width=32, text_layers=2, heads=2, kv_heads=1, text_mlp=48, vision_width=32,
                             vision_layers=2, vision_mlp=48, mrope=(2, 3, 3))  # fmt: skip
-    model = models.build_model(tokenizer, size, seed=1)
+    model = build.build_model(tokenizer, size, seed=1)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(4.0)
     folder = tmp_path_factory.mktemp("unchanging")
-    models.save(model, models.build_processor(tokenizer), folder)
+    build.save(model, processor.build_processor(tokenizer), folder)
     return folder
 
 
 def test_sft_follows_the_stored_trajectory(unchanging: Path, tmp_path: Path, golden: Callable) -> None:
-    _, losses = sft(models.load(unchanging), tmp_path, True, max_steps=5, learning_rate=3e-3)
+    _, losses = sft(build.load(unchanging), tmp_path, True, max_steps=5, learning_rate=3e-3)
     assert losses[-1] < losses[0]
     golden("sft", losses)
 
 
 def test_grpo_follows_the_stored_trajectory(unchanging: Path, tmp_path: Path, golden: Callable) -> None:
     more = dict(max_steps=5, learning_rate=1e-4, loss_type="dapo", beta=0.05, num_iterations=2)
-    trainer, losses = grpo(models.load(unchanging), tmp_path, True, **more)
+    trainer, losses = grpo(build.load(unchanging), tmp_path, True, **more)
     trainer.train()
     rewards = [h["reward"] for h in trainer.state.log_history if "reward" in h]
     assert len(losses) == 5 and len(rewards) == 3 and np.std(rewards) > 0

@@ -8,10 +8,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from swapping import swap
 
-from helpers import prior_tasks, puzzles, scoring, updates
 from helpers.errors import UserError
-from helpers.rollouts import Sampling
+from helpers.measure import predictors, recovery, updates
+from helpers.model import score
+from helpers.model.generate import Sampling
+from helpers.stats import fits
+from helpers.train import rows
+from helpers.world import battery, boards, puzzles
 
 BOARDS = puzzles.PuzzleSpec(size=32)
 
@@ -19,7 +24,7 @@ BOARDS = puzzles.PuzzleSpec(size=32)
 @pytest.fixture(autouse=True)
 def three_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A battery of three tasks without pictures from files."""
-    monkeypatch.setattr(prior_tasks, "battery_tasks", lambda: ("lists", "colour", "shape"))
+    swap(monkeypatch, battery, "battery_tasks", lambda: ("lists", "colour", "shape"))
 
 
 # ---------------------------------------------------------------------------------------- weights
@@ -91,14 +96,14 @@ def test_every_weight_of_the_model_is_counted_once(tiny) -> None:
 def test_the_ends_of_a_line_are_the_two_models(tiny, puzzler) -> None:
     (model, processor), (other, _) = tiny.load(), puzzler.load()
     first, second = updates.weights_of(model), updates.weights_of(other)
-    prompts = list(updates.puzzle_prompts(BOARDS, 3))
+    prompts = list(predictors.puzzle_prompts(BOARDS, 3))
     texts = [["<answer>2 1 4 3</answer>"]] * 3
-    expected = {0.0: scoring.completion_logps(model, processor, prompts, texts),
-                1.0: scoring.completion_logps(other, processor, prompts, texts)}  # fmt: skip
-    for share, rows in expected.items():
+    expected = {0.0: score.completion_logps(model, processor, prompts, texts),
+                1.0: score.completion_logps(other, processor, prompts, texts)}  # fmt: skip
+    for share, wanted in expected.items():
         updates.put(model, updates.between(first, second, share))
-        found = scoring.completion_logps(model, processor, prompts, texts)
-        assert all(torch.equal(a[0], b[0]) for a, b in zip(found, rows, strict=True))
+        found = score.completion_logps(model, processor, prompts, texts)
+        assert all(torch.equal(a[0], b[0]) for a, b in zip(found, wanted, strict=True))
     middle = updates.between(first, second, 0.25)
     assert all(torch.allclose(middle[n], 0.75 * first[n] + 0.25 * second[n], atol=1e-6) for n in first)
 
@@ -125,16 +130,16 @@ def test_an_update_without_length_has_no_direction(tiny) -> None:
 
 def test_completion_kl_is_the_sum_over_tokens_in_other_arithmetic(tiny, puzzler) -> None:
     (p, processor), (q, _) = tiny.load(), puzzler.load()
-    prompts, texts = updates.puzzle_prompts(BOARDS, 2), ("<answer>2 1 4 3</answer>", "no")
-    written = updates.Said(tuple(prompts), texts)
-    found = updates.completion_kl(p, q, processor, written)
+    prompts, texts = predictors.puzzle_prompts(BOARDS, 2), ("<answer>2 1 4 3</answer>", "no")
+    written = predictors.Said(tuple(prompts), texts)
+    found = predictors.completion_kl(p, q, processor, written)
     for value, prompt, text in zip(found, prompts, texts, strict=True):
-        packed, pictures = scoring.pack_completions(processor, [(prompt, [text])])
+        packed, pictures = score.pack_completions(processor, [(prompt, [text])])
         with torch.no_grad():
-            probs = [scoring._logits_and_targets(m, packed, pictures)[0].double().softmax(-1).numpy() for m in (p, q)]
+            probs = [score.logits_and_targets(m, packed, pictures)[0].double().softmax(-1).numpy() for m in (p, q)]
         by_hand = sum(a @ (np.log(a) - np.log(b)) for a, b in zip(*probs, strict=True))
         assert value == pytest.approx(by_hand, rel=1e-4) and by_hand > 0.01
-    same = updates.completion_kl(p, p, processor, written)
+    same = predictors.completion_kl(p, p, processor, written)
     assert same == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
@@ -143,10 +148,10 @@ def test_kl_of_whole_completions_is_the_mean_log_ratio_of_draws(puzzler) -> None
     (p, processor), (q, _) = puzzler.load(), puzzler.load()
     with torch.no_grad():
         q.model.language_model.norm.weight.mul_(0.8)  # a flatter softmax
-    prompts = [updates.puzzle_prompts(BOARDS, 1)[0]] * 150
-    texts = [row[0] for row in scoring.complete(p, processor, prompts, Sampling(1, 1.0, 40, 3))]
-    exact = updates.completion_kl(p, q, processor, updates.Said(tuple(prompts), tuple(texts)))
-    logps = [scoring.completion_logps(m, processor, prompts, [[t] for t in texts]) for m in (p, q)]
+    prompts = [predictors.puzzle_prompts(BOARDS, 1)[0]] * 150
+    texts = [row[0] for row in score.complete(p, processor, prompts, Sampling(1, 1.0, 40, 3))]
+    exact = predictors.completion_kl(p, q, processor, predictors.Said(tuple(prompts), tuple(texts)))
+    logps = [score.completion_logps(m, processor, prompts, [[t] for t in texts]) for m in (p, q)]
     ratios = np.array([float(a[0].sum() - b[0].sum()) for a, b in zip(*logps, strict=True)])
     error = ratios.std() / math.sqrt(len(ratios))
     assert abs(exact.mean() - ratios.mean()) < 4 * error
@@ -155,21 +160,21 @@ def test_kl_of_whole_completions_is_the_mean_log_ratio_of_draws(puzzler) -> None
 
 def test_divergences_point_where_their_names_say(tiny, puzzler) -> None:
     (base, processor), (tuned, _) = tiny.load(), puzzler.load()
-    puzzle, prior = (updates.said((base, processor), prompts)
-                     for prompts in (updates.puzzle_prompts(BOARDS, 2), updates.prior_prompts(3)))  # fmt: skip
-    found = updates.divergences((base, processor), (tuned, processor), puzzle, prior)
-    own = updates.said((tuned, processor), puzzle.prompts)
+    puzzle, prior = (predictors.said((base, processor), prompts)
+                     for prompts in (predictors.puzzle_prompts(BOARDS, 2), predictors.prior_prompts(3)))  # fmt: skip
+    found = predictors.divergences((base, processor), (tuned, processor), puzzle, prior)
+    own = predictors.said((tuned, processor), puzzle.prompts)
     for name, p, q, texts in (("kl_forward", base, tuned, puzzle), ("kl_prior", base, tuned, prior),
                               ("kl_reverse", tuned, base, own)):  # fmt: skip
-        assert found[name] == pytest.approx(updates.completion_kl(p, q, processor, texts).mean())
-        assert found[name] != pytest.approx(updates.completion_kl(q, p, processor, texts).mean(), rel=0.01)
-    assert max(updates.divergences((base, processor), (base, processor), puzzle, prior).values()) < 1e-5
+        assert found[name] == pytest.approx(predictors.completion_kl(p, q, processor, texts).mean())
+        assert found[name] != pytest.approx(predictors.completion_kl(q, p, processor, texts).mean(), rel=0.01)
+    assert max(predictors.divergences((base, processor), (base, processor), puzzle, prior).values()) < 1e-5
 
 
 def test_what_a_model_says_is_not_cut_off_before_an_evaluation_would(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(scoring, "complete", lambda *args: asked.append(args[-1]) or [["x"]])
-    updates.said(tiny.load(), updates.puzzle_prompts(BOARDS, 1))
+    swap(monkeypatch, score, "complete", lambda *args: asked.append(args[-1]) or [["x"]])
+    predictors.said(tiny.load(), predictors.puzzle_prompts(BOARDS, 1))
     assert asked[0].max_tokens == Sampling().max_tokens
 
 
@@ -177,15 +182,15 @@ def test_activation_drift_of_a_rescaled_last_norm_is_its_scale(tiny) -> None:
     base, (tuned, processor) = tiny.load(), tiny.load()
     with torch.no_grad():
         tuned.model.language_model.norm.weight.mul_(1.1)
-    prior = updates.said(base, updates.prior_prompts(4))
-    assert updates.activation_drift(base, base, prior) == 0.0
-    assert updates.activation_drift(base, (tuned, processor), prior) == pytest.approx(0.1, rel=1e-3)
+    prior = predictors.said(base, predictors.prior_prompts(4))
+    assert predictors.activation_drift(base, base, prior) == 0.0
+    assert predictors.activation_drift(base, (tuned, processor), prior) == pytest.approx(0.1, rel=1e-3)
 
 
 def test_fisher_by_finite_differences(tiny) -> None:
     model, processor = tiny.load()
-    prior = updates.said((model, processor), updates.prior_prompts(2))
-    found = updates.fisher((model, processor), prior)
+    prior = predictors.said((model, processor), predictors.prior_prompts(2))
+    found = predictors.fisher((model, processor), prior)
     name, place, small = "model.language_model.layers.0.mlp.up_proj.weight", (3, 2), 2e-3
     weight, slopes = dict(model.named_parameters())[name], []
     for prompt, text in zip(prior.prompts, prior.texts, strict=True):
@@ -193,7 +198,7 @@ def test_fisher_by_finite_differences(tiny) -> None:
         for sign in (1, -1):
             with torch.no_grad():
                 weight[place] += sign * small
-            values.append(float(scoring.completion_logps(model, processor, [prompt], [[text]])[0][0].double().sum()))
+            values.append(float(score.completion_logps(model, processor, [prompt], [[text]])[0][0].double().sum()))
             with torch.no_grad():
                 weight[place] -= sign * small
         slopes.append((values[0] - values[1]) / (2 * small))
@@ -203,18 +208,20 @@ def test_fisher_by_finite_differences(tiny) -> None:
 
 def test_fisher_distance_by_hand() -> None:
     information = weights({"a": [4.0, 0.0], "b": [1.0]})
-    assert updates.fisher_distance(information, weights({"a": [0.5, 100.0], "b": [2.0]})) == pytest.approx(math.sqrt(5))
+    assert predictors.fisher_distance(information, weights({"a": [0.5, 100.0], "b": [2.0]})) == pytest.approx(
+        math.sqrt(5)
+    )
 
 
 def test_the_first_lbk_is_nought_for_the_base_and_grows_with_the_step(tiny, puzzler) -> None:
     base, (early, _) = tiny.load(), tiny.load()
-    prior = updates.said(base, updates.prior_prompts(3))
-    corpus = [(prompt, "<answer>2 1 4 3</answer>") for prompt in updates.puzzle_prompts(BOARDS, 2)]
+    prior = predictors.said(base, predictors.prior_prompts(3))
+    corpus = [(prompt, "<answer>2 1 4 3</answer>") for prompt in predictors.puzzle_prompts(BOARDS, 2)]
     start, other = updates.weights_of(base[0]), updates.weights_of(puzzler.load()[0])
     found = []
     for share in (0.0, 0.02, 0.04):
         updates.put(early, updates.between(start, other, share))
-        found.append(updates.first_lbk(base, early, prior, corpus))
+        found.append(predictors.first_lbk(base, early, prior, corpus))
     assert found[0] == 0.0 < found[1] < found[2] < 3 * found[1]
 
 
@@ -222,27 +229,25 @@ def test_the_first_lbk_is_nought_for_the_base_and_grows_with_the_step(tiny, puzz
 
 
 def test_halves_hold_every_task_once() -> None:
-    shown, unshown = updates.halves(prior_tasks.battery_tasks())
+    shown, unshown = recovery.halves(battery.battery_tasks())
     assert (shown, unshown) == (("lists", "shape"), ("colour",))
 
 
 def test_restoring_learns_the_samples_and_nothing_without_them(tiny) -> None:
-    from helpers import arms
-
     model, processor = tiny.load()
-    samples = arms.prior_samples(6, updates.RECOVERY_SEED, ("lists",))
-    prompts = [scoring.Prompted(s.pixels, s.question.text) for s in samples]
+    samples = rows.prior_samples(6, recovery.RECOVERY_SEED, ("lists",))
+    prompts = [boards.Prompted(s.pixels, s.question.text) for s in samples]
     texts = [[s.question.completion] for s in samples]
 
     def likelihood() -> float:
-        return sum(float(row[0].sum()) for row in scoring.completion_logps(model, processor, prompts, texts))
+        return sum(float(row[0].sum()) for row in score.completion_logps(model, processor, prompts, texts))
 
     start, before = updates.weights_of(model), likelihood()
-    updates.restore((model, processor), [], updates.Recovery(steps=5))
+    recovery.restore((model, processor), [], recovery.Recovery(steps=5))
     assert likelihood() == before
-    updates.restore((model, processor), samples, updates.Recovery(steps=5, rate=1e-2, batch=4))
+    recovery.restore((model, processor), samples, recovery.Recovery(steps=5, rate=1e-2, batch=4))
     assert likelihood() > before + 10
-    table = updates.recovery_table((model, processor), BOARDS, (0, 3), updates.Sizes(2, 2, 2), updates.Recovery(2))
+    table = recovery.recovery_table((model, processor), BOARDS, (0, 3), predictors.Sizes(2, 2, 2), recovery.Recovery(2))
     assert table[["samples", "half"]].to_numpy().tolist() == [
         [0, "shown"],
         [0, "unshown"],
@@ -256,7 +261,7 @@ def test_restoring_learns_the_samples_and_nothing_without_them(tiny) -> None:
 def test_the_recovery_table_leaves_the_model_as_it_was(puzzler) -> None:
     loaded = puzzler.load()
     before = updates.weights_of(loaded[0])
-    updates.recovery_table(loaded, BOARDS, (2,), updates.Sizes(2, 1, 2), updates.Recovery(1, rate=1e-2))
+    recovery.recovery_table(loaded, BOARDS, (2,), predictors.Sizes(2, 1, 2), recovery.Recovery(1, rate=1e-2))
     assert all(torch.equal(before[name], weight) for name, weight in updates.weights_of(loaded[0]).items())
 
 
@@ -264,12 +269,12 @@ def test_the_recovery_table_leaves_the_model_as_it_was(puzzler) -> None:
 
 
 def test_r_squared_by_hand() -> None:
-    assert updates.r_squared([0, 1, 2], [0, 1, 0]) == 0.0
-    assert updates.r_squared([0, 1, 2], [5, 3, 1]) == pytest.approx(1.0)
-    assert updates.r_squared([0, 1, 2, 3], [0, 1, 1, 0]) == 0.0
-    assert updates.r_squared([1, 2, 3], [1, 2, 2]) == pytest.approx(0.75)
-    assert updates.r_squared([1, 1, 1], [1, 2, 3]) == 0.0
-    assert math.isnan(updates.r_squared([1, 2, 3], [1, 1, 1]))
+    assert fits.r_squared([0, 1, 2], [0, 1, 0]) == 0.0
+    assert fits.r_squared([0, 1, 2], [5, 3, 1]) == pytest.approx(1.0)
+    assert fits.r_squared([0, 1, 2, 3], [0, 1, 1, 0]) == 0.0
+    assert fits.r_squared([1, 2, 3], [1, 2, 2]) == pytest.approx(0.75)
+    assert fits.r_squared([1, 1, 1], [1, 2, 3]) == 0.0
+    assert math.isnan(fits.r_squared([1, 2, 3], [1, 1, 1]))
 
 
 @given(st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=3, max_size=12))
@@ -278,20 +283,18 @@ def test_r_squared_is_what_least_squares_explains(points: list[tuple[int, int]])
     if x.std() == 0 or y.std() == 0:
         return
     residual = y - np.polyval(np.polyfit(x, y, 1), x)
-    assert updates.r_squared(x, y) == pytest.approx(
-        1 - residual @ residual / ((y - y.mean()) @ (y - y.mean())), abs=1e-6
-    )
+    assert fits.r_squared(x, y) == pytest.approx(1 - residual @ residual / ((y - y.mean()) @ (y - y.mean())), abs=1e-6)
 
 
 def test_left_out_r_squared_by_hand() -> None:
     groups = ["a", "a", "b", "b"]
-    assert updates.left_out_r_squared([0, 1, 2, 3], [0, 1, 2, 3], groups) == pytest.approx(1.0)
+    assert fits.left_out_r_squared([0, 1, 2, 3], [0, 1, 2, 3], groups) == pytest.approx(1.0)
     # the line through b is flat at 1 and that through a flat at 0: no better than the other group's mean
-    assert updates.left_out_r_squared([0, 1, 2, 3], [0, 0, 1, 1], groups) == pytest.approx(0.0)
+    assert fits.left_out_r_squared([0, 1, 2, 3], [0, 0, 1, 1], groups) == pytest.approx(0.0)
     # each group's line has slope 1 but another level: extrapolated 2 too low or high, against means off by 4.5 and 3.5
-    found = updates.left_out_r_squared([0, 1, 2, 3], [0, 1, 4, 5], groups)
+    found = fits.left_out_r_squared([0, 1, 2, 3], [0, 1, 4, 5], groups)
     assert found == pytest.approx(1 - (4 * 2**2) / (4.5**2 + 3.5**2 + 3.5**2 + 4.5**2))
-    assert math.isnan(updates.left_out_r_squared([0, 1], [0, 1], ["a", "a"]))
+    assert math.isnan(fits.left_out_r_squared([0, 1], [0, 1], ["a", "a"]))
 
 
 def rows_of(n: int = 12, noise: float = 0.02) -> pd.DataFrame:
@@ -304,23 +307,23 @@ def rows_of(n: int = 12, noise: float = 0.02) -> pd.DataFrame:
 
 def test_a_predictor_that_drives_the_drop_is_found_and_a_random_one_is_not() -> None:
     rows = rows_of()
-    good, bad = updates.fit(rows, "good", 300), updates.fit(rows, "bad", 300)
+    good, bad = fits.fit(rows, "good", 300), fits.fit(rows, "bad", 300)
     for made in (good, bad):
         assert made.r2[1] <= made.r2[0] <= made.r2[2] and (made.runs, made.arms) == (12, 3)
     assert good.r2[1] > 0.8 and good.left_out[0] > 0.8 and bad.r2[0] < 0.4
-    assert updates.fit(rows, "none") is None and updates.fit(rows.head(3), "good") is None
-    assert updates.fit(rows[rows["arm"] != "c"], "good", 50).left_out is None
-    apart = updates.advantage(rows, "good", "bad", 300)
+    assert fits.fit(rows, "none") is None and fits.fit(rows.head(3), "good") is None
+    assert fits.fit(rows[rows["arm"] != "c"], "good", 50).left_out is None
+    apart = predictors.advantage(rows, "good", "bad", 300)
     assert apart[0] == pytest.approx(good.r2[0] - bad.r2[0]) and apart[1] > 0
-    assert updates.advantage(rows.head(2), "good", "bad") is None
+    assert predictors.advantage(rows.head(2), "good", "bad") is None
 
 
 def test_more_seeds_of_the_same_arms_do_not_narrow_the_interval() -> None:
     """Runs of one arm are drawn together: copies of what is known already are no evidence."""
     rows = rows_of(12, noise=0.2).assign(label=[f"run {i}" for i in range(12)])
-    once, five = (updates.fit(pd.concat([rows] * copies), "good", 200) for copies in (1, 5))
+    once, five = (fits.fit(pd.concat([rows] * copies), "good", 200) for copies in (1, 5))
     assert five.runs == 60 and five.r2 == pytest.approx(once.r2) and five.left_out == pytest.approx(once.left_out)
-    apart = [updates.advantage(pd.concat([rows] * copies), "good", "bad", 200) for copies in (1, 5)]
+    apart = [predictors.advantage(pd.concat([rows] * copies), "good", "bad", 200) for copies in (1, 5)]
     assert apart[0] == pytest.approx(apart[1]) and apart[0][1] < apart[0][2]
     assert once.r2[2] - once.r2[1] > 0.05
 
@@ -330,6 +333,6 @@ def test_weights_count_points_as_often_as_copies_would() -> None:
     copies = [0, 0, 0, 1, 2, 2, 3]
     again = [[values[i] for i in copies] for values in (x, y, groups)]
     weights = np.array([[3.0, 1.0, 2.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
-    assert updates.r_squared(x, y, weights) == pytest.approx([updates.r_squared(*again[:2]), updates.r_squared(x, y)])
-    found = updates.left_out_r_squared(x, y, groups, weights)
-    assert found == pytest.approx([updates.left_out_r_squared(*again), updates.left_out_r_squared(x, y, groups)])
+    assert fits.r_squared(x, y, weights) == pytest.approx([fits.r_squared(*again[:2]), fits.r_squared(x, y)])
+    found = fits.left_out_r_squared(x, y, groups, weights)
+    assert found == pytest.approx([fits.left_out_r_squared(*again), fits.left_out_r_squared(x, y, groups)])

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import figures, widgets
 from helpers.errors import UserError
-from helpers.widgets import Choice, Slider
+from helpers.show import plots, widgets
+from helpers.show.widgets import Choice, Slider
 
 
 class ZMQInteractiveShell:
@@ -27,7 +27,7 @@ def displayed(monkeypatch) -> list:
         seen.append(item)
         return handle if display_id else None
 
-    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr(widgets, "display", display)
     return seen
 
 
@@ -35,7 +35,7 @@ def displayed(monkeypatch) -> list:
 def notebook(monkeypatch) -> None:
     for name in ("JIGSAW_STATIC", "PAPERMILL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("IPython.get_ipython", ZMQInteractiveShell)
+    monkeypatch.setattr(widgets, "get_ipython", ZMQInteractiveShell)
 
 
 def draw_text(size, word="a", twice=False):
@@ -84,11 +84,6 @@ def test_runner_keeps_a_notebook_static(notebook, displayed, monkeypatch, name):
     assert widgets.front_end_present()
 
 
-def test_no_front_end_without_ipywidgets(notebook, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "ipywidgets", None)
-    assert not widgets.front_end_present()
-
-
 def test_controls_follow_the_static_figure_and_redraw(notebook, displayed):
     widgets.explore(draw_text, size=Slider(2, 0, 4), word=Choice(("x", "y")), twice=True)
     static, panel = displayed
@@ -132,7 +127,7 @@ def test_bare_figures_get_alt_text(displayed):
 
         More about them.
         """
-        return figures.board_gallery([np.zeros((2, 2))], [str(index)])
+        return plots.board_gallery([np.zeros((2, 2))], [str(index)])
 
     widgets.explore(draw, index=Slider(4, 0, 9))
     assert 'alt="Boards, one after the other (index = 4)"' in displayed[0].data

@@ -1,0 +1,165 @@
+"""One command line for everything: `python -m helpers COMMAND --help`.
+
+`run` is what `./run_all.sh` calls. Only what a command needs is imported, inside its function: `run --check` must
+work before anything is installed, and `--help` at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+from helpers import runner
+from helpers.errors import UserError
+from helpers.study.arms import STUDY_ARMS
+from helpers.study.controls import GROUPS, control_specs
+from helpers.study.profiles import PROFILES, Profile, get_profile, specs
+from helpers.study.spec import RunSpec
+
+Command = Callable[[argparse.Namespace], None]
+RECORDS = ("study", "controls", "probes")
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train the runs of the study that are missing, some side by side."""
+    profile = chosen(options.profile, options.seeds)
+    if options.spec:
+        from helpers.train import run
+
+        run.carry_out(RunSpec.from_json(options.spec), profile)
+        return
+    from helpers.train import jobs
+
+    asked = [s for s in specs(get_profile(options.profile), options.arms) if s.seed in profile.seeds or s.steps == 0]
+    jobs.run_missing(profile, asked, options.jobs)  # there is one base, whatever the seeds
+
+
+def controls(options: argparse.Namespace) -> None:
+    """Train and measure the controls that are missing, in order of priority."""
+    from helpers.measure import analyses, bench
+
+    profile = get_profile(options.profile)
+    some = chosen(options.profile, options.seeds)
+    if options.list:
+        print(analyses.coverage(profile, analyses.load(profile)).to_string(index=False))
+        return
+    wanted = [] if options.no_training else control_specs(some, options.only or list(GROUPS))
+    trouble = bench.train_missing(some, wanted, options.jobs)
+    analyses.measure(profile, seeds=options.seeds)
+    print(*trouble, sep="\n")
+
+
+def score(options: argparse.Namespace) -> None:
+    """Score the probe set under every checkpoint of a finished study."""
+    from helpers.measure import probes
+
+    profile = chosen(options.profile, options.seeds)
+    if get_profile(options.profile).seeds[0] not in profile.seeds:
+        raise UserError("The probe set comes from the runs of the profile's first seed: name it among the seeds.")
+    probes.score_study(profile, STUDY_ARMS, options.n, options.jobs)
+
+
+def publish(options: argparse.Namespace) -> None:
+    """Copy the small tables of finished runs to figures/records."""
+    from helpers.measure import analyses, probes
+    from helpers.study.published import publish_records
+
+    profile = get_profile(options.profile)
+    writers = {
+        "study": lambda: publish_records(profile.name),
+        "controls": lambda: analyses.publish_controls(profile),
+        "probes": lambda: probes.publish_probes(profile, STUDY_ARMS),
+    }
+    for name in options.what or RECORDS[:1]:
+        writers[name]()
+
+
+def pretrain(options: argparse.Namespace) -> None:
+    """Rebuild the base model from nothing, resumably."""
+    from helpers.train.pretrain import Recipe, pretrain
+
+    given = {"eye_steps": options.eye_steps, "steps": options.steps, "practice": options.practice}
+    recipe = replace(Recipe(), **{name: steps for name, steps in given.items() if steps is not None})
+    pretrain(recipe, options.folder, options.minutes)
+
+
+def tables(options: argparse.Namespace) -> None:
+    """Write README.md's table of results from figures/summary.csv."""
+    from helpers.verdicts.paper import write_readme
+
+    write_readme()
+
+
+def chosen(name: str, seeds: Sequence[int] | None) -> Profile:
+    """A profile with some of its seeds (None: all). UserError for a seed that it lacks."""
+    profile = get_profile(name)
+    foreign = sorted(set(seeds or ()) - set(profile.seeds))
+    if foreign:
+        raise UserError(f"Profile {name} has no seed {foreign[0]}: choose among {', '.join(map(str, profile.seeds))}.")
+    return profile if not seeds else replace(profile, seeds=tuple(sorted(set(seeds))))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options; each command's text is its function's docstring."""
+    whole = argparse.ArgumentParser(prog="python -m helpers", description="Jigsaw Lab's commands.")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    made = {}
+    for command in (train, controls, score, publish, pretrain, tables):
+        made[command] = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
+        made[command].set_defaults(command=command)
+    commands.add_parser("run", help="Execute the notebooks, as ./run_all.sh does.", add_help=False)
+    for command in (train, controls, score, publish):
+        made[command].add_argument("--profile", default="cpu", choices=tuple(PROFILES))
+    for command in (train, controls, score):
+        made[command].add_argument("--seeds", nargs="+", type=int, help="some of the profile's seeds")
+        made[command].add_argument("--jobs", type=int, default=2, help="runs side by side (default: 2)")
+    made[train].add_argument("--arms", nargs="+", default=list(STUDY_ARMS), metavar="ARM")
+    made[train].add_argument("--spec", help=argparse.SUPPRESS)
+    made[controls].add_argument("--only", nargs="+", metavar="GROUP", help="some of the groups of controls")
+    made[controls].add_argument("--list", action="store_true", help="say what is there and what is not, and stop")
+    made[controls].add_argument("--no-training", action="store_true", help="measure only")
+    made[score].add_argument("--n", type=int, default=64, help="held-out boards, and prior samples")
+    made[publish].add_argument("what", nargs="*", metavar="WHAT", help=f"{', '.join(RECORDS)} (default: study)")
+    made[pretrain].add_argument("--folder", type=Path, default=Path("work/base"), help="where all of it goes")
+    made[pretrain].add_argument("--minutes", type=float, help="stop (resumably) after this many minutes")
+    for steps in ("--eye-steps", "--steps", "--practice"):
+        made[pretrain].add_argument(steps, type=int, help="steps of that phase; the shipped base's if left out")
+    return whole
+
+
+def train_first(options: runner.Options) -> None:
+    """Before the notebooks: train what they will read, where there is something to train."""
+    if options.retrain or options.profile == "smoke":
+        from helpers.train import jobs
+
+        jobs.train_first(options.profile, options.retrain, options.fresh)
+
+
+def main(arguments: list[str]) -> int:
+    """Carry out one command; one sentence instead of a traceback for everything a user can mend."""
+    if arguments[:1] == ["run"]:
+        return runner.main(arguments[1:], Path.cwd(), train_first)
+    try:
+        options = parser().parse_args(arguments)
+        unknown = sorted(set(getattr(options, "what", ())) - set(RECORDS))
+        if unknown:
+            raise UserError(f"There is nothing called {unknown[0]} to publish: choose among {', '.join(RECORDS)}.")
+        options.command(options)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,193 @@
+"""The first line of every notebook: find the repository, quieten the libraries, pick the profile.
+
+    import sys
+    sys.path.insert(0, "..")
+    from helpers.lab import start
+    lab = start(PROFILE, RETRAIN, FIGURES)
+
+`lab` then answers what differs between profiles: sizes, where figures go, where records come from.
+`check` marks an exercise.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from helpers.errors import UserError
+from helpers.study.arms import STUDY_ARMS
+from helpers.study.profiles import Profile, get_profile
+from helpers.study.spec import RunSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from helpers.show.save import SavedFigure
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+SHOWN_VERSIONS = ("torch", "transformers", "trl")
+
+
+MEANING = {
+    "smoke": "tiny sizes, to see that everything runs: the numbers mean nothing",
+    "cpu": "the study's own size, on two CPU cores",
+    "gpu": "Qwen2.5-VL on one GPU",
+}
+
+
+_QUIET = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "OMP_NUM_THREADS": "1",  # with two threads any other busy process makes every parallel region wait
+}
+
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What a notebook needs to know about its profile.
+
+    `figures` is the folder that `save` writes to; `retrain` asks for new runs in place of published records.
+    """
+
+    profile: Profile
+    retrain: bool
+    figures: Path
+
+    @property
+    def name(self) -> str:
+        """The profile's name: smoke, cpu or gpu."""
+        return self.profile.name
+
+    def pick(self, smoke: Value, cpu: Value, gpu: Value | None = None) -> Value:
+        """The value meant for this profile; `gpu` falls back on `cpu`'s."""
+        return {"smoke": smoke, "cpu": cpu, "gpu": cpu if gpu is None else gpu}[self.name]
+
+    def save(
+        self,
+        fig: Figure,
+        id: str,
+        *,
+        alt: str,
+        data: pd.DataFrame | None = None,
+        specs: Iterable[RunSpec | str] = (),
+    ) -> SavedFigure:
+        """`figures.savefig` into this profile's folder; as a cell's last line the result displays itself."""
+        from helpers.show.save import savefig
+
+        return savefig(fig, id, alt=alt, data=data, specs=specs, folder=self.figures)
+
+    def ensure(self, arms: Iterable[str] | None = None) -> list[RunSpec]:
+        """Train missing runs (at `cpu` published records stand in for runs); returns those trained now."""
+        from helpers.train import jobs
+
+        return jobs.ensure(self.name, self.retrain, STUDY_ARMS if arms is None else tuple(arms))
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table of all runs of this profile: evaluations, metrics, completions or probes."""
+        from helpers.study import published
+
+        return published.table(self.name, name)
+
+    @property
+    def has_records(self) -> bool:
+        """Whether `table` has anything to give."""
+        try:
+            self.table("evaluations")
+        except UserError:
+            return False
+        return True
+
+    def load_base(self) -> tuple[Any, Any]:
+        """(model, processor) of this profile's base model, ready for evaluation.
+
+        Raises UserError at `gpu` where no GPU can be seen.
+        """
+        from helpers.model import build
+
+        build.quiet_cpu()
+        build.quiet_progress()
+        if self.profile.model == "shipped":
+            return build.load()
+        build.require_gpu()
+        return build.load(self.profile.model)
+
+
+def start(profile: str, retrain: bool = False, figures: str | Path = "figures", quiet: bool = False) -> Lab:
+    """Make the repository's root the working folder, quieten the libraries, and say what will be run.
+
+    Call before torch or transformers is imported. A relative `figures` counts from the repository's root.
+    Raises UserError for an unknown profile or a `retrain` that is not True or False.
+    """
+    if not isinstance(retrain, bool):
+        raise UserError(f"RETRAIN is {retrain!r}: it must be True or False.")
+    lab = Lab(get_profile(profile), retrain, ROOT / figures)
+    _enter_root()
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if profile != "gpu":
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if not quiet:
+        print(_greeting(lab))
+    return lab
+
+
+def check(answer: Any, accept: Callable[[Any], bool], hint: str) -> None:
+    """Say whether an exercise's answer is right. `None`: not answered yet; an `accept` that fails is a no."""
+    if answer is None:
+        print("Not answered yet: put your answer in place of None and run the cell again.")
+        return
+    try:
+        right = bool(accept(answer))
+    except Exception:  # an answer of the wrong kind is a wrong answer, not a crash
+        right = False
+    print("Right." if right else f"Not yet. {hint}")
+
+
+def _enter_root() -> None:
+    """Run-time paths such as runs/ count from the root, wherever Jupyter was started."""
+    os.chdir(ROOT)
+    # A relative entry would now point somewhere else.
+    sys.path[:] = [str(ROOT), *(entry for entry in sys.path if entry not in ("..", str(ROOT)))]
+
+
+def _greeting(lab: Lab) -> str:
+    """Profile, versions and folder, in two lines."""
+    versions = ", ".join(f"{name} {_version(name)}" for name in SHOWN_VERSIONS)
+    folder = os.path.relpath(lab.figures, ROOT)
+    records = "trained anew" if lab.retrain else "published where there are any"
+    return (
+        f"Profile {lab.name}: {MEANING[lab.name]}. Records: {records}. Figures go to {folder}/.\n"
+        f"Python {platform.python_version()}, {versions}."
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def present(lab: Lab, draw: Callable[[pd.DataFrame], Figure], rows: pd.DataFrame, **saved: Any) -> Any:
+    """The saved figure that `draw` makes of `rows`, or one line of Markdown where there are none.
+
+    `saved`: id, alt and specs of `Lab.save`.
+    """
+    from IPython.display import Markdown
+
+    if rows.empty:
+        return Markdown(f"*There is nothing to draw for `{saved['id']}`: no run has these values yet.*")
+    return lab.save(draw(rows), saved.pop("id"), **saved)

@@ -1,0 +1,468 @@
+"""The analyses of the control runs: which there are, what is still to measure, their tables, and publishing them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from transformers.utils import logging
+
+from helpers.errors import UserError
+from helpers.files import json_bytes, write_file
+from helpers.measure import predictors, recovery, updates
+from helpers.measure.bench import (
+    EARLY,
+    METRICS,
+    PUBLISHED,
+    Bench,
+    bench,
+    corpus_sample,
+    finished,
+    is_done,
+    store,
+    study_specs,
+    train_missing,
+)
+from helpers.measure.theory import measured_theory
+from helpers.model.score import completion_logps
+from helpers.stats.curves import THRESHOLDS, battery_mean, crossings
+from helpers.stats.intervals import seed_interval
+from helpers.stats.summary import per_seed
+from helpers.study import checkpoints
+from helpers.study.controls import GROUPS, SMOKE_ARMS, SMOKE_GROUPS, Control, control_specs
+from helpers.study.profiles import Profile
+from helpers.study.published import as_published, load_published, publish, write_table
+from helpers.study.schema import SCHEMAS
+from helpers.study.spec import RunSpec
+from helpers.train.engine import settings
+from helpers.train.run import train
+from helpers.world import battery
+
+
+def ensure(profile: Profile, retrain: bool = False) -> list[str]:
+    """Train and measure what notebook 09 needs; a sentence for each control that could not be trained.
+
+    At `smoke` one tiny control; at the other profiles nothing, unless `retrain` asks for all of them (hours).
+    """
+    trouble = []
+    if profile.name == "smoke":
+        _train_here(profile, control_specs(profile, SMOKE_GROUPS))
+    elif retrain:
+        trouble = train_missing(profile, control_specs(profile))
+    if profile.name == "smoke" or retrain:
+        measure(profile)
+    return trouble
+
+
+def _train_here(profile: Profile, controls: Sequence[Control]) -> None:
+    """Train in this process: starting another takes longer than a tiny run."""
+    logging.disable_progress_bar()
+    with warnings.catch_warnings(action="ignore"):  # deprecations inside the trainers' own code
+        for spec in store(profile).plan([control.spec for control in controls]):
+            train(spec, store(profile), settings(profile))
+
+
+def measured_weights(bench: Bench, spec: RunSpec) -> pd.DataFrame:
+    """`updates.change_table` of a run's end."""
+    return updates.change_table(bench.weights(None), bench.weights(spec))
+
+
+def measured_predictors(bench: Bench, spec: RunSpec) -> pd.DataFrame:
+    """What may predict forgetting, with the drop: a row at the end and one where exact match first reaches 0.5.
+
+    Columns at, step, exact, drop, drop_likelihood, kl_forward, kl_reverse, kl_prior, perplexity, lbk, l2, l1, fisher,
+    drift; perplexity and lbk belong to the corpus and to the first checkpoint, so they are the same in both rows.
+    """
+    fixed, start = _corpus_quantities(bench, spec), bench.weights(None)
+    rows: list[dict[str, Any]] = []
+    for at, step in _marks(bench, spec).items():
+        if rows and rows[0]["step"] == step:
+            rows.append(rows[0] | {"at": at})
+            continue
+        tuned = bench.model(spec, step)
+        delta = updates.change(start, updates.weights_of(tuned[0]))
+        rows.append(
+            {"at": at, "step": step}
+            | _drops(bench, spec, step)
+            | predictors.divergences(bench.base, tuned, bench.boards, bench.prior)
+            | fixed
+            | {"l2": updates.l2(delta), "l1": updates.l1(delta)}
+            | {"fisher": predictors.fisher_distance(bench.fisher, delta)}
+            | {"drift": predictors.activation_drift(bench.base, tuned, bench.prior)}
+        )
+    return pd.DataFrame(rows)
+
+
+def _evaluations(bench: Bench, spec: RunSpec) -> pd.DataFrame:
+    """A run's own evaluations."""
+    return pd.read_parquet(store(bench.profile).folder(spec) / "evaluations.parquet")
+
+
+def _marks(bench: Bench, spec: RunSpec) -> dict[str, int]:
+    """The last step, and the first evaluated one with exact match 0.5 or more, if any."""
+    evaluations = _evaluations(bench, spec)
+    reached = crossings(evaluations, 0.5)
+    marks = {"end": int(evaluations["step"].max())}
+    return marks | ({"0.5": int(reached["after"].iloc[0])} if len(reached) else {})
+
+
+def _drops(bench: Bench, spec: RunSpec, step: int) -> dict[str, float]:
+    """Exact match and the drop below the run's own start at a step."""
+    evaluations = _evaluations(bench, spec)
+    exact = evaluations[(evaluations["task"] == "puzzle") & (evaluations["measure"] == "exact")]
+    found = {"exact": float(exact.loc[exact["step"] == step, "value"].iloc[0])}
+    means = battery_mean(evaluations).set_index(["measure", "step"])["value"]
+    for name, measure in (("drop", "score"), ("drop_likelihood", "likelihood")):
+        found[name] = float(means[measure, 0] - means[measure, step])
+    return found
+
+
+def _corpus_quantities(bench: Bench, spec: RunSpec) -> dict[str, float | None]:
+    """Perplexity under the base of what a run learned from, and its first LBK on prior prompts."""
+    corpus = corpus_sample(bench, spec, bench.sizes.prompts)
+    if not corpus:
+        return {"perplexity": None, "lbk": None}
+    scored = completion_logps(*bench.base, [p for p, _ in corpus], [[text] for _, text in corpus])
+    logps = np.concatenate([row[0].numpy() for row in scored])
+    first = checkpoints.checkpoint_numbers(store(bench.profile).folder(spec) / "checkpoints")[0]
+    lbk = predictors.first_lbk(bench.base, bench.model(spec, first)[0], bench.prior, corpus)
+    return {"perplexity": float(np.exp(-logps.mean())), "lbk": lbk}
+
+
+def measured_flips(bench: Bench, spec: RunSpec) -> pd.DataFrame:
+    """`live.flips` from the base to a run's end, over all prior tasks."""
+    return recovery.flips(bench.base, bench.model(spec), battery.battery_tasks(), bench.sizes.battery)
+
+
+def measured_recovery(bench: Bench, spec: RunSpec) -> pd.DataFrame:
+    """`updates.recovery_table` of a run's end, with the base's scores of each half in base_score, base_likelihood."""
+    smoke = bench.profile.name == "smoke"
+    counts, how = ((0, 8), recovery.Recovery(steps=2)) if smoke else (RECOVERY_COUNTS, recovery.Recovery())
+    found = recovery.recovery_table(bench.model(spec), bench.puzzles, counts, bench.sizes, how)
+    base = recovery.half_scores(bench.base, bench.sizes.battery).set_index("half")
+    return found.assign(**{f"base_{m}": found["half"].map(base[m]) for m in ("score", "likelihood")})
+
+
+def measured_matched(bench: Bench, spec: RunSpec) -> pd.DataFrame:
+    """A run's update at its own length, and at those of RFT and answer SFT of its seed, evaluated.
+
+    Columns norm_of (whose length), norm, own_norm, base_score, base_likelihood, then the scores of `updates.scores`.
+    """
+    start, end = bench.weights(None), bench.weights(spec)
+    own, (model, _) = updates.l2(updates.change(start, end)), bench.model(spec)
+    rows = [{"norm_of": spec.arm, "norm": own, "own_norm": own} | bench.end_scores(spec)]
+    for other in _of_seed(bench, spec, ("rft", "sft-answer")):
+        norm = updates.l2(updates.change(start, bench.weights(other)))
+        updates.put(model, updates.matched(start, end, norm))
+        rows.append({"norm_of": other.arm, "norm": norm, "own_norm": own} | bench.scores(model))
+    base = bench.end_scores(None)
+    return pd.DataFrame(rows).assign(base_score=base["score"], base_likelihood=base["likelihood"])
+
+
+def _of_seed(bench: Bench, spec: RunSpec, arms: Sequence[str]) -> list[RunSpec]:
+    """The study's finished runs of some arms with the seed of `spec`, without itself."""
+    same = [s for s in study_specs(bench.profile) if s.seed == spec.seed and s.arm in arms and s.arm != spec.arm]
+    return finished(bench.profile, same)
+
+
+def measured_lines(bench: Bench, spec: RunSpec) -> pd.DataFrame:
+    """Scores along straight lines that end in a run: from the base, and from the end of RFT of its seed.
+
+    Columns start (base or rft), share (0 at the start, 1 at the run's end), then the scores of `updates.scores`.
+    """
+    model, _ = bench.model(spec)
+    end, rows = updates.weights_of(model), []
+    for start in (None, *_of_seed(bench, spec, ("rft",))):
+        first, name = bench.weights(start), start.arm if start else "base"
+        rows.append({"start": name, "share": 0.0} | bench.end_scores(start))
+        for share in (0.5,) if bench.profile.name == "smoke" else (0.25, 0.5, 0.75):
+            updates.put(model, updates.between(first, end, share))
+            rows.append({"start": name, "share": share} | bench.scores(model))
+        rows.append({"start": name, "share": 1.0} | bench.end_scores(spec))
+    return pd.DataFrame(rows)
+
+
+Measure = Callable[[Bench, RunSpec], pd.DataFrame]
+
+
+ANALYSES: Mapping[str, Measure] = MappingProxyType(
+    {
+        "weights": measured_weights,
+        "predictors": measured_predictors,
+        "matched": measured_matched,
+        "recovery": measured_recovery,
+        "lines": measured_lines,
+        "flips": measured_flips,
+        "theory": measured_theory,
+    }
+)
+
+
+EVERY_RUN = ("weights", "predictors")  # the rest is measured for the study's arms only
+
+
+RECOVERY_COUNTS = (0, 8, 32, 128)
+
+
+RECOVERED = ("sft-answer",)  # arms with something to bring back
+
+
+def measure(profile: Profile, names: Iterable[str] = tuple(ANALYSES), seeds: Sequence[int] | None = None) -> None:
+    """Carry out the analyses of all finished runs; each run's result is kept, so that nothing is measured twice.
+
+    Results of the matched weights and lines also depend on the other runs of the seed: a table that was made before
+    those were finished lacks them, so such an analysis waits until the study has all arms of the seed.
+    """
+    chosen = [s for s in seeds if s in profile.seeds] if seeds is not None else list(profile.seeds)
+    profile, ready = replace(profile, seeds=tuple(chosen)), None
+    study = finished(profile, study_specs(profile))
+    for name in names:
+        controls = [c.spec for c in control_specs(profile)] if name in EVERY_RUN else []
+        for spec in [*study, *finished(profile, controls)]:
+            if _to_measure(profile, name, spec, study):
+                ready = ready or bench(profile)
+                found = ANALYSES[name](ready, spec)
+                write_file(_cached(profile, name, spec), found.to_csv(index=False, float_format="%.6g").encode())
+                if profile.name != "smoke":
+                    print(f"{name}: {spec.name}", flush=True)
+
+
+def _to_measure(profile: Profile, name: str, spec: RunSpec, study: Sequence[RunSpec]) -> bool:
+    """Whether an analysis of a run is wanted, possible and not yet there."""
+    if _cached(profile, name, spec).exists() or (name == "recovery" and spec.arm not in RECOVERED):
+        return False
+    if name == "theory" and spec.source and spec.source not in is_done(profile):
+        return False
+    if profile.name == "smoke" and spec.arm not in (SMOKE_ARMS if name in EVERY_RUN else ("sft-answer",)):
+        return False
+    return name not in ("matched", "lines") or _whole_seed(profile, spec, study)
+
+
+def _whole_seed(profile: Profile, spec: RunSpec, study: Sequence[RunSpec]) -> bool:
+    """Whether the study has finished all its arms of a run's seed."""
+    wanted = {s.arm for s in study_specs(profile)}
+    return {s.arm for s in study if s.seed == spec.seed} == wanted
+
+
+def _cached(profile: Profile, name: str, spec: RunSpec) -> Path:
+    """Where one run's result of one analysis is kept."""
+    return Path("runs") / f"{profile.name}-controls" / name / f"{spec.name}.csv"
+
+
+RUN_COLUMNS = ("run", "group", "label", "arm", "seed", "learning_rate", "lora_rank", "steps")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Everything that is known of the controls; a table of what was not run is empty.
+
+    `runs`: columns `RUN_COLUMNS`; `evaluations`, `metrics`: the controls' own; `results`: by analysis, each with the
+    run columns of the run that was measured (those of the study have the group "study").
+    """
+
+    runs: pd.DataFrame
+    evaluations: pd.DataFrame
+    metrics: pd.DataFrame
+    results: Mapping[str, pd.DataFrame]
+
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        """The table of one analysis."""
+        return self.results[name]
+
+
+def load(profile: Profile) -> Tables:
+    """The controls' tables: what was made on this machine, and at `cpu` what was published beside it.
+
+    One run per label and seed: the one made here, where both have one. Rows are in the order of `run_rows`, wherever
+    they come from, so that figures are the same on every machine.
+    """
+    local, known = _local(profile), _published() if profile.name == "cpu" else None
+    return _in_order(local if known is None else _joined(local, known), list(run_rows(profile)["run"]))
+
+
+def _in_order(tables: Tables, names: Sequence[str]) -> Tables:
+    """The tables with their rows in the order of the runs in `names`, any others behind them."""
+    rank = {name: place for place, name in enumerate(names)}
+
+    def ordered(frame: pd.DataFrame) -> pd.DataFrame:
+        """Rows of one run stay in their order."""
+        places = frame["run"].map(lambda name: rank.get(name, len(rank)))
+        return frame.iloc[places.argsort(kind="stable")].reset_index(drop=True)
+
+    results = {name: ordered(frame) for name, frame in tables.results.items()}
+    return Tables(*map(ordered, (tables.runs, tables.evaluations, tables.metrics)), MappingProxyType(results))
+
+
+def _joined(first: Tables, second: Tables) -> Tables:
+    """Both, one run per label and seed: that of the first, where both have one."""
+    runs = _one_each(first.runs, second.runs)
+    records = [_one_each(getattr(first, name), getattr(second, name)) for name in ("evaluations", "metrics")]
+    kept = [frame[frame["run"].isin(set(runs["run"]))].reset_index(drop=True) for frame in records]
+    return Tables(runs, *kept, MappingProxyType({name: _one_each(first[name], second[name]) for name in ANALYSES}))
+
+
+def _one_each(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Rows of both tables; a run, and a label and seed where there are labels, is taken from the first that has it."""
+    rest = second[~second["run"].isin(set(first["run"]))]
+    if {"label", "seed"} <= set(first.columns):
+        taken = set(zip(first["label"], first["seed"], strict=True))
+        rest = rest[[key not in taken for key in zip(rest["label"], rest["seed"], strict=True)]]
+    return pd.concat([part for part in (first, rest) if len(part)] or [first], ignore_index=True)
+
+
+def run_rows(profile: Profile) -> pd.DataFrame:
+    """The run columns of the study's runs and of all controls."""
+    rows = [_run_row("study", spec.arm, spec) for spec in study_specs(profile)]
+    rows += [_run_row(control.group, control.label, control.spec) for control in control_specs(profile)]
+    return pd.DataFrame(rows, columns=list(RUN_COLUMNS))
+
+
+def _run_row(group: str, label: str, spec: RunSpec) -> tuple:
+    return (spec.name, group, label, spec.arm, spec.seed, spec.learning_rate, spec.lora_rank, spec.steps)
+
+
+def _local(profile: Profile) -> Tables:
+    """What this machine has made."""
+    rows = run_rows(profile)
+    runs = rows[(rows["group"] != "study") & rows["run"].isin(is_done(profile))].reset_index(drop=True)
+    records = []
+    for name in ("evaluations", "metrics"):
+        records.append(as_published(store(profile), name, runs["run"]) if len(runs) else _empty_table(name))
+    results = {}
+    for name in ANALYSES:
+        paths = sorted((Path("runs") / f"{profile.name}-controls" / name).glob("*.csv"))
+        parts = [pd.read_csv(path).assign(run=path.stem) for path in paths if path.stem in set(rows["run"])]
+        results[name] = _with_runs(parts, rows)
+    return Tables(runs, *records, MappingProxyType(results))
+
+
+def _empty_table(name: str) -> pd.DataFrame:
+    return pd.DataFrame(columns=list(SCHEMAS[name]))
+
+
+def _with_runs(parts: Sequence[pd.DataFrame], rows: pd.DataFrame) -> pd.DataFrame:
+    """Results below each other, with the run columns in front; empty (but for those columns) where there are none."""
+    if not parts:
+        return rows.iloc[:0]
+    return rows.merge(pd.concat(parts, ignore_index=True), on="run", how="inner")
+
+
+def publish_controls(profile: Profile, destination: Path = PUBLISHED) -> list[Path]:
+    """Write the finished controls' evaluations, thinned metrics, specs and all results as small tables.
+
+    What was published before stays where it belongs to a run of the profile as it is now and was not made anew, so
+    that controls can be run a few at a time, on any machine. Raises UserError where there is nothing to publish.
+    """
+    local = _local(profile)
+    if local.runs.empty and all(frame.empty for frame in local.results.values()):
+        raise UserError("There is no finished control and no result to publish: run python -m helpers controls first.")
+    earlier = _still_valid(profile, _published(destination))
+    found = local if earlier is None else _joined(local, earlier)
+    written = {"runs.csv": found.runs} | {f"{name}.csv": frame for name, frame in found.results.items() if len(frame)}
+    for name, frame in written.items():
+        text = frame.sort_values(["group", "label", "seed"], kind="stable").to_csv(index=False, float_format="%.6g")
+        write_file(destination / name, text.encode())
+    if len(found.runs):
+        _publish_records(profile, found, destination)
+    return sorted(destination.iterdir())
+
+
+def _still_valid(profile: Profile, known: Tables | None) -> Tables | None:
+    """Of published tables what belongs to runs of the profile as it is now."""
+    if known is None:
+        return None
+    names = set(run_rows(profile)["run"])
+    runs, evaluations, metrics = (f[f["run"].isin(names)] for f in (known.runs, known.evaluations, known.metrics))
+    results = {name: frame[frame["run"].isin(names)] for name, frame in known.results.items()}
+    return Tables(runs, evaluations, metrics, MappingProxyType(results))
+
+
+def _publish_records(profile: Profile, found: Tables, destination: Path) -> None:
+    """The control runs' own tables and specs, without completions."""
+    here = sorted(set(found.runs["run"]) & is_done(profile))
+    path = destination / "specs.json"
+    listed = json.loads(path.read_text()) if path.exists() else {"runs": {}}
+    if here:
+        with tempfile.TemporaryDirectory() as folder:
+            publish(store(profile), folder, completion_groups=0, names=here)
+            made = json.loads((Path(folder) / "specs.json").read_text())
+        listed = made | {"runs": listed["runs"] | made["runs"]}
+    listed["runs"] = {name: entry for name, entry in sorted(listed["runs"].items()) if name in set(found.runs["run"])}
+    write_file(path, json_bytes(listed))
+    write_table(destination / "metrics.parquet", "metrics", found.metrics[found.metrics["name"].isin(METRICS)])
+    write_table(destination / "evaluations.parquet", "evaluations", found.evaluations)
+
+
+def _published(source: Path = PUBLISHED) -> Tables | None:
+    """What was published, or None."""
+    if not (source / "runs.csv").exists():
+        return None
+    runs = pd.read_csv(source / "runs.csv")
+    tables = {}
+    for name in ("evaluations", "metrics"):
+        there = (source / f"{name}.parquet").exists()
+        tables[name] = load_published(source, name) if there else _empty_table(name)
+    results = {}
+    for name in ANALYSES:
+        path = source / f"{name}.csv"
+        results[name] = pd.read_csv(path) if path.exists() else runs.iloc[:0]
+    return Tables(runs, tables["evaluations"], tables["metrics"], MappingProxyType(results))
+
+
+def hashes(tables: Tables) -> list[str]:
+    """The specs' hashes of all control runs, for a figure's provenance."""
+    return sorted({run.rsplit("-", 1)[1] for run in tables.runs["run"]})
+
+
+def coverage(profile: Profile, tables: Tables) -> pd.DataFrame:
+    """Which controls are there: a row per label with group, what it isolates, seeds found and wanted, and the rate."""
+    rows = []
+    wanted = run_rows(profile)
+    for (group, label), part in wanted[wanted["group"] != "study"].groupby(["group", "label"], sort=False):
+        there = tables.runs[tables.runs["label"] == label]["seed"].nunique()
+        rows.append((label, GROUPS[group], there, part["seed"].nunique(), part["learning_rate"].iloc[0]))
+    return pd.DataFrame(rows, columns=["control", "isolates", "seeds", "of", "learning rate"])
+
+
+def quantities(evaluations: pd.DataFrame, metrics: pd.DataFrame, tables: Tables, profile: Profile) -> pd.DataFrame:
+    """`summary.per_seed` of the study and of every control: its columns, and label, group and learning_rate.
+
+    `evaluations`, `metrics`: the study's tables. A control is compared with the study's base. Beside the study's own
+    accuracies stands `EARLY`, which more controls reach.
+    """
+    rates = {line.arm: line.learning_rate for line in profile.budgets}
+    marks = (EARLY, *THRESHOLDS)
+    own = per_seed(evaluations, metrics, marks)
+    parts = [own.assign(label=own["arm"], group="study", learning_rate=own["arm"].map(rates).fillna(0.0))]
+    base = evaluations[evaluations["arm"] == "base"]
+    for label, runs in tables.runs.groupby("label", sort=False):
+        mine = [frame[frame["run"].isin(set(runs["run"]))] for frame in (tables.evaluations, tables.metrics)]
+        found = per_seed(pd.concat([mine[0], base], ignore_index=True), mine[1], marks)
+        first = runs.iloc[0]
+        more = {"label": label, "group": first["group"], "learning_rate": first["learning_rate"]}
+        parts.append(found[found["arm"] != "base"].assign(**more))
+    return pd.concat(parts, ignore_index=True)
+
+
+def compared(rows: pd.DataFrame, reference: str = "rft", quantity: str = "drop_at_0.5") -> pd.DataFrame:
+    """Every arm and control minus `reference`, seed by seed: columns label, isolates, difference, low, high, seeds.
+
+    `rows`: as from `quantities`. A label without a shared seed has no numbers; 95% t interval from three seeds on.
+    """
+    chosen = rows[(rows["quantity"] == quantity) & (rows["task"] == "all")]
+    values = {label: part.set_index("seed")["value"] for label, part in chosen.groupby("label")}
+    known, found = dict(zip(rows["label"], rows["group"], strict=True)), []
+    for label in [name for name in dict.fromkeys(rows["label"]) if name not in ("base", reference)]:
+        both = label in values and reference in values
+        apart = (values[label] - values[reference]).dropna() if both else []
+        interval = seed_interval(apart) if len(apart) else (None, None, None)
+        found.append((label, GROUPS.get(known[label], "an arm of the study"), *interval, len(apart)))
+    return pd.DataFrame(found, columns=["label", "isolates", "difference", "low", "high", "seeds"])

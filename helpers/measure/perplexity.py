@@ -1,0 +1,45 @@
+"""How probable a corpus is under the base model, by completion, by token, and as one perplexity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from helpers.model.processor import encode_target
+from helpers.model.score import completion_logps
+from helpers.train.corpora import Corpus
+
+
+def base_logps(base: tuple[Any, Any], corpus: Corpus) -> pd.DataFrame:
+    """Base log-prob of each completion of a corpus: columns corpus, item, completion, tokens, logp, per_token.
+
+    `logp` in nats, summed over `tokens` tokens (end token included), T = 1; `base` is (model, processor).
+    """
+    found = completion_logps(*base, corpus.prompted(), [[text] for text in corpus.completions])
+    rows = [
+        (corpus.arm, item, text, len(logps), float(logps.sum()), float(logps.mean()))
+        for item, (text, (logps,)) in enumerate(zip(corpus.completions, found, strict=True))
+    ]
+    return pd.DataFrame(rows, columns=["corpus", "item", "completion", "tokens", "logp", "per_token"])
+
+
+def token_view(base: tuple[Any, Any], corpus: Corpus, item: int) -> tuple[list[str], list[float]]:
+    """Tokens of one completion of a corpus (end token included) and their base log-probs, for `heat_tokens`."""
+    model, processor = base
+    text = corpus.completions[item]
+    ((logps,),) = completion_logps(model, processor, corpus.prompted()[item : item + 1], [[text]])
+    ids = encode_target(processor.tokenizer, text)[: len(logps)]
+    return [processor.tokenizer.decode([i]) for i in ids], logps.tolist()
+
+
+def perplexities(logps: pd.DataFrame) -> pd.DataFrame:
+    """Perplexity of each corpus under the base model: exp of minus the mean base log-prob per token, tokens pooled.
+
+    Columns corpus, completions, tokens (mean per completion), logp (mean nats per completion), perplexity.
+    """
+    table = logps.groupby("corpus", sort=False).agg(
+        completions=("item", "size"), tokens=("tokens", "mean"), logp=("logp", "mean")
+    )
+    return table.assign(perplexity=np.exp(-table["logp"] / table["tokens"])).reset_index()

@@ -1,0 +1,153 @@
+"""Quantities that may predict forgetting: divergences from the base, drift of activations, Fisher distance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from helpers.measure import influence, linear
+from helpers.model import evaluate
+from helpers.model.forward import hidden_states, scored_logits
+from helpers.model.generate import Sampling
+from helpers.model.score import complete, pack_completions, token_logps
+from helpers.stats.fits import percentile_interval, r_squared, resampled_fits
+from helpers.train.trainers import token_kl
+from helpers.world import battery, boards
+from helpers.world.boards import Prompted
+from helpers.world.puzzles import PuzzleSpec
+
+Weights = Mapping[str, torch.Tensor]
+
+
+DRIFT_SEED = 8  # draws completions for divergences
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured: held-out `boards`, `battery` samples per task, `prompts` of each kind."""
+
+    boards: int = 250
+    battery: int = 40
+    prompts: int = 96
+
+
+def scores(loaded: tuple[Any, Any], spec: PuzzleSpec, sizes: Sizes) -> dict[str, float]:
+    """exact (puzzle), score, likelihood and format_failure (means over the prior tasks) of a model."""
+    exact = evaluate.score_puzzles(*loaded, boards.held_out_boards(spec, sizes.boards))["exact"]
+    tasks = evaluate.score_battery(*loaded, sizes.battery).values()
+    return {"exact": exact} | {
+        m: float(np.mean([t[m] for t in tasks])) for m in ("score", "likelihood", "format_failure")
+    }
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a model wrote to prompts: one completion each, drawn at T = 1."""
+
+    prompts: tuple[Prompted, ...] = field(repr=False)
+    texts: tuple[str, ...]
+
+    def pairs(self) -> list[tuple[Prompted, list[str]]]:
+        """(prompt, [completion]) pairs, as they are packed."""
+        return [(prompt, [text]) for prompt, text in zip(self.prompts, self.texts, strict=True)]
+
+
+def said(loaded: tuple[Any, Any], prompts: Sequence[Prompted]) -> Said:
+    """What a model writes to prompts; equal for equal weights."""
+    rows = complete(*loaded, list(prompts), Sampling(1, 1.0, 128, DRIFT_SEED))
+    return Said(tuple(prompts), tuple(row[0] for row in rows))
+
+
+def puzzle_prompts(spec: PuzzleSpec, n: int) -> list[Prompted]:
+    """`n` held-out boards with their prompt."""
+    return boards.held_out_boards(spec, n).prompted()
+
+
+def prior_prompts(n: int) -> list[Prompted]:
+    """`n` prompts of the battery, its tasks in turn."""
+    tasks = battery.battery_tasks()
+    each = -(-n // len(tasks))
+    rows = [battery.battery_samples(task, each) for task in tasks]
+    chosen = [row[k] for k in range(each) for row in rows][:n]
+    return [boards.Prompted(sample.pixels, sample.question.text) for sample in chosen]
+
+
+def completion_kl(p: Any, q: Any, processor: Any, written: Said) -> np.ndarray:
+    """Sum over each completion's tokens (end token included) of KL(p || q) at that token: (n,), nats.
+
+    For completions written by p its mean estimates KL(p || q) between the distributions over whole completions, with
+    less variance than the log-ratio (the expectation over the next token is exact).
+    """
+    pairs, found = written.pairs(), []
+    for start in range(0, len(pairs), 32):
+        part = pairs[start : start + 32]
+        packed, pictures = pack_completions(processor, part)
+        with torch.inference_mode():
+            apart = token_kl(*(scored_logits(model, packed, pictures).float() for model in (p, q)))
+        found.append(torch.zeros(len(part)).index_add(0, packed.branch, apart.cpu()))
+    return torch.cat(found).numpy()
+
+
+def divergences(base: tuple[Any, Any], tuned: tuple[Any, Any], puzzles: Said, prior: Said) -> dict[str, float]:
+    """KL in nats per completion; `puzzles` and `prior`: what the base wrote to prompts of either kind.
+
+    kl_forward: KL(base || tuned) on puzzle prompts (RL's Razor, arXiv 2509.04259); kl_reverse: KL(tuned || base) there,
+    over what the tuned model writes; kl_prior: KL(base || tuned) on prior prompts.
+    """
+    own = said(tuned, puzzles.prompts)
+    ways = {"kl_forward": (base, tuned, puzzles), "kl_reverse": (tuned, base, own), "kl_prior": (base, tuned, prior)}
+    return {name: float(completion_kl(p[0], q[0], base[1], texts).mean()) for name, (p, q, texts) in ways.items()}
+
+
+def activation_drift(base: tuple[Any, Any], tuned: tuple[Any, Any], prior: Said) -> float:
+    """Mean absolute change of the last hidden states over their mean size, at the tokens that the base wrote."""
+    packed, pictures = pack_completions(base[1], prior.pairs())
+    with torch.inference_mode():
+        before, after = (hidden_states(m, packed, pictures, packed.source).float() for m, _ in (base, tuned))
+    return float((after - before).abs().mean() / before.abs().mean())
+
+
+def fisher(base: tuple[Any, Any], prior: Said) -> dict[str, torch.Tensor]:
+    """Diagonal of the base's Fisher information: mean over the completions y that it wrote of (d log pi(y | x))^2."""
+    model, processor = base
+    total = {name: torch.zeros_like(weight) for name, weight in model.named_parameters()}
+    for pair in prior.pairs():
+        model.zero_grad()
+        token_logps(model, *pack_completions(processor, [pair])).sum().backward()
+        for name, weight in model.named_parameters():
+            if weight.grad is not None:
+                total[name] += weight.grad.square() / len(prior.texts)
+    model.zero_grad()
+    return total
+
+
+def fisher_distance(information: Weights, delta: Weights) -> float:
+    """sqrt(sum F_i delta_i^2): the length of an update as the base's answers to prior prompts feel it."""
+    return math.sqrt(sum(float((information[name] * part.square()).double().sum()) for name, part in delta.items()))
+
+
+def first_lbk(base: tuple[Any, Any], early: Any, prior: Said, corpus: Sequence[tuple[Prompted, str]]) -> float:
+    """LBK on the base's own answers to prior prompts, from the base to a run's first checkpoint (paper, section 5).
+
+    `early`: the model at that checkpoint; `corpus`: (prompt, completion) pairs that the run learned from.
+    """
+    model, _ = base
+    probes = linear.scored(base, [linear.Item(p, t, "prior") for p, (t,) in prior.pairs()])
+    learned = linear.scored(base, [linear.Item(p, t, "corpus") for p, t in corpus])
+    return influence.lbk_between(probes, learned, linear.weights_of(model), linear.weights_of(early))
+
+
+def advantage(rows: pd.DataFrame, first: str, second: str, draws: int = 2000) -> tuple[float, float, float] | None:
+    """R^2 of one predictor minus another's on the same runs, with its 95% bootstrap interval; None as in `fit`."""
+    known = rows[(rows[[first, second]] > 0).all(axis=1)]
+    if len(known) < 4:
+        return None
+    (a, b), y = np.log(known[[first, second]].to_numpy(float)).T, known["drop"].to_numpy(float)
+    counts = resampled_fits(known, draws)
+    return percentile_interval(r_squared(a, y) - r_squared(b, y), r_squared(a, y, counts) - r_squared(b, y, counts))

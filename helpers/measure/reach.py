@@ -1,0 +1,235 @@
+"""What the base model can reach by sampling: placements, answers, and where RFT's rollouts lie."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from helpers.errors import UserError
+from helpers.measure.probes import PROBE_SEED, PROBES, probe_boards, puzzle_spec
+from helpers.model.generate import Sampling
+from helpers.model.processor import encode_target
+from helpers.model.score import complete, completion_logps
+from helpers.stats.intervals import perplexity_interval, wilson
+from helpers.study.profiles import Profile
+from helpers.train.corpora import Corpus, answer
+from helpers.world import answers
+from helpers.world.boards import TRAIN_SEED, Prompted, make_boards
+
+EXACT_ORDERS = 8  # up to so many arms, every order of them is tried; beyond, a random sample of orders
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Boards as they are asked about: a prompt each, and each one's true placement."""
+
+    prompts: tuple[Prompted, ...]
+    placements: tuple[tuple[int, ...], ...]
+
+
+def asked(pixels: np.ndarray, placements: Sequence[Sequence[int]], text: str) -> Asked:
+    """Boards (N, H, W, 3) uint8 with their true placements, all asked about with the same text."""
+    return Asked(tuple(Prompted(p, text) for p in pixels), tuple(tuple(map(int, p)) for p in placements))
+
+
+def asked_probes(profile: Profile, n: int) -> Asked:
+    """The first `n` boards of the probe set."""
+    held = probe_boards(profile, n)
+    return asked(held.pixels, held.placements, held.text)
+
+
+def own_samples(base: tuple[Any, Any], profile: Profile, boards: int, samples: int) -> pd.DataFrame:
+    """What the base itself writes about the first probe boards at T = 1, and how probable that is.
+
+    Columns board, completion, exact, format, logp (nats, end token included), tokens, per_token.
+    """
+    held = asked_probes(profile, boards)
+    sampling = Sampling(samples, 1.0, profile.max_completion_length, PROBE_SEED)
+    drawn = complete(*base, held.prompts, sampling, 32)
+    logps = completion_logps(*base, held.prompts, drawn, chunk=16)
+    rows = []
+    for i, (texts, found) in enumerate(zip(drawn, logps, strict=True)):
+        for text, values in zip(texts, found, strict=True):
+            score = answers.score(text, held.placements[i])
+            rows.append((i, text, score.exact, score.format, float(values.sum()), len(values), float(values.mean())))
+    return pd.DataFrame(rows, columns=["board", "completion", "exact", "format", "logp", "tokens", "per_token"])
+
+
+def reachability(base: tuple[Any, Any], held: Asked, written: pd.DataFrame) -> pd.DataFrame:
+    """How probable a correct completion is, per board: by counting and by exact likelihood under the base.
+
+    `written`: columns board (its number in `held`), completion, exact, format; from the base itself (`own_samples`) or
+    from a model close to it. Columns board, samples, right (correct and well formed among them), counted (their share),
+    low, high (its 95% Wilson interval), likelihood: the mean over the same completions' thinks of the base's exact
+    probability of the true answer behind the think, 0 where there is no think. For the base's own samples both estimate
+    the same probability; the second has less noise (Rao-Blackwell), because only the think is sampled.
+    """
+    rows = []
+    for board, part in written.groupby("board"):
+        answer = held.placements[board]
+        chances = [p for (p,) in answer_chances(base, held.prompts[board], thinks(part["completion"]), [answer])]
+        right = int(((part["exact"] == 1) & (part["format"] == 1)).sum())
+        rows.append((int(board), len(part), right, *wilson(right, len(part)), sum(chances) / len(part)))
+    return pd.DataFrame(rows, columns=["board", "samples", "right", "counted", "low", "high", "likelihood"])
+
+
+def thinks(completions: Iterable[str]) -> list[str]:
+    """The think of each completion that has one, tags included."""
+    return [t.split("</think>")[0] + "</think>" for t in completions if t.startswith("<think>") and "</think>" in t]
+
+
+def answer_chances(
+    base: tuple[Any, Any], prompt: Prompted, given: Sequence[str], placements: Sequence[Sequence[int]]
+) -> list[list[float]]:
+    """Probability of each placement (its answer and the end token) behind each think, at T = 1: a list per think.
+
+    exp of the summed log-probs of the tokens behind the think. Each think is passed once per call, however often it was
+    written.
+    """
+    different = list(dict.fromkeys(given))
+    if not different or not placements:
+        return [[] for _ in given]
+    answers = [answer(p) for p in placements]
+    lengths = [len(base[1].tokenizer(a, add_special_tokens=False)["input_ids"]) + 1 for a in answers]  # and the end
+    texts = [[think + a for a in answers] for think in different]
+    found = completion_logps(*base, [prompt] * len(different), texts, chunk=16)
+    chances = {
+        think: [math.exp(float(logps[-n:].sum())) for logps, n in zip(row, lengths, strict=True)]
+        for think, row in zip(different, found, strict=True)
+    }
+    return [chances[think] for think in given]
+
+
+def placement_ranks(base: tuple[Any, Any], held: Asked, written: pd.DataFrame) -> pd.DataFrame:
+    """Where the true placement stands among all placements under the base, per board.
+
+    Every placement's probability is averaged over the thinks in `written` (as for `reachability`). Columns board,
+    chance (of the true placement), rank (1: the most probable; ties count half), valid (probability that the answer is
+    any placement at all), placements (how many there are). UserError for boards of more than four tiles.
+    """
+    tiles = len(held.placements[0])
+    if tiles > 4:
+        raise UserError(f"A board of {tiles} tiles has too many placements to score each: use 2 x 2 boards.")
+    every, rows = list(permutations(range(1, tiles + 1))), []
+    for board, part in written.groupby("board"):
+        given = thinks(part["completion"])
+        if given:
+            chances = np.sum(answer_chances(base, held.prompts[board], given, every), 0) / len(part)
+            true = chances[every.index(held.placements[board])]
+            rank = 1 + (chances > true).sum() + ((chances == true).sum() - 1) / 2
+            rows.append((int(board), float(true), float(rank), float(chances.sum()), len(every)))
+    return pd.DataFrame(rows, columns=["board", "chance", "rank", "valid", "placements"])
+
+
+def reach_within(likelihood: Sequence[float], samples: int) -> float:
+    """Mean over boards of the probability that `samples` completions hold a correct one: 1 - (1 - p)^samples."""
+    return float(np.mean(1 - (1 - np.asarray(likelihood, float)) ** samples))
+
+
+def early_reach(base: tuple[Any, Any], profile: Profile, completions: pd.DataFrame, last: int) -> pd.DataFrame:
+    """`reachability` of the boards that RFT met in its first `last` steps, from RFT's own completions there.
+
+    The policy is nearly the base then, so that the base's likelihood should foretell RFT's hits. Columns as there, and
+    seed. `completions`: those of RFT runs.
+    """
+    early, parts = completions[completions["step"] <= last], []
+    for seed, rows in early.groupby("seed"):
+        ids = sorted(rows["puzzle_id"].unique().tolist())
+        boards = make_boards(puzzle_spec(profile), ids, TRAIN_SEED + int(seed))
+        written = rows.assign(board=rows["puzzle_id"].map({k: i for i, k in enumerate(ids)}))
+        found = reachability(base, asked(boards.boards, boards.placements, boards.text), written)
+        parts.append(found.assign(seed=int(seed)))
+    if not parts:
+        raise UserError(f"There is no RFT completion of the first {last} steps: train the rft arm first.")
+    return pd.concat(parts, ignore_index=True)
+
+
+def early_sentence(found: pd.DataFrame) -> str:
+    """Whether RFT's first hits are as many, and on the boards, that the base's likelihood foretells.
+
+    `found` as from `early_reach`. Number: expected is the sum of samples x likelihood with its binomial standard
+    deviation. Boards: the probability that a solved board has the higher likelihood of a solved and an unsolved one
+    (Mann-Whitney; 0.5: no relation).
+    """
+    p, n, right = (found[name].to_numpy(float) for name in ("likelihood", "samples", "right"))
+    expected, spread = float((n * p).sum()), float(np.sqrt((n * p * (1 - p)).sum()))
+    verdict = "as many as" if abs(right.sum() - expected) <= 1.96 * spread else "not the number that"
+    said = f"Correct rollouts: {right.sum():.0f} of {n.sum():.0f}; {verdict} the base's likelihood foretells "
+    said += f"({expected:.1f}, 95% from {max(0.0, expected - 1.96 * spread):.0f} to {expected + 1.96 * spread:.0f})."
+    solved, unsolved = p[right > 0], p[right == 0]
+    if len(solved) and len(unsolved):
+        above = percentiles(solved, unsolved).mean()
+        said += f" Of a solved and an unsolved board, the solved one has the higher likelihood in {above:.0%} of pairs."
+    return said
+
+
+def phase_rows(completions: pd.DataFrame, phases: Mapping[str, tuple[int, int]]) -> pd.DataFrame:
+    """Correct RFT rollouts scored under the base, labelled by training phase: corpus, logp, tokens, per_token.
+
+    `phases` maps a label to its (first, last) step, both included.
+    """
+    right = completions[(completions["exact"] == 1) & (completions["format"] == 1) & completions["logp_base"].notna()]
+    parts = []
+    for name, (first, last) in phases.items():
+        part = right[right["step"].between(first, last)]
+        parts.append(pd.DataFrame({"corpus": name, "logp": part["logp_base"], "tokens": part["tokens"]}))
+    rows = pd.concat(parts, ignore_index=True)
+    return rows.assign(per_token=rows["logp"] / rows["tokens"])
+
+
+def percentiles(logps: Sequence[float], own: Sequence[float]) -> np.ndarray:
+    """Where log-probs stand among the base's own samples: share of those that are less probable (ties count half)."""
+    ordered = np.sort(np.asarray(own, float))
+    below, upto = (np.searchsorted(ordered, logps, side) for side in ("left", "right"))
+    return (below + upto) / (2 * len(ordered))
+
+
+def corpus_summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Per corpus, in order of appearance: completions, tokens (mean), logp (mean), perplexity, low, high."""
+    table = []
+    for corpus, part in rows.groupby("corpus", sort=False):
+        spread = perplexity_interval(part["logp"], part["tokens"])
+        table.append((corpus, len(part), part["tokens"].mean(), part["logp"].mean(), *spread))
+    return pd.DataFrame(table, columns=["corpus", "completions", "tokens", "logp", "perplexity", "low", "high"])
+
+
+def surprise_table(processor: Any, probes: pd.DataFrame, logps: Sequence[np.ndarray]) -> pd.DataFrame:
+    """Where the nats of each kind of right completion go: columns probe, form, numbers, words, first, completions.
+
+    `logps` as from `score_probes`. Mean base log-prob (nats per completion) of the tokens of each sort: form (tags,
+    white space, end token), numbers, words; `first`: of the first token alone, whatever its sort.
+    """
+    rows = []
+    for probe, text, found in zip(probes["probe"], probes["completion"], logps, strict=True):
+        if PROBES[probe].startswith("right"):
+            tokens = [processor.tokenizer.decode([i]) for i in encode_target(processor.tokenizer, text)[: len(found)]]
+            sums = dict.fromkeys(("form", "numbers", "words"), 0.0)
+            for token, value in zip(tokens, found.tolist(), strict=True):
+                sums[token_sort(token)] += value
+            rows.append({"probe": probe, **sums, "first": float(found[0])})
+    means = pd.DataFrame(rows).groupby("probe", sort=False)
+    return means.mean().assign(completions=means.size()).reset_index()
+
+
+def token_sort(token: str) -> str:
+    """form (a tag, white space or the end token), numbers, or words (all else)."""
+    if not token.strip() or (token.startswith("<") and token.endswith(">")):
+        return "form"
+    return "numbers" if token.strip().isdigit() else "words"
+
+
+def one_board(profile: Profile, probes: pd.DataFrame) -> tuple[list[str], Corpus]:
+    """The first board with most kinds of right completions: the kinds, and the completions as a corpus."""
+    kinds = [kind for kind, meaning in PROBES.items() if meaning.startswith("right")]
+    right = probes[probes["probe"].isin(kinds)]
+    number = int(right["number"].value_counts(sort=False).sort_index().idxmax())
+    texts = right[right["number"] == number].set_index("probe")["completion"]
+    boards = probe_boards(profile, number + 1)
+    pixels, placements = (np.repeat(a[number : number + 1], len(texts), 0) for a in (boards.pixels, boards.placements))
+    return list(texts.index), Corpus("probes", pixels, placements, tuple(texts), boards.text)

@@ -1,0 +1,105 @@
+"""Which answers flip in training, and how much a few samples of other tasks bring back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from helpers.measure.predictors import Sizes
+from helpers.measure.updates import put, weights_of
+from helpers.model import evaluate, score
+from helpers.model.score import pack_completions, token_logps
+from helpers.train import rows
+from helpers.world import answers, boards
+from helpers.world.battery import battery_samples, battery_tasks
+from helpers.world.boards import Prompted
+from helpers.world.puzzles import PuzzleSpec
+from helpers.world.questions import PriorSample
+
+RECOVERY_SEED = 700  # training samples that bring a skill back: of no battery, no replay and no pretraining
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How a forgotten skill is brought back: `steps` of AdamW at `rate`, `batch` samples each, of few samples."""
+
+    steps: int = 24
+    rate: float = 2e-4
+    batch: int = 16
+
+
+def halves(tasks: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Tasks whose samples are shown again, and tasks that are only watched: every other one, so both hold all kinds."""
+    return tuple(tasks[::2]), tuple(tasks[1::2])
+
+
+def restore(loaded: tuple[Any, Any], samples: Sequence[PriorSample], how: Recovery) -> None:
+    """Train a model in place on few prior-task samples; nothing where there are none."""
+    model, processor = loaded
+    rng, pairs = np.random.default_rng(RECOVERY_SEED), []
+    optimizer = torch.optim.AdamW(model.parameters(), lr=how.rate, weight_decay=0.0)
+    for _ in range(how.steps if samples else 0):
+        while len(pairs) < how.batch:  # each sample once before any is seen again
+            pairs += [samples[k] for k in rng.permutation(len(samples))]
+        now, pairs = pairs[: how.batch], pairs[how.batch :]
+        part = [(Prompted(s.pixels, s.question.text), [s.question.completion]) for s in now]
+        optimizer.zero_grad()
+        (-token_logps(model, *pack_completions(processor, part)).mean()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+
+def half_scores(loaded: tuple[Any, Any], battery: int) -> pd.DataFrame:
+    """Columns half (shown, unshown), score, likelihood, format_failure: means over the tasks of each half."""
+    found = evaluate.score_battery(*loaded, battery)
+    rows = []
+    for half, tasks in zip(("shown", "unshown"), halves(battery_tasks()), strict=True):
+        means = {m: float(np.mean([found[t][m] for t in tasks])) for m in ("score", "likelihood", "format_failure")}
+        rows.append({"half": half} | means)
+    return pd.DataFrame(rows)
+
+
+def recovery_table(
+    tuned: tuple[Any, Any], spec: PuzzleSpec, counts: Sequence[int], sizes: Sizes, how: Recovery | None = None
+) -> pd.DataFrame:
+    """`half_scores` after `restore` with each number of samples: columns samples, exact (puzzle) and those.
+
+    Samples come from the shown half of the prior tasks, in turn. A skill whose samples were never shown and that rises
+    all the same was masked, not forgotten. The model is left as it was.
+    """
+    shown, _ = halves(battery_tasks())
+    start, parts = weights_of(tuned[0]), []
+    for n in counts:
+        put(tuned[0], start)
+        restore(tuned, rows.prior_samples(n, RECOVERY_SEED, shown) if n else [], how or Recovery())
+        exact = evaluate.score_puzzles(*tuned, boards.held_out_boards(spec, sizes.boards))["exact"]
+        parts.append(half_scores(tuned, sizes.battery).assign(samples=n, exact=exact))
+    put(tuned[0], start)
+    return pd.concat(parts, ignore_index=True)
+
+
+def flips(before: tuple[Any, Any], after: tuple[Any, Any], tasks: Sequence[str], n: int) -> pd.DataFrame:
+    """How the answers to `n` samples of each prior task changed: columns task, kept, lost, gained, never, n.
+
+    Shares of samples: right before and after, right then wrong (1 to 0), wrong then right (0 to 1), wrong both
+    times. An answer is right where its score is at least one half. `before`, `after`: (model, processor).
+    """
+    rows = []
+    for task in tasks:
+        first, second = (_right(model, task, n) for model in (before, after))
+        pairs = list(zip(first, second, strict=True))
+        shares = [pairs.count(kind) / n for kind in ((True, True), (True, False), (False, True), (False, False))]
+        rows.append((task, *shares, n))
+    return pd.DataFrame(rows, columns=["task", "kept", "lost", "gained", "never", "n"])
+
+
+def _right(model: tuple[Any, Any], task: str, n: int) -> list[bool]:
+    samples = battery_samples(task, n)
+    prompts = [boards.Prompted(s.pixels, s.question.text) for s in samples]
+    texts = [row[0] for row in score.complete(*model, prompts)]
+    return [answers.score_answer(t, s.question) >= 0.5 for t, s in zip(texts, samples, strict=True)]

@@ -1,0 +1,77 @@
+"""A model's marks: on held-out puzzles, and on the prior battery by generation and by likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from helpers.model.score import complete, filled, judged
+from helpers.world import answers, battery, questions
+from helpers.world.battery import battery_samples
+from helpers.world.boards import Prompted, TestBoards
+
+
+def score_puzzles(model: Any, processor: Any, tests: TestBoards, sampling: Any = None) -> dict[str, float]:
+    """Mean exact match, hit rate and format failure over held-out boards (greedy unless `sampling` is given)."""
+    texts = complete(model, processor, tests.prompted(), sampling)
+    scores = [answers.score(t, p) for row, p in zip(texts, tests.placements, strict=True) for t in row]
+    return {
+        "exact": float(np.mean([s.exact for s in scores])),
+        "hit": float(np.mean([s.hit for s in scores])),
+        "format_failure": float(np.mean([s.reason != "ok" for s in scores])),
+    }
+
+
+def score_battery(
+    model: Any, processor: Any, n: int, tasks: Sequence[str] | None = None
+) -> dict[str, dict[str, float]]:
+    """Score, format-failure rate and likelihood score of each prior task over its first `n` held-out samples.
+
+    `score` is the mean over generated greedy answers; `likelihood` the share of samples whose gold completion has a
+    higher log-prob (summed, nats) than each of up to three wrong completions of the same form: knowledge without
+    the format. Its chance level is `likelihood_chance`. All tasks go through the model together: large batches of
+    prompts of similar length keep a small model busy.
+    """
+    samples = [s for task in tasks or battery.battery_tasks() for s in battery_samples(task, n)]
+    order = sorted(range(len(samples)), key=lambda i: len(samples[i].question.text))
+    samples = [samples[i] for i in order]
+    texts, hits = answer_battery(model, processor, samples, [i % n for i in order])
+    found: dict[str, list[tuple[float, bool, bool]]] = {}
+    for sample, text, hit in zip(samples, texts, hits, strict=True):
+        question = sample.question
+        failed = answers.is_format_failure(text, question)
+        found.setdefault(question.task, []).append((answers.score_answer(text, question), failed, hit))
+    names = ("score", "format_failure", "likelihood")
+    return {t: dict(zip(names, np.mean(rows, 0).tolist(), strict=True)) for t, rows in found.items()}
+
+
+def answer_battery(
+    model: Any, processor: Any, samples: Sequence[questions.PriorSample], numbers: Sequence[int]
+) -> tuple[list[str], list[bool]]:
+    """Greedy completion of each sample, and whether its gold completion is the most probable of its candidates.
+
+    One pass scores the candidates and finds whose gold completion is the greedy one; only the rest is decoded.
+    `numbers` fix the wrong candidates.
+    """
+    prompts = [Prompted(s.pixels, s.question.text) for s in samples]
+    candidates = [_candidates(s.question, i) for s, i in zip(samples, numbers, strict=True)]
+    found = judged(model, processor, prompts, candidates)
+    sure = [row[0] if own[0].greedy else None for row, own in zip(candidates, found, strict=True)]
+    hits = [max(range(len(row)), key=lambda k: float(row[k].logps.sum())) == 0 for row in found]
+    return filled(model, processor, prompts, sure), hits
+
+
+@lru_cache(maxsize=8192)
+def _candidates(question: questions.Question, index: int) -> list[str]:
+    """The gold completion first, then the wrong ones (fixed by the sample's index)."""
+    wrong = battery.alternatives(question, np.random.default_rng((index, 5)))
+    return [question.completion, *(w.completion for w in wrong)]
+
+
+def likelihood_chance(task: str) -> float:
+    """Mean of one over the number of candidates."""
+    samples = battery_samples(task, 40)
+    return float(np.mean([1 / len(_candidates(s.question, i)) for i, s in enumerate(samples)]))

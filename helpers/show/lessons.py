@@ -1,0 +1,478 @@
+"""Tables and drawings of the first chapters: puzzles, the base model, and how it was made."""
+
+from __future__ import annotations
+
+import ast
+import html
+import itertools
+import json
+import math
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import HTML
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from helpers.errors import UserError
+from helpers.model import evaluate
+from helpers.model.score import complete, prompt_ids
+from helpers.show import plots, save, style
+from helpers.stats import intervals
+from helpers.train import pretrain
+from helpers.train.pretrain import Recipe, eye_names, pretraining_sample
+from helpers.world import battery, easy_vqa, puzzles, questions
+from helpers.world.answers import parse, score, score_answer
+from helpers.world.boards import Prompted
+from helpers.world.pictures import Picture
+
+Shape = tuple[int, int]
+
+
+TRAINING_LOG = Path(__file__).parents[1] / "base_model" / "training_log.csv"
+
+
+LOG_COLUMNS = ["step", "loss", "grad_norm", "seconds"]
+
+
+BAR, DARK = "#8FB8D4", "#1A4E73"
+
+
+MOST_PAIRS = 10**6  # larger tables of guesses against truths no longer fit in memory with ease
+
+
+def notebook_map(folder: str | Path = "notebooks") -> HTML:
+    """The notebooks that are there, by number: each with its main heading and its question, as links."""
+    paths = sorted(Path(folder).glob("[!.]*.ipynb"))
+    items = [f'<li><a href="{path.name}">{path.stem[:2]}</a> {_heading(path)}</li>' for path in paths]
+    return HTML(f"<ul>{''.join(items)}</ul>")
+
+
+def _heading(path: Path) -> str:
+    """The text of a notebook's first line, without the leading `#`."""
+    source = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+    return html.escape(source.splitlines()[0].lstrip("# "))
+
+
+def boards(pictures: Sequence[Picture], shapes: Sequence[Shape], size: int = 192) -> tuple[list, list[str]]:
+    """Every picture cut and shuffled in every shape (rows, cols): boards, and titles with the answers."""
+    images, titles = [], []
+    for index, (picture, (rows, cols)) in enumerate(itertools.product(pictures, shapes)):
+        spec = puzzles.PuzzleSpec(rows=rows, cols=cols, size=size)
+        puzzle = puzzles.make_puzzle(picture.image, spec, index)
+        images.append(puzzle.board)
+        answer = textwrap.fill(in_rows(puzzle.placement, cols), 24)
+        titles.append(f"{picture.name}, {rows} x {cols}\n{answer}")
+    return images, titles
+
+
+def in_rows(placement: Sequence[int], cols: int) -> str:
+    """A placement written as the board lies: a slash between rows."""
+    rows = [placement[i : i + cols] for i in range(0, len(placement), cols)]
+    return " / ".join(" ".join(map(str, row)) for row in rows)
+
+
+def is_lossless(pictures: Iterable[Picture], shapes: Sequence[Shape], size: int, tries: int = 3) -> pd.DataFrame:
+    """Per shape: boards checked, and how many came back pixel for pixel when put together by their answer."""
+    pictures, rows = list(pictures), []
+    for shape in shapes:
+        spec = puzzles.PuzzleSpec(*shape, size=size)
+        made = [puzzles.make_puzzle(p.image, spec, i) for p in pictures for i in range(tries)]
+        exact = [_equal(puzzles.restore(m.board, spec, m.placement), m.picture) for m in made]
+        rows.append({"shape": "{} x {}".format(*shape), "boards": len(made), "restored exactly": sum(exact)})
+    return pd.DataFrame(rows)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def chance_table(shapes: Sequence[Shape]) -> pd.DataFrame:
+    """Chance levels per shape: by the formula and, where all pairs fit in memory, by counting."""
+    rows = []
+    for shape in shapes:
+        spec = puzzles.PuzzleSpec(*shape, size=96)
+        counted = count_chance(spec) if spec.n_placements**2 <= MOST_PAIRS else None
+        rows.append(
+            {
+                "shape": "{} x {}".format(*shape),
+                "placements": f"{spec.n_placements:,}",
+                "hit rate, formula": f"{spec.chance_hit:.4f}",
+                "hit rate, counted": "too many" if counted is None else f"{counted[0]:.4f}",
+                "exact match, formula": f"{spec.chance_exact:.3g}",
+                "exact match, counted": "too many" if counted is None else f"{counted[1]:.3g}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def count_chance(spec: puzzles.PuzzleSpec) -> tuple[float, float]:
+    """Mean (hit rate, exact match) over every guess against every truth that can occur."""
+    every = np.array(placements(spec.tiles)[0 if spec.solved_allowed else 1 :])
+    right = (every[:, None] == every[None]).mean(2)
+    return float(right.mean()), float((right == 1).mean())
+
+
+def placements(n: int) -> list[puzzles.Placement]:
+    """All n! placements of n tiles in lexicographic order; the first is the solved board."""
+    return list(itertools.permutations(range(1, n + 1)))
+
+
+def reward_table(truth: Sequence[int]) -> pd.DataFrame:
+    """Reward of every placement, well formed; columns answer, hit, exact, format, total."""
+    rows = []
+    for guess in placements(len(truth)):
+        text = f"<think>x</think><answer>{' '.join(map(str, guess))}</answer>"
+        earned = score(text, truth)
+        parts = {"hit": earned.hit, "exact": earned.exact, "format": earned.format}
+        rows.append({"answer": " ".join(map(str, guess)), **parts, "total": sum(parts.values())})
+    return pd.DataFrame(rows)
+
+
+@style.use_style()
+def reward_landscape(table: pd.DataFrame) -> Figure:
+    """How many placements earn how much: hit and total reward. Drawn columns: reward, value, placements."""
+    fig, frames = _figure(8.0, 3.2), []
+    for place, (name, title) in enumerate((("hit", "Hit reward"), ("total", "Total reward")), start=1):
+        counts = table[name].value_counts().sort_index()
+        ax = fig.add_subplot(1, 2, place)
+        _mean_line(ax, float(table[name].mean()))
+        ax.bar(counts.index, counts, width=0.05 * np.ptp(counts.index) + 0.02, color=BAR)
+        for value, count in counts.items():
+            above = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center"}
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            ax.annotate(f"{count}", (value, count), bbox=box, **above)
+        ax.set(title=title, xlabel="reward", ylabel="placements")
+        ax.set_xticks(list(counts.index), [f"{value:g}" for value in counts.index], fontsize=8)
+        ax.margins(y=0.2)
+        frames.append(pd.DataFrame({"reward": name, "value": counts.index, "placements": counts.to_numpy()}))
+    return save.record(fig, pd.concat(frames))
+
+
+def _mean_line(ax: Axes, mean: float) -> None:
+    ax.axvline(mean, color=DARK, linestyle="--", linewidth=1.2, zorder=0)
+    ax.text(mean, 1.0, f" mean {mean:.2f}", transform=ax.get_xaxis_transform(), va="top", color=DARK)
+
+
+@style.use_style()
+def token_picture(board: Any, side: int = 16) -> Figure:
+    """A board under the grid of its image tokens, `side` pixels each, numbered in reading order."""
+    ax = _figure(3.4, 3.4).add_subplot()
+    ax.imshow(board, interpolation="nearest", extent=(0, board.width, board.height, 0))
+    cells = list(itertools.product(range(board.height // side), range(board.width // side)))
+    for number, (row, col) in enumerate(cells, start=1):
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.5}
+        ax.text((col + 0.5) * side, (row + 0.5) * side, f"{number}", ha="center", va="center", bbox=box)
+    ax.set(xticks=range(0, board.width + 1, side), yticks=range(0, board.height + 1, side), xlabel="pixels")
+    ax.grid(color="white", linewidth=1.5)
+    ax.set_axisbelow(False)
+    rows = [{"token": k, "row": r + 1, "column": c + 1} for k, (r, c) in enumerate(cells, start=1)]
+    return save.record(ax.figure, pd.DataFrame(rows))
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def parameter_table(model: Any) -> pd.DataFrame:
+    """Parameters per part of a Qwen2.5-VL; the output layer shares the word embedding's weights."""
+    inner = model.model
+    vision, language = inner.visual, inner.language_model
+    parts = {
+        "eyes: patch embedding": vision.patch_embed,
+        f"eyes: {len(vision.blocks)} vision blocks": vision.blocks,
+        "eyes: merger (2 x 2 patches to 1 token)": vision.merger,
+        "words: embedding (and output layer, tied)": language.embed_tokens,
+        f"mind: {len(language.layers)} language blocks": language.layers,
+        "mind: last norm": language.norm,
+    }
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    total = sum(p.numel() for p in model.parameters())
+    if sum(counts.values()) != total:
+        raise UserError("This model has parts that the table does not know: add them to parameter_table.")
+    rows = [{"part": n, "parameters": f"{c:,}", "share": f"{c / total:.1%}"} for n, c in counts.items()]
+    return pd.DataFrame([*rows, {"part": "all", "parameters": f"{total:,}", "share": "100%"}])
+
+
+def tokens_of(processor: Any, text: str, grid: Shape) -> list[str]:
+    """The tokens of a whole prompt as text, one by one; image tokens are `<|image_pad|>`."""
+    tokenizer = processor.tokenizer
+    return [tokenizer.decode([i]) for i in prompt_ids(tokenizer, text, grid)]
+
+
+def battery_live(model: Any, processor: Any, n: int) -> pd.DataFrame:
+    """The prior battery scored here and now: columns task, measure, value, n, as in the evaluations table."""
+    found = evaluate.score_battery(model, processor, n)
+    rows = [(task, name, value, n) for task, parts in found.items() for name, value in parts.items()]
+    return pd.DataFrame(rows, columns=["task", "measure", "value", "n"])
+
+
+def battery_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line per prior task, best first: score with 95% Wilson interval, chance, likelihood, failures.
+
+    `rows`: columns task, measure, value, n. Raises UserError where a task lacks its score.
+    """
+    values = {(r.task, r.measure): (float(r.value), int(r.n)) for r in rows.itertuples()}
+    table = [_battery_line(task, values) for task in battery.battery_tasks()]
+    return pd.DataFrame(table).sort_values("value", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def _battery_line(task: str, values: dict[tuple[str, str], tuple[float, int]]) -> dict[str, Any]:
+    if (task, "score") not in values:
+        raise UserError(f"There is no score of the prior task {task}: evaluate the whole battery first.")
+    value, n = values[task, "score"]
+    _, low, high = intervals.wilson(round(value * n), n)
+    nothing = (math.nan, n)
+    return {
+        "task": task,
+        "value": value,
+        "low": low,
+        "high": high,
+        "chance": battery.chance(task),
+        "likelihood": values.get((task, "likelihood"), nothing)[0],
+        "likelihood chance": evaluate.likelihood_chance(task),
+        "format failures": values.get((task, "format_failure"), nothing)[0],
+        "n": n,
+    }
+
+
+def prior_gallery(tasks: Sequence[str] | None = None, columns: int = 4) -> Figure:
+    """One picture per prior task with a question about it and the gold completion. Drawn: position, title."""
+    samples = {task: battery.battery_samples(task, 4)[1] for task in tasks or battery.battery_tasks()}
+    titles = [_asked(task, sample.question) for task, sample in samples.items()]
+    return plots.board_gallery([s.pixels for s in samples.values()], titles, columns)
+
+
+def _asked(task: str, question: questions.Question, width: int = 32) -> str:
+    """Task, question and completion, wrapped to stand above a small picture."""
+    parts = [task.upper(), *textwrap.wrap(question.text, width)]
+    parts += textwrap.wrap(question.think, width, initial_indent="think: ")
+    return "\n".join(parts + textwrap.wrap(question.answer, width, initial_indent="answer: "))
+
+
+def majority(samples: Sequence[questions.PriorSample]) -> tuple[str, float]:
+    """The commonest gold answer, and the score of always giving it."""
+    (answer, count), *_ = Counter(s.question.answer for s in samples).most_common(1)
+    return answer, count / len(samples)
+
+
+def kind_table(model: Any, processor: Any, samples: Sequence[questions.PriorSample]) -> pd.DataFrame:
+    """Greedy score on easy-VQA samples, of all and by kind of question, beside each kind's majority answer.
+
+    Columns kind, questions, score, low, high (95% Wilson), majority answer, majority score.
+    """
+    order = sorted(samples, key=lambda s: len(s.question.text))  # prompts of one length need no padding
+    texts = complete(model, processor, [Prompted(s.pixels, s.question.text) for s in order])
+    right = [score_answer(text, s.question) == 1 for (text,), s in zip(texts, order, strict=True)]
+    kinds = {"all": [True] * len(order)}
+    for kind in ("yes or no", "shape", "colour"):
+        kinds[kind] = [_answer_kind(s.question.answer) == kind for s in order]
+    rows = []
+    for kind, chosen in kinds.items():
+        hits, asked = list(itertools.compress(right, chosen)), list(itertools.compress(order, chosen))
+        if asked:
+            score, common = intervals.wilson(sum(hits), len(hits)), majority(asked)
+            rows.append((kind, len(hits), *score, *common))
+    names = ["kind", "questions", "score", "low", "high", "majority answer", "majority score"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _answer_kind(answer: str) -> str:
+    """What an easy-VQA answer names."""
+    shapes = easy_vqa.easy_vqa_names()["easy shape"]
+    return "yes or no" if answer in ("yes", "no") else "shape" if answer in shapes else "colour"
+
+
+def answers(completions: Iterable[str], n: int = 4) -> pd.DataFrame:
+    """Per completion: its think, the placement it gives ("" where none is valid), and the parser's reason."""
+    rows = []
+    for text in completions:
+        parsed = parse(text, n)
+        think = text.partition("<think>")[2].partition("</think>")[0]
+        placement = " ".join(map(str, parsed.placement or ()))
+        rows.append({"think": think, "placement": placement, "reason": parsed.reason})
+    return pd.DataFrame(rows, columns=["think", "placement", "reason"])
+
+
+def placement_shares(found: pd.DataFrame, n: int = 4) -> pd.DataFrame:
+    """Share of all completions that give each placement, commonest first; `found`: see `answers`."""
+    counts = found["placement"].value_counts()
+    names = [" ".join(map(str, p)) for p in placements(n)]
+    rows = [{"placement": name, "share": counts.get(name, 0) / len(found)} for name in names]
+    return pd.DataFrame(rows).sort_values("share", ascending=False, kind="stable").reset_index(drop=True)
+
+
+@style.use_style()
+def placement_bars(shares: pd.DataFrame) -> Figure:
+    """Share of completions per placement, lines at 1 % and a uniform choice. Drawn: placement, share."""
+    ax, uniform = _figure(8.0, 3.4).add_subplot(), 1 / len(shares)
+    ax.bar(shares["placement"], shares["share"], color=BAR)
+    for level, name in ((0.01, "1 %"), (uniform, f"uniform {uniform:.1%}")):
+        ax.axhline(level, color="black", linestyle="--" if level == uniform else ":", linewidth=1.2)
+        ax.text(1.01, level, name, transform=ax.get_yaxis_transform(), va="center")
+    ax.tick_params(axis="x", rotation=90)
+    ax.grid(axis="x", visible=False)
+    ax.set(ylabel="share of completions", xlabel="placement given", xlim=(-0.7, len(shares) - 0.3))
+    ax.set_title(f"What the base answers to a puzzle (valid: {shares['share'].sum():.0%} of completions)")
+    return save.record(ax.figure, shares)
+
+
+def verdicts(
+    battery: pd.DataFrame, kinds: pd.DataFrame, exact: intervals.Interval, shares: pd.DataFrame
+) -> pd.DataFrame:
+    """The bars a base model must clear, each with what was measured and whether it was met.
+
+    `battery`: see `battery_table`; `kinds`: see `kind_table`; `exact`: exact match on puzzles with its interval;
+    `shares`: see `placement_shares`.
+    """
+    score, chance = battery.set_index("task")["value"], 1 / (len(shares) - 1)  # the solved board is never asked
+    easy = float(kinds.set_index("kind")["score"]["all"])
+    bars = [
+        ("prior tasks scoring 0.80 or more", int((score >= 0.80).sum()), 10),
+        ("mean score of the battery", float(score.mean()), 0.92),
+        ("easy-VQA, official test split", easy, 0.90),
+        ("share of valid placements, T = 1", float(shares["share"].sum()), 0.60),
+        ("placements above 1 % of completions", int((shares["share"] > 0.01).sum()), 12),
+    ]
+    rows = [(name, _short(value), _short(least), value >= least) for name, value, least in bars]
+    inside = exact.low <= chance <= exact.high
+    rows.insert(
+        3, ("puzzle at chance", _short(exact.mean), f"{exact.low:.3f} to {exact.high:.3f} holds {chance:.3f}", inside)
+    )
+    table = pd.DataFrame(rows, columns=["bar", "measured", "needed", "verdict"])
+    return table.assign(verdict=table["verdict"].map({True: "met", False: "not met"}))
+
+
+def _short(value: float) -> str:
+    return f"{value}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def phases(recipe: Recipe) -> pd.DataFrame:
+    """The phases of a pretraining: columns phase, first (its first step), steps, pictures, questions (in all)."""
+    lengths = {"eyes": recipe.eye_steps, "words": recipe.steps, "practice": recipe.practice}
+    table = pd.DataFrame({"phase": list(lengths), "steps": list(lengths.values())})
+    table.insert(1, "first", table["steps"].cumsum() - table["steps"])
+    table["pictures"] = table["steps"] * [recipe.eye_pictures, recipe.pictures, recipe.pictures]
+    return table.assign(questions=table["pictures"] * [0, recipe.questions, recipe.questions])
+
+
+def pretraining_prompts(recipe: Recipe, n: int, steps: range) -> list[questions.Question]:
+    """The questions of `n` pictures, evenly spread over `steps` of the language model (its first is step 0)."""
+    places = [(steps[k * len(steps) // n], k % recipe.pictures) for k in range(n)]
+    return [q for step, slot in places for q in pretraining_sample(recipe, step, slot)[1]]
+
+
+def cell_table(known: dict[str, np.ndarray], questions: Sequence[str]) -> pd.DataFrame:
+    """What the eyes are to name in each cell of a picture; rows and columns lie as the cells do, counted from 1.
+
+    `known`: labels as from `base.eye_sample`. Answers to `questions` are joined; "nothing of the sort" is left out.
+    """
+    names = {name: eye_names()[name] for name in questions if name in known}
+    shape = next(iter(known.values())).shape
+    cells = np.empty(shape, dtype=object)
+    for place in np.ndindex(shape):
+        indices = {name: int(known[name][place]) for name in names}
+        cells[place] = " ".join(filter(None, (names[name][k] for name, k in indices.items() if k >= 0)))
+    return pd.DataFrame(cells, range(1, shape[0] + 1), range(1, shape[1] + 1))
+
+
+def share_with(texts: Sequence[str], wanted: str) -> float:
+    """Share of texts that contain `wanted`, in any case."""
+    return sum(wanted.lower() in text.lower() for text in texts) / len(texts)
+
+
+def imports_of(files: Iterable[str | Path]) -> set[str]:
+    """Names of the helper modules that Python files import, wherever in the file the import stands."""
+    found = set()
+    for file in files:
+        for node in ast.walk(ast.parse(Path(file).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("helpers"):
+                below = node.module.removeprefix("helpers").lstrip(".")
+                found |= {below} | {f"{below}.{alias.name}".lstrip(".") for alias in node.names}
+    return found
+
+
+def rebuild(recipe: Recipe, steps: int, eyes: Any = None) -> pd.DataFrame:
+    """The first steps of a pretraining, from random weights: columns step, loss, grad_norm, seconds.
+
+    With `eyes`, a pretrained model, its vision tower is taken over and the language model's first steps follow.
+    """
+    learner, rows = pretrain.new_learner(recipe), []
+    if eyes is not None:
+        learner.model.model.visual.load_state_dict(eyes.model.visual.state_dict())
+    first = 0 if eyes is None else recipe.eye_steps
+    for step in range(first, first + steps):
+        begin = time.perf_counter()
+        loss, norm = pretrain.train_step(learner, step)
+        rows.append((step, loss, norm, time.perf_counter() - begin))
+    return pd.DataFrame(rows, columns=LOG_COLUMNS)
+
+
+def last_losses(recipe: Recipe, steps: int, finished: tuple[Any, Any]) -> pd.DataFrame:
+    """Loss of a finished (model, processor) on what the last `steps` steps asked: columns step, loss.
+
+    The rate ends near zero, so these weights and those that took the steps are nearly the same.
+    """
+    (model, processor), end, rows = finished, recipe.steps + recipe.practice, []
+    for step in range(end - steps, end):
+        with torch.no_grad():
+            loss, tokens = pretrain.text_loss(model, pretrain.batch(processor.tokenizer, recipe, step))
+        rows.append((recipe.eye_steps + step, float(loss) / tokens))
+    return pd.DataFrame(rows, columns=["step", "loss"])
+
+
+def training_log(path: str | Path = TRAINING_LOG) -> pd.DataFrame | None:
+    """The log of the shipped pretraining (columns step, loss, grad_norm, seconds), or None without one.
+
+    Raises UserError when a column is missing or there are no rows.
+    """
+    if not Path(path).is_file():
+        return None
+    table = pd.read_csv(path)
+    if table.empty or not set(LOG_COLUMNS) <= set(table.columns):
+        raise UserError(f"{path} must have the columns {', '.join(LOG_COLUMNS)} and rows: restore it.")
+    return table[LOG_COLUMNS]
+
+
+@style.use_style()
+def loss_curves(live: pd.DataFrame, shipped: pd.DataFrame | None, recipe: Recipe) -> Figure:
+    """Training loss (log) against step, the eyes on the left (per picture), the language model on the right.
+
+    The shipped run is a line, what was computed now are points. Drawn columns: source, phase, step, loss.
+    """
+    tables = {"shipped": shipped, "computed now": live}
+    drawn = pd.concat([t[["step", "loss"]].assign(source=name) for name, t in tables.items() if t is not None])
+    spans = phases(recipe)
+    drawn["phase"] = spans["phase"].to_numpy()[spans["first"].searchsorted(drawn["step"], side="right") - 1]
+    fig, eyes = _figure(9.0, 3.6), drawn["phase"] == "eyes"
+    left, right = fig.add_subplot(1, 2, 1), fig.add_subplot(1, 2, 2)
+    _loss_panel(left, drawn[eyes])
+    left.set(title="Eyes: what does each cell show?", ylabel="loss (nats per picture, all questions)")
+    _loss_panel(right, drawn[~eyes])
+    right.set(title="Language model, eyes frozen", ylabel="loss (nats per token)")
+    for step, name in ((recipe.eye_steps + recipe.naming, "naming ends"), (spans["first"].iloc[2], "practice begins")):
+        right.axvline(step, color=style.GREY, linestyle=":", linewidth=1.2)
+        place = {"transform": right.get_xaxis_transform(), "rotation": 90, "ha": "right", "va": "top"}
+        right.text(step, 0.98, name, fontsize=8, **place)
+    left.legend()
+    return save.record(fig, drawn[["source", "phase", "step", "loss"]])
+
+
+def _loss_panel(ax: Axes, rows: pd.DataFrame) -> None:
+    """Draw one panel of `loss_curves`: steps are counted from 0 through all phases."""
+    looks = {
+        "shipped": {"color": DARK, "linewidth": 0.5},
+        "computed now": {"color": "#A84300", "marker": "o", "linestyle": "", "markersize": 5},
+    }
+    for name, part in rows.groupby("source", sort=False):
+        ax.plot(part["step"], part["loss"], label=name, zorder=2 + (name != "shipped"), **looks[name])
+    ax.set(yscale="log", xlabel="step")
+    for axis in (ax.xaxis.set_major_formatter, ax.yaxis.set_major_formatter):
+        axis(lambda value, _: f"{value:,.10g}")

@@ -1,0 +1,291 @@
+"""Learning curves, the plane of gain and drop, per-task dots, galleries of boards, and tokens by log-prob."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from helpers.errors import UserError
+from helpers.show.save import checked_data, record
+from helpers.show.style import (
+    GREY,
+    MEASURE_LABEL,
+    RFT_PANELS,
+    Label,
+    add_note,
+    arms_of,
+    direct_labels,
+    log_x,
+    new_axes,
+    new_figure,
+    seed_note,
+    short_number,
+    use_style,
+    visible,
+    wrap_words,
+)
+from helpers.stats.curves import gain_and_drop, require, rows_of, seed_summary, task_drops
+from helpers.study.arms import LineStyle, arm_style
+
+
+@use_style()
+def learning_curves(
+    evaluations: pd.DataFrame,
+    task: str,
+    measure: str,
+    x: str = "step",
+    chance: float | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """One task's measure against training (`x`: step or samples, log with 0 at the left), a line per arm.
+
+    `chance`: draws a line at that level. `ax`: draw there instead of on a new figure. Drawn columns: task,
+    measure, arm, step|samples, mean, low, high, seeds (and chance). Raises UserError when nothing matches.
+    """
+    if x not in ("step", "samples"):
+        raise UserError(f"x is 'step' or 'samples', not {x!r}.")
+    summary = seed_summary(rows_of(evaluations, measure, task), ["arm", x])
+    axes = ax if ax is not None else new_axes()
+    labels = [_curve(axes, arm, summary[summary["arm"] == arm], x) for arm in arms_of(summary)]
+    if chance is not None:
+        labels.append(_chance_line(axes, chance))
+        summary["chance"] = chance
+    log_x(axes, summary[x])
+    direct_labels(axes, labels)
+    axes.set(xlabel=f"{x} (log scale)", ylabel=MEASURE_LABEL.get(measure, measure), title=task)
+    add_note(axes.figure, seed_note(summary["seeds"]))
+    summary.insert(0, "task", task)
+    summary.insert(1, "measure", measure)
+    return record(axes.figure, summary)
+
+
+def _curve(ax: Axes, arm: str, rows: pd.DataFrame, x: str) -> Label:
+    """Line and band of one arm; the untrained base, known at one point only, is a level across the axes."""
+    style, last = arm_style(arm), rows.iloc[-1]
+    if arm == "base" and len(rows) == 1:
+        ax.axhline(last["mean"], color=style.colour, linestyle=style.linestyle, linewidth=1.2)
+        return Label(math.inf, last["mean"], arm, style.colour)
+    ax.plot(rows[x], rows["mean"], label=arm, clip_on=False, **style.line())
+    if len(rows) == 1:
+        error = [[last["mean"] - last["low"]], [last["high"] - last["mean"]]]
+        ax.errorbar(rows[x], rows["mean"], yerr=error, color=style.colour, capsize=3)
+    ax.fill_between(rows[x], rows["low"], rows["high"], color=style.colour, alpha=0.15, linewidth=0)
+    return Label(float(last[x]), float(last["mean"]), arm, style.colour)
+
+
+def _chance_line(ax: Axes, chance: float) -> Label:
+    ax.axhline(chance, color=GREY, linestyle=(0, (1, 3)), linewidth=1.2)
+    return Label(math.inf, chance, f"chance {chance:.3g}", GREY)
+
+
+@use_style()
+def per_task_drop(evaluations: pd.DataFrame, accuracy: float | None = None) -> Figure:
+    """Drop below base per prior task and arm, with intervals over seeds; worst-hit tasks at the top.
+
+    At the last step, or where puzzle exact match first reaches `accuracy` (see `task_drops`).
+    Drawn columns: task, arm, mean, low, high, seeds.
+    """
+    summary = seed_summary(task_drops(evaluations, accuracy), ["task", "arm"])
+    tasks = list(summary.groupby("task")["mean"].mean().sort_values().index)
+    arms = arms_of(summary)
+    ax = new_axes(7.0, 1.5 + len(tasks) * max(0.34, 0.13 * len(arms)))
+    for rank, arm in enumerate(arms):
+        offset = 0.7 * ((len(arms) - 1) / 2 - rank) / len(arms)
+        _dots(ax, summary[summary["arm"] == arm], tasks, offset)
+    ax.axvline(0, color=GREY, linewidth=1)
+    ax.set_yticks(range(len(tasks)), tasks)
+    ax.set_ylim(-0.6, len(tasks) - 0.4)
+    when = "at the last step" if accuracy is None else f"on reaching puzzle exact match {accuracy:g}"
+    ax.set(title=f"Drop per prior task, {when}", xlabel="drop below base (right: forgets more)")
+    ax.figure.legend(loc="outside right upper")
+    add_note(ax.figure, seed_note(summary["seeds"]) + _absentees(evaluations, arms))
+    return record(ax.figure, summary)
+
+
+def _dots(ax: Axes, rows: pd.DataFrame, tasks: Sequence[str], offset: float) -> None:
+    arm = rows["arm"].iloc[0]
+    heights = [tasks.index(task) + offset for task in rows["task"]]
+    error = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
+    look = arm_style(arm).line() | {"linestyle": "none"}
+    ax.errorbar(rows["mean"], heights, xerr=error, capsize=2, elinewidth=1.2, label=arm, **look)
+
+
+def _absentees(evaluations: pd.DataFrame, arms: Sequence[str]) -> str:
+    missing = [arm for arm in arms_of(evaluations) if arm not in arms and arm != "base"]
+    return f". Never there: {', '.join(missing)}" if missing else ""
+
+
+@use_style()
+def gain_drop(evaluations: pd.DataFrame) -> Figure:
+    """The plane of gain (puzzle exact match) and drop (mean prior score): a path per arm, faint per seed.
+
+    The cross at the end of a path is the interval over seeds. Drawn columns: arm, step, gain,
+    gain_low, gain_high, drop, drop_low, drop_high, seeds.
+    """
+    changes = gain_and_drop(evaluations)
+    changes = changes[changes["arm"] != "base"]
+    if changes.empty:
+        raise UserError("Only the base was evaluated: train an arm before drawing what it gained.")
+    summary, ax = _plane_summary(changes), new_axes(7.0, 4.6)
+    for arm in arms_of(summary):
+        _path(ax, changes[changes["arm"] == arm], summary[summary["arm"] == arm])
+    ax.axhline(0, color=GREY, linewidth=1, zorder=1)
+    ax.plot(0, 0, label="base", **arm_style("base").line() | {"linestyle": "none", "markersize": 8})
+    ax.set(xlabel="gain in puzzle exact match", ylabel="drop in mean prior score (up: forgets more)")
+    ax.set_title("What is gained, and what it costs")
+    ax.figure.legend(loc="outside right upper")
+    add_note(ax.figure, seed_note(summary["seeds"]))
+    return record(ax.figure, summary)
+
+
+def _plane_summary(changes: pd.DataFrame) -> pd.DataFrame:
+    gain = seed_summary(changes, ["arm", "step"], "gain")
+    drop = seed_summary(changes, ["arm", "step"], "drop").drop(columns="seeds")
+    gain = gain.rename(columns={"mean": "gain", "low": "gain_low", "high": "gain_high"})
+    drop = drop.rename(columns={"mean": "drop", "low": "drop_low", "high": "drop_high"})
+    merged = gain.merge(drop, on=["arm", "step"])
+    return merged[[name for name in merged.columns if name != "seeds"] + ["seeds"]]
+
+
+def _path(ax: Axes, runs: pd.DataFrame, mean: pd.DataFrame) -> None:
+    style, end = arm_style(mean["arm"].iloc[0]), mean.iloc[-1]
+    if mean["seeds"].max() > 1:
+        for _, run in runs.groupby("run"):
+            ax.plot(run["gain"], run["drop"], color=style.colour, alpha=0.3, linewidth=0.8)
+    ax.plot(mean["gain"], mean["drop"], label=mean["arm"].iloc[0], **style.line() | {"markevery": [-1]})
+    ax.plot(mean["gain"], mean["drop"], color=style.colour, marker=".", markersize=3, linestyle="none")
+    ax.errorbar(
+        end["gain"],
+        end["drop"],
+        xerr=[[end["gain"] - end["gain_low"]], [end["gain_high"] - end["gain"]]],
+        yerr=[[end["drop"] - end["drop_low"]], [end["drop_high"] - end["drop"]]],
+        color=style.colour,
+        elinewidth=1,
+    )
+
+
+@use_style()
+def rft_diagnostics(metrics: pd.DataFrame, panels: Mapping[str, tuple[str, tuple[str, ...]]] = RFT_PANELS) -> Figure:
+    """Four looks at RFT against step: reward parts, entropy, completion length, groups without a signal.
+
+    `metrics`: columns run, arm, seed, step, name, value. `panels`: title -> (axis label, metric names); a
+    panel without records says so. Drawn columns: panel, name, arm, step, mean, low, high, seeds.
+    """
+    require(metrics, ("arm", "seed", "step", "name", "value"))
+    rows = math.ceil(len(panels) / 2)
+    fig = new_figure(8.0, 0.6 + 2.5 * rows)
+    frames = []
+    for place, (title, (unit, names)) in enumerate(panels.items(), start=1):
+        ax = fig.add_subplot(rows, min(2, len(panels)), place)
+        frames.append(_metric_panel(ax, metrics, names).assign(panel=title))
+        ax.set(title=title, ylabel=unit, xlabel="step")
+    summary = pd.concat(frames, ignore_index=True)
+    if summary.empty:
+        raise UserError("None of these metrics was recorded: pass panels= with names in the table.")
+    add_note(fig, seed_note(summary["seeds"]))
+    return record(fig, summary[["panel", *(name for name in summary.columns if name != "panel")]])
+
+
+def _metric_panel(ax: Axes, metrics: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Colour tells the arm and line style the metric: here the arm's own line style would say nothing new."""
+    summary = seed_summary(metrics[metrics["name"].isin(names)], ["name", "arm", "step"])
+    dashes: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
+    several, labels = summary["arm"].nunique() > 1, []
+    for (name, arm), rows in summary.groupby(["name", "arm"]):
+        style, dash = arm_style(arm), dashes[list(names).index(name) % len(dashes)]
+        mark = "" if len(rows) > 1 else style.marker
+        ax.plot(rows["step"], rows["mean"], linestyle=dash, color=style.colour, marker=mark)
+        ax.fill_between(rows["step"], rows["low"], rows["high"], color=style.colour, alpha=0.15, linewidth=0)
+        text = " ".join([arm] * several + [short_number(name)] * (len(names) > 1))
+        labels.append(Label(rows["step"].iloc[-1], rows["mean"].iloc[-1], text or arm, style.colour))
+    if summary.empty:
+        ax.text(0.5, 0.5, "not recorded", transform=ax.transAxes, ha="center", color=GREY)
+        ax.set(xticks=[], yticks=[])
+    direct_labels(ax, labels)
+    return summary
+
+
+@use_style()
+def battery_bars(df: pd.DataFrame) -> Figure:
+    """Score per prior task as bars with intervals and a tick at chance; `df`: task, value, low, high, chance.
+
+    All in [0, 1]; tasks are drawn from the top in the order given. Drawn data: `df`.
+    """
+    columns = ["task", "value", "low", "high", "chance"]
+    require(df, columns)
+    table = checked_data(df[columns])
+    ax, places = new_axes(7.0, 1.1 + 0.34 * len(table)), range(len(table))
+    error = [table["value"] - table["low"], table["high"] - table["value"]]
+    ax.barh(places, table["value"], color="#8FB8D4", height=0.66)
+    ax.errorbar(table["value"], places, xerr=error, fmt="none", color="#1A4E73", capsize=3, elinewidth=1.4)
+    ax.vlines(table["chance"], [p - 0.42 for p in places], [p + 0.42 for p in places], color="black", lw=1.8)
+    for place, value in enumerate(table["value"]):
+        ax.text(1.02, place, f"{value:.2f}", va="center", transform=ax.get_yaxis_transform())
+    ax.set_yticks(places, table["task"])
+    ax.grid(axis="y", visible=False)
+    ax.set(xlim=(0, 1), ylim=(len(table) - 0.4, -0.6), xlabel="score")
+    ax.set_title("Prior battery (black tick: chance; whisker: interval)")
+    return record(ax.figure, table)
+
+
+@use_style()
+def board_gallery(images: Sequence[Any], titles: Sequence[str], columns: int = 4) -> Figure:
+    """Images (PIL or arrays) in a grid with a title each, pixels kept sharp. Drawn columns: position, title.
+
+    Raises UserError when there are no images or the titles do not match them.
+    """
+    if not images or len(images) != len(titles) or columns < 1:
+        raise UserError(f"A gallery needs images and one title each: got {len(images)} and {len(titles)}.")
+    wide = min(columns, len(images))
+    rows = math.ceil(len(images) / wide)
+    lines = 1 + max(title.count("\n") for title in titles)
+    fig = new_figure(max(2.2 * wide, 3.0), (1.95 + 0.2 * lines) * rows)
+    for place, (image, title) in enumerate(zip(images, titles, strict=True), start=1):
+        ax = fig.add_subplot(rows, wide, place)
+        ax.imshow(image, interpolation="nearest")
+        ax.set_title(title, parse_math=False, fontsize=9, loc="center")
+        ax.set_axis_off()
+    return record(fig, pd.DataFrame({"position": range(1, len(titles) + 1), "title": list(titles)}))
+
+
+@use_style()
+def heat_tokens(tokens: Sequence[str], logps: Sequence[float]) -> Figure:
+    """The tokens of a completion, each on a box coloured by its log-probability (nats; dark: surprising).
+
+    Drawn columns: position, token, logp. Raises UserError on no tokens, other lengths or non-finite values.
+    """
+    if not tokens or len(tokens) != len(logps):
+        raise UserError(f"Every token needs a log-probability: {len(tokens)} tokens, {len(logps)} values.")
+    frame = {"position": range(1, len(tokens) + 1), "token": list(tokens), "logp": list(map(float, logps))}
+    table = checked_data(pd.DataFrame(frame))
+    texts = [visible(token) for token in tokens]
+    spots = wrap_words([len(text) for text in texts], 72)
+    rows = 1 + spots[-1][1]
+    ax = new_axes(7.6, 0.55 + 0.3 * rows)
+    ax.set(xlim=(0, 72), ylim=(rows, 0))
+    ax.set_axis_off()
+    _token_boxes(ax, texts, spots, table["logp"])
+    return record(ax.figure, table)
+
+
+def _token_boxes(ax: Axes, texts: Sequence[str], spots: Sequence[tuple[int, int]], logps: pd.Series) -> None:
+    scale = ScalarMappable(Normalize(min(min(logps), -1.0), 0.0), colormaps["cividis"])
+    for text, (column, row), logp in zip(texts, spots, logps, strict=True):
+        colour = scale.to_rgba(logp)
+        ink = "black" if 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2] > 0.45 else "white"
+        look = {"facecolor": colour, "edgecolor": "white", "linewidth": 0.8}
+        ax.add_patch(Rectangle((column, row + 0.06), len(text), 0.88, **look))
+        place = (column + len(text) / 2, row + 0.5)
+        font = {"family": "DejaVu Sans Mono", "parse_math": False}
+        ax.text(*place, text, color=ink, ha="center", va="center", **font)
+    bar = ax.figure.colorbar(scale, ax=ax, location="bottom", fraction=0.08, aspect=50, pad=0.02)
+    bar.set_label("log-probability (nats)")

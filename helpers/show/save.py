@@ -1,0 +1,197 @@
+"""Saving a figure with its data, its alt text and where it comes from, so that the same data give the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+import re
+import textwrap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from IPython.display import HTML
+from matplotlib.figure import Figure
+
+from helpers.errors import UserError
+from helpers.show.style import use_style
+
+LIBRARIES = ("matplotlib", "numpy", "pandas", "torch", "transformers", "trl")
+
+
+SUFFIXES = ("csv", "json", "png", "svg", "txt")
+
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class SavedFigure:
+    """A figure on disk; in a notebook it displays itself with its alt text."""
+
+    id: str
+    path: Path
+    alt: str
+
+    def _repr_html_(self) -> str:
+        return _figure_html(self.path.read_bytes(), self.alt)
+
+
+def savefig(
+    fig: Figure,
+    id: str,
+    *,
+    alt: str,
+    data: pd.DataFrame | None = None,
+    specs: Iterable[Any] = (),
+    folder: str | Path = "figures",
+) -> SavedFigure:
+    """Write `<id>.png|.svg|.csv|.txt|.json` into `folder` and list it in the manifest; bytes repeat.
+
+    `data`: what is drawn (default: what the plot function recorded). `specs`: run specs or hashes behind it.
+    The source notebook comes from the environment variable JIGSAW_NOTEBOOK, set by the runner.
+    Raises UserError on an empty alt text, a bad id, or missing, empty or non-finite data.
+    """
+    alt, frame, folder = _checked_alt(alt), checked_data(drawn(fig) if data is None else data), Path(folder)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", id) or id == "manifest":
+        raise UserError(f"The figure id {id!r} will not do: use lower-case letters, digits, - and _.")
+    contents = {
+        "png": _png(fig),
+        "svg": _svg(fig, id, alt),
+        "csv": frame.to_csv(index=False, float_format="%.10g", lineterminator="\n").encode(),
+        "txt": (textwrap.fill(alt, 110) + "\n").encode(),
+    }
+    contents["json"] = _json(_provenance(id, alt, specs, folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, content in contents.items():
+        _write(folder / f"{id}.{suffix}", content)
+    _write(folder / MANIFEST, _json(_manifest(folder)))
+    return SavedFigure(id, folder / f"{id}.png", alt)
+
+
+def show(figure: SavedFigure | Figure, alt: str = "") -> HTML:
+    """An HTML figure with embedded PNG and alt text. An unsaved figure needs `alt` (else UserError)."""
+    if isinstance(figure, SavedFigure):
+        return HTML(figure._repr_html_())
+    return HTML(_figure_html(_png(figure), _checked_alt(alt)))
+
+
+def drawn(fig: Figure) -> pd.DataFrame:
+    """The numbers a plot function of this module drew on `fig`. Raises UserError if it recorded none."""
+    frames = getattr(fig, "jigsaw_drawn", [])
+    if not frames:
+        raise UserError("This figure does not know its numbers: pass data=, a table of what is drawn.")
+    if any(list(frame.columns) != list(frames[0].columns) for frame in frames):
+        raise UserError("The panels of this figure draw different tables: pass data=, one table.")
+    return pd.concat(frames, ignore_index=True)
+
+
+def record(fig: Any, frame: pd.DataFrame) -> Figure:
+    fig.jigsaw_drawn = [*getattr(fig, "jigsaw_drawn", []), frame.reset_index(drop=True)]
+    return fig
+
+
+def _checked_alt(alt: str) -> str:
+    if not isinstance(alt, str) or not alt.strip():
+        raise UserError("A figure needs alt text: say in a sentence what it shows.")
+    return " ".join(alt.split())
+
+
+def checked_data(data: pd.DataFrame) -> pd.DataFrame:
+    if not isinstance(data, pd.DataFrame) or data.empty:
+        raise UserError("A figure needs its data: pass a table with the numbers that are drawn.")
+    numbers = data.select_dtypes("number").to_numpy(dtype=float)
+    if data.isna().to_numpy().any() or not np.isfinite(numbers).all():
+        raise UserError("The data of a figure holds NaN or infinity: drop those rows or say what they mean.")
+    return data
+
+
+def _png(fig: Figure) -> bytes:
+    return _render(fig, "png", {"Software": None})
+
+
+def _svg(fig: Figure, id: str, alt: str) -> bytes:
+    return _render(fig, "svg", {"Date": None, "Creator": None, "Title": id, "Description": alt})
+
+
+def _render(fig: Figure, kind: str, info: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    with use_style():
+        _settle(fig)
+        fig.savefig(buffer, format=kind, metadata=info)
+    return buffer.getvalue()
+
+
+def _settle(fig: Figure) -> None:
+    """Lay out once, then keep it: each further pass of the engine shifts things and so changes the bytes."""
+    if fig.get_layout_engine() is not None:
+        fig.draw_without_rendering()
+        fig.set_layout_engine("none")
+
+
+def _figure_html(png: bytes, alt: str) -> str:
+    source = base64.b64encode(png).decode()
+    image = f'<img alt="{html.escape(alt)}" style="max-width:100%" src="data:image/png;base64,{source}">'
+    return f'<figure style="margin:0">{image}</figure>'
+
+
+def _provenance(id: str, alt: str, specs: Iterable[Any], folder: Path) -> dict[str, Any]:
+    hashes = sorted({spec if isinstance(spec, str) else str(spec.hash) for spec in specs})
+    return {
+        "figure": id,
+        "alt": alt,
+        "files": [f"{id}.{suffix}" for suffix in SUFFIXES],
+        "notebook": os.environ.get("JIGSAW_NOTEBOOK") or _known_notebook(folder / f"{id}.json"),
+        "specs": hashes,
+        "versions": _versions(),
+    }
+
+
+def _known_notebook(path: Path) -> str | None:
+    """Redrawing a figure by hand must not forget which notebook it belongs to."""
+    return _read_json(path).get("notebook") if path.exists() else None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """Rebuilt from the figures' own files each time, so parallel notebooks keep each other's entries."""
+    entries = {}
+    for path in sorted(folder.glob("*.json")):
+        about = {} if path.name == MANIFEST else _read_json(path)
+        if "figure" in about:
+            entries[about["figure"]] = {key: about[key] for key in ("alt", "files", "notebook", "specs")}
+    return entries
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON ({error}): delete it and redraw the figure.") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

@@ -1,0 +1,227 @@
+"""Interactive views of the figures: the static picture first, controls only where a front end can show them.
+
+Set JIGSAW_STATIC=1 (as the notebook runner does) to keep a notebook static even inside a kernel.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ipywidgets
+import pandas as pd
+from IPython import get_ipython
+from IPython.display import HTML, display
+
+from helpers.errors import UserError
+from helpers.show import plots, save
+
+COMPLETION_COLUMNS = ("run", "step", "puzzle_id", "prompt", "completion")
+
+
+NUMBER_COLUMNS = ("hit", "exact", "format", "advantage", "logp_policy", "logp_base", "tokens", "temperature")
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A number from `low` to `high`; `value` is the default that the static figure shows."""
+
+    value: float
+    low: float
+    high: float
+    step: float = 1
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.value <= self.high or self.step <= 0:
+            raise UserError(f"A slider needs low <= value <= high and step > 0, not {self}.")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of `options`; the first is the default that the static figure shows."""
+
+    options: Sequence[Any]
+
+    def __post_init__(self) -> None:
+        if not self.options:
+            raise UserError("A choice needs at least one option.")
+
+
+Control = Slider | Choice | bool
+
+
+def front_end_present() -> bool:
+    """Whether controls work here: a kernel with ipywidgets, and neither JIGSAW_STATIC nor PAPERMILL set."""
+    if any(os.environ.get(name, "") not in ("", "0") for name in ("JIGSAW_STATIC", "PAPERMILL")):
+        return False
+    return type(get_ipython()).__name__ == "ZMQInteractiveShell"
+
+
+def explore(draw: Callable[..., Any], **controls: Control) -> None:
+    """Display `draw` at the controls' defaults and, with a front end, controls that redraw it.
+
+    `draw` takes the controls by name and returns a figure or anything a notebook displays; the first line
+    of its docstring becomes the alt text of a bare figure. Raises UserError on an unknown kind of control.
+    """
+    defaults = {name: _default(name, control) for name, control in controls.items()}
+    shown = display(_shown(draw, defaults), display_id=True)
+    if front_end_present():
+        display(build_controls(draw, controls, shown))
+
+
+def build_controls(draw: Callable[..., Any], controls: Mapping[str, Control], shown: Any = None) -> Any:
+    """An `ipywidgets.VBox`: a widget per control and the `Output` below them that is redrawn on every change.
+
+    `shown`: display handle of the static figure; at the first change it is emptied and the output takes over.
+    """
+    widgets = {name: _widget(name, control) for name, control in controls.items()}
+    output = ipywidgets.Output()
+
+    def redraw(_change: Any) -> None:
+        if shown is not None:
+            shown.update(_blank())
+        _redraw(output, draw, {name: widget.value for name, widget in widgets.items()})
+
+    for widget in widgets.values():
+        widget.observe(redraw, names="value")
+    return ipywidgets.VBox([*widgets.values(), output])
+
+
+def _redraw(output: Any, draw: Callable[..., Any], values: Mapping[str, Any]) -> None:
+    """Through the Output's own list: text printed or displayed by a callback is lost in some front ends."""
+    try:
+        shown = _shown(draw, values)
+    except UserError as error:
+        shown = _message(str(error))
+    output.outputs = ()
+    output.append_display_data(shown)
+
+
+def _shown(draw: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+    result = draw(**values)
+    if not hasattr(result, "savefig"):
+        return result
+    about = (draw.__doc__ or "Interactive figure").strip().splitlines()[0].rstrip(".")
+    setting = ", ".join(f"{name} = {value}" for name, value in values.items())
+    return save.show(result, alt=f"{about} ({setting})" if setting else about)
+
+
+def _default(name: str, control: Control) -> Any:
+    if isinstance(control, bool):
+        return control
+    if isinstance(control, Slider):
+        return control.value
+    if isinstance(control, Choice):
+        return control.options[0]
+    raise UserError(f"The control {name} is a {type(control).__name__}: pass a Slider, a Choice or True/False.")
+
+
+def _widget(name: str, control: Control) -> Any:
+    common = {"value": _default(name, control), "description": name.replace("_", " ")}
+    if isinstance(control, bool):
+        return ipywidgets.Checkbox(**common)
+    if isinstance(control, Choice):
+        return ipywidgets.Dropdown(options=list(control.options), **common)
+    whole = all(isinstance(part, int) for part in (control.value, control.low, control.high, control.step))
+    slider = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
+    # Redrawing on release only: a figure takes longer than the slider takes to pass a value.
+    limits = {"min": control.low, "max": control.high, "step": control.step, "continuous_update": False}
+    return slider(**common, **limits)
+
+
+def _blank() -> HTML:
+    return HTML("")
+
+
+def _message(text: str) -> HTML:
+    return HTML(f'<p role="status">{html.escape(text)}</p>')
+
+
+def puzzle_explorer(make_puzzle: Callable[..., Any], count: int = 100, sides: Sequence[int] = (2, 3)) -> None:
+    """Picture, board and answer of a puzzle, with a slider of index (0..count-1), choices of rows and cols.
+
+    `make_puzzle(index, rows, cols)` returns a `Puzzle`. Raises UserError if `count` < 1 or `sides` is empty.
+    """
+
+    def draw(index: int, rows: int, cols: int) -> HTML:
+        puzzle = make_puzzle(index, rows, cols)
+        return save.show(_puzzle_figure(puzzle), alt=_puzzle_alt(puzzle, rows, cols))
+
+    explore(draw, index=Slider(0, 0, count - 1), rows=Choice(tuple(sides)), cols=Choice(tuple(sides)))
+
+
+def _puzzle_figure(puzzle: Any) -> Any:
+    titles = ["picture", f"board\n<answer>{_spaced(puzzle.placement)}</answer>"]
+    return plots.board_gallery([puzzle.picture, puzzle.board], titles, columns=2)
+
+
+def _puzzle_alt(puzzle: Any, rows: int, cols: int) -> str:
+    placement, order = _spaced(puzzle.placement), _spaced(puzzle.order)
+    return (
+        f"Left: a picture. Right: the board cut from it into {rows} x {cols} tiles and shuffled. "
+        f"Placement, the answer: {placement}. Order, its inverse: {order}."
+    )
+
+
+def _spaced(numbers: Sequence[int]) -> str:
+    return " ".join(map(str, numbers))
+
+
+def rollout_browser(completions_df: pd.DataFrame) -> None:
+    """Completions one at a time: choose arm, seed and step, then the index within them.
+
+    `completions_df`: the completions table. Raises UserError if it is empty or lacks columns.
+    """
+    groups = _rollout_groups(completions_df)
+    longest = max(len(rows) for rows in groups.values())
+
+    def draw(source: str, index: int) -> HTML:
+        return rollout_card(groups[source], min(index, len(groups[source]) - 1))
+
+    explore(draw, source=Choice(tuple(groups)), index=Slider(0, 0, longest - 1))
+
+
+def rollout_card(completions_df: pd.DataFrame, index: int) -> HTML:
+    """Row `index` of completions as HTML: prompt, completion, and the numbers recorded for it.
+
+    Raises UserError when `index` is outside the table.
+    """
+    if not 0 <= index < len(completions_df):
+        raise UserError(f"There is no completion {index}: choose 0 to {len(completions_df) - 1}.")
+    row = completions_df.iloc[index]
+    heading = f"Completion {index + 1} of {len(completions_df)}, puzzle {row['puzzle_id']}"
+    texts = "".join(_text_block(name, str(row[name])) for name in ("prompt", "completion"))
+    return HTML(f"<section><h4>{html.escape(heading)}</h4>{texts}{_number_table(row)}</section>")
+
+
+def _rollout_groups(completions_df: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    missing = [name for name in COMPLETION_COLUMNS if name not in completions_df.columns]
+    if missing or completions_df.empty:
+        raise UserError(f"No completions to browse: the table is empty or lacks {', '.join(missing) or 'rows'}.")
+    groups = completions_df.groupby(["run", "step"], sort=True)
+    return {_source_name(run, step): rows for (run, step), rows in groups}
+
+
+def _source_name(run: str, step: int) -> str:
+    """A run is named <arm>-<seed>-<hash>; the hash stays: settings of an arm differ by nothing else."""
+    parts = run.rsplit("-", 2)
+    name = f"{parts[0]}, seed {parts[1]} ({parts[2]})" if len(parts) == 3 else run
+    return f"{name}, step {step}"
+
+
+def _text_block(name: str, text: str) -> str:
+    style = "white-space:pre-wrap;border-left:3px solid #0072B2;padding-left:0.6em;text-align:left"
+    return f'<p style="margin:0"><b>{name}</b></p><pre style="{style}">{html.escape(text)}</pre>'
+
+
+def _number_table(row: pd.Series) -> str:
+    # A base log-prob that was not recorded is NaN, which differs from itself.
+    numbers = {name: float(row[name]) for name in NUMBER_COLUMNS if name in row.index and row[name] == row[name]}
+    if {"logp_policy", "logp_base"} <= numbers.keys():
+        numbers["shift"] = numbers["logp_policy"] - numbers["logp_base"]
+    head = "".join(f'<th scope="col">{name}</th>' for name in numbers)
+    body = "".join(f"<td>{number:.4g}</td>" for number in numbers.values())
+    return f"<table><thead><tr>{head}</tr></thead><tbody><tr>{body}</tr></tbody></table>"

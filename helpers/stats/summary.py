@@ -1,0 +1,202 @@
+"""The study in one table: `figures/summary.csv`, computed from the records and never by hand.
+
+A row is one quantity of one arm (and prior task): mean over seeds with its 95% t interval. Beside it stand the
+paper's own numbers, which come from another model and another scale.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from helpers.errors import UserError
+from helpers.stats.curves import (
+    ALL,
+    EVALUATIONS,
+    PRIOR_MEASURES,
+    PUZZLE_MEASURES,
+    RUN,
+    THRESHOLDS,
+    battery_mean,
+    crossings,
+    require_columns,
+)
+from helpers.stats.intervals import seed_interval
+from helpers.study.arms import ARM_STYLE
+
+COLUMNS = ("quantity", "arm", "task", "value", "low", "high", "seeds", "n")
+
+
+_METRICS = (*RUN, "step", "name", "value")
+
+
+def per_seed(
+    evaluations: pd.DataFrame, metrics: pd.DataFrame, accuracies: Sequence[float] = THRESHOLDS
+) -> pd.DataFrame:
+    """Every quantity of every run: columns quantity, arm, seed, task, value, n.
+
+    `n`: items scored for one seed's value, 0 where nothing is scored. A quantity "at" an accuracy has rows only
+    for seeds that reach it.
+    """
+    require_columns(evaluations, EVALUATIONS)
+    require_columns(metrics, _METRICS)
+    prior = evaluations[evaluations["task"] != "puzzle"]
+    tasks = pd.concat([battery_mean(evaluations), prior[list(EVALUATIONS)]], ignore_index=True)
+    parts = [*_final(evaluations, tasks), *_run_lengths(evaluations), *_drops(tasks, _last(tasks), "drop_final")]
+    for accuracy in accuracies:
+        parts += _at_accuracy(evaluations, tasks, metrics, accuracy)
+    parts += _metric_rows(metrics)
+    columns = ["quantity", "arm", "seed", "task", "value", "n"]
+    return pd.concat([part.reindex(columns=columns) for part in parts if len(part)], ignore_index=True)
+
+
+def summarise(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The summary, columns `COLUMNS`, from the tables `evaluations` and `metrics`.
+
+    `value` is the mean over seeds; `low` and `high` bound its 95% t interval, or are the smallest and largest
+    value below three seeds. Sorted by quantity, arm (palette order) and task, so equal records give equal rows.
+    """
+    rows = []
+    for (quantity, arm, task), group in per_seed(*_both(tables)).groupby(["quantity", "arm", "task"]):
+        if group["seed"].duplicated().any():
+            raise UserError(f"{arm} has several runs of one seed: keep the runs of one setting only.")
+        rows.append((quantity, arm, task, *seed_interval(group["value"]), len(group), int(group["n"].min())))
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    order = {arm: place for place, arm in enumerate(ARM_STYLE)}
+    keys = {"quantity": frame["quantity"], "arm": frame["arm"].map(order), "task": frame["task"]}
+    return frame.loc[pd.DataFrame(keys).sort_values(list(keys)).index].reset_index(drop=True)
+
+
+def write(tables: Mapping[str, pd.DataFrame], path: str | Path) -> pd.DataFrame:
+    """Write the summary of `tables` to `path` as CSV and return it; equal records give equal bytes."""
+    summary = summarise(tables)
+    write_csv(summary, path)
+    return summary
+
+
+def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
+    """A table as CSV under a temporary name first; 10 significant digits, so equal numbers give equal bytes."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(frame.to_csv(index=False, float_format="%.10g", lineterminator="\n"), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _both(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    missing = [name for name in ("evaluations", "metrics") if name not in tables]
+    if missing:
+        raise UserError(f"The summary needs the table(s) {', '.join(missing)}: pass evaluations and metrics.")
+    return tables["evaluations"], tables["metrics"]
+
+
+def _last(rows: pd.DataFrame) -> pd.DataFrame:
+    """The last evaluated step of each trained run, in the form of `crossings`."""
+    trained = rows[rows["arm"] != "base"]
+    last = trained.groupby(RUN, as_index=False)["step"].max()
+    return last.assign(before=last["step"], after=last["step"], share=1.0)
+
+
+def _final(evaluations: pd.DataFrame, tasks: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Scores at the last step of each run, the base among them."""
+    puzzle = evaluations[evaluations["task"] == "puzzle"]
+    for rows, measures in ((tasks, PRIOR_MEASURES), (puzzle, PUZZLE_MEASURES)):
+        last = rows[rows["step"] == rows.groupby("run")["step"].transform("max")]
+        for quantity, measure in measures.items():
+            yield last[last["measure"] == measure].assign(quantity=quantity)
+
+
+def _run_lengths(evaluations: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """How long each run trained, in steps and in samples."""
+    last = evaluations.groupby(RUN, as_index=False)[["step", "samples"]].max()
+    for quantity, column in (("steps", "step"), ("samples", "samples")):
+        yield last.assign(quantity=quantity, task="puzzle", value=last[column].astype(float), n=0)
+
+
+def _at_accuracy(
+    evaluations: pd.DataFrame, tasks: pd.DataFrame, metrics: pd.DataFrame, accuracy: float
+) -> Iterator[pd.DataFrame]:
+    """What it took and cost to reach one puzzle accuracy."""
+    marks = crossings(evaluations, accuracy)
+    for quantity, column in ((f"steps_to_{accuracy:g}", "step"), (f"samples_to_{accuracy:g}", "samples")):
+        yield marks.assign(quantity=quantity, task="puzzle", value=marks[column].astype(float))
+    yield from _drops(tasks, marks, f"drop_at_{accuracy:g}")
+    norms = metrics[metrics["name"] == "update_norm"]
+    if len(norms) and len(marks):
+        found = _interpolated(_with_start(norms), marks, RUN)
+        yield found.assign(quantity=f"update_norm_at_{accuracy:g}", task="puzzle", n=0)
+
+
+def _with_start(norms: pd.DataFrame) -> pd.DataFrame:
+    """Norms with a zero at step 0, where nothing has moved yet and nothing is recorded."""
+    start = norms[RUN].drop_duplicates().assign(step=0, value=0.0)
+    return pd.concat([start, norms[[*RUN, "step", "value"]]]).drop_duplicates([*RUN, "step"])
+
+
+def _drops(tasks: pd.DataFrame, marks: pd.DataFrame, name: str) -> Iterator[pd.DataFrame]:
+    """Fall below base at the marks, of each task and of their mean; by generation and by likelihood."""
+    for ending, measure in (("", "score"), ("_likelihood", "likelihood")):
+        rows = tasks[tasks["measure"] == measure]
+        if rows.empty or marks.empty:
+            continue
+        base = rows[rows["arm"] == "base"]
+        base = (base if len(base) else rows[rows["step"] == 0]).groupby("task")["value"].mean()
+        found = _interpolated(rows, marks, [*RUN, "task"])
+        missing = sorted(set(found["task"]) - set(base.index))
+        if missing:
+            raise UserError(f"There is no base to compare {', '.join(missing)} with: evaluate the base arm.")
+        drop = found["task"].map(base) - found["value"]
+        yield found.assign(quantity=name + ending, value=drop)
+
+
+def _interpolated(rows: pd.DataFrame, marks: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Values of `rows` at the marks, linear between the evaluated steps around them; columns keys, value, n."""
+    wanted = ["before", "after", "share"]
+    rows = rows.assign(n=rows["n"] if "n" in rows.columns else 0)[[*keys, "step", "value", "n"]]
+    at = rows.merge(marks[[*RUN, *wanted]], on=RUN)
+    first = at[at["step"] == at["before"]].set_index(list(keys))
+    last = at[at["step"] == at["after"]].set_index(list(keys))
+    value = first["value"] + last["share"] * (last["value"] - first["value"])
+    n = first["n"].combine(last["n"], min)
+    return value.rename("value").to_frame().assign(n=n).dropna().reset_index()
+
+
+def _metric_rows(metrics: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The last update norm of each run, and the minutes it trained where they were recorded."""
+    for name in ("update_norm", "minutes"):
+        rows = metrics[metrics["name"] == name].sort_values("step").drop_duplicates("run", keep="last")
+        yield rows.assign(quantity=name, task="puzzle", n=0)
+
+
+def look_up(summary: pd.DataFrame, quantity: str, arm: str, task: str = ALL) -> Any | None:
+    """The row of one quantity (fields value, low, high, seeds, n), or None where there is none."""
+    keep = (summary["quantity"] == quantity) & (summary["arm"] == arm) & (summary["task"] == task)
+    return next(summary[keep].itertuples(index=False), None)
+
+
+def arms(summary: pd.DataFrame, base: bool = True) -> list[str]:
+    """The arms of a summary in palette order."""
+    there = set(summary["arm"])
+    return [arm for arm in ARM_STYLE if arm in there and (base or arm != "base")]
+
+
+def interval_text(row: Any | None, digits: int = 2) -> str:
+    """ "0.12 (0.08 to 0.16, 3 seeds)" of a row of the summary, or "not reached"."""
+    if row is None:
+        return "not reached"
+    if row.seeds < 2:
+        return f"{row.value:.{digits}f} (1 seed)"
+    return f"{row.value:.{digits}f} ({row.low:.{digits}f} to {row.high:.{digits}f}, {row.seeds} seeds)"
+
+
+def final_text(evaluations: pd.DataFrame, measure: str, task: str = ALL) -> str:
+    """ "base 0.71, rft 0.65": mean over seeds at the last step of each arm, for alt texts and sentences."""
+    rows = battery_mean(evaluations) if task == ALL else evaluations[evaluations["task"] == task]
+    rows = rows[rows["measure"] == measure]
+    last = rows[rows["step"] == rows.groupby("run")["step"].transform("max")]
+    means = last.groupby("arm")["value"].mean()
+    return ", ".join(f"{arm} {means[arm]:.2f}" for arm in ARM_STYLE if arm in means.index)

@@ -1,0 +1,231 @@
+"""What to run: the arms, one frozen `RunSpec` per run, and the three sizes of the study.
+
+The numbers live in the `Budget` tables below, one line per arm: edit a line and the hashes of the runs it
+describes change with it, so no old record can be mistaken for a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
+
+from helpers.errors import UserError
+from helpers.study.arms import ARMS, SOURCE_ARMS
+from helpers.study.spec import Extra, RunSpec, check_arm, whole_number
+
+
+class Budget(NamedTuple):
+    """One line of a profile's table: how much one arm trains (`batch_size` as in `RunSpec`)."""
+
+    arm: str
+    steps: int
+    batch_size: int
+    learning_rate: float
+    beta: float = 0.0
+    extra: Extra = ()
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One size of the whole study.
+
+    `puzzle_test_size` counts held-out puzzles, `battery_per_task` items per prior task, `size` pixels;
+    `budgets` holds one line per arm that trains.
+    """
+
+    name: str
+    model: str
+    dtype: str
+    seeds: tuple[int, ...]
+    rows: int
+    cols: int
+    size: int
+    puzzle_test_size: int
+    battery_per_task: int
+    group_size: int
+    max_completion_length: int
+    budgets: tuple[Budget, ...]
+
+    def budget(self, arm: str) -> Budget:
+        """The table's line for `arm`. Raises `UserError` for an unknown arm or one without a line."""
+        check_arm(arm)
+        if arm == "base":
+            return Budget("base", 0, 1, 0.0)
+        for line in self.budgets:
+            if line.arm == arm:
+                return line
+        raise UserError(f"profile {self.name} has no budget for arm {arm}: add a line to its table in profiles.py.")
+
+
+# fmt: off
+#         arm             steps  batch  learning rate
+_SMOKE_BUDGETS = (
+    Budget("rft",              4,     2, 1e-3, beta=0.04),
+    Budget("sft-answer",       2,     4, 1e-3),
+    Budget("sft-expert",       2,     4, 1e-3),
+    Budget("sft-rollout",      2,     4, 1e-3),
+    Budget("sft-self",         2,     4, 1e-3, extra=(("source_step", 2),)),
+    Budget("self-sft",         2,     4, 1e-3),
+    Budget("iterative-sft",    4,     4, 1e-3, extra=(("refresh_every", 2),)),
+    Budget("reinforce-1-0",    2,     2, 1e-3),
+    Budget("rft-no-kl",        2,     2, 1e-3),
+    Budget("sft-kl",           2,     4, 1e-3, beta=0.1),
+    Budget("sft-replay",       2,     4, 1e-3, extra=(("replay_share", 0.5),)),
+    Budget("distill",          2,     2, 1e-3, beta=1.0),
+    Budget("sft-stream",       4,     2, 1e-3),
+    Budget("sft-voice",        2,     4, 1e-3),
+    Budget("sft-oracle",       2,     4, 1e-3, extra=(("thinks", 2),)),
+    Budget("rft-stale",        4,     2, 1e-3, beta=0.04, extra=(("steps_per_generation", 2),)),
+)
+
+
+_CPU_BUDGETS = (
+    Budget("rft",           576,    16, 2e-4, beta=0.12),
+    Budget("sft-answer",    640,    32, 2e-4),
+    Budget("sft-expert",    288,    32, 2e-4),
+    Budget("sft-rollout",   384,    32, 2e-4),
+    Budget("sft-self",      512,    32, 2e-4, extra=(("source_step", 64),)),
+    Budget("self-sft",      384,    32, 2e-4),
+    Budget("iterative-sft", 384,    32, 2e-4, extra=(("refresh_every", 64),)),
+    Budget("reinforce-1-0", 576,    16, 2e-4),
+    Budget("rft-no-kl",     576,    16, 2e-4),
+    Budget("sft-kl",        640,    32, 2e-4, beta=0.1),
+    Budget("sft-replay",    640,    32, 2e-4, extra=(("replay_share", 0.5),)),
+    Budget("distill",       576,    16, 2e-4, beta=1.0),
+    Budget("sft-stream",    576,    16, 2e-4),
+    Budget("sft-voice",     512,    32, 2e-4),
+    Budget("sft-oracle",    512,    32, 2e-4, extra=(("thinks", 8),)),
+    Budget("rft-stale",     576,    16, 2e-4, beta=0.12, extra=(("steps_per_generation", 8),)),
+)
+
+
+_GPU_BUDGETS = (
+    Budget("rft",           2000,    16, 1e-6, beta=0.04),
+    Budget("sft-answer",    1000,    32, 1e-6),
+    Budget("sft-expert",    1000,    32, 1e-6),
+    Budget("sft-rollout",   1000,    32, 1e-6),
+    Budget("sft-self",      1000,    32, 1e-6, extra=(("source_step", 128),)),
+    Budget("self-sft",      1000,    32, 1e-6),
+    Budget("iterative-sft", 1000,    32, 1e-6, extra=(("refresh_every", 50),)),
+    Budget("reinforce-1-0", 2000,    16, 1e-6),
+    Budget("rft-no-kl",     2000,    16, 1e-6),
+    Budget("sft-kl",        1000,    32, 1e-6, beta=0.1),
+    Budget("sft-replay",    1000,    32, 1e-6, extra=(("replay_share", 0.5),)),
+    Budget("distill",       2000,    16, 1e-6, beta=1.0),
+    Budget("sft-stream",    2000,    16, 1e-6),
+    Budget("sft-voice",     1000,    32, 1e-6),
+    Budget("sft-oracle",    1000,    32, 1e-6, extra=(("thinks", 8),)),
+    Budget("rft-stale",     2000,    16, 1e-6, beta=0.04, extra=(("steps_per_generation", 8),)),
+)
+
+
+# fmt: on
+
+PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {
+        "smoke": Profile(
+            name="smoke",
+            model="shipped",
+            dtype="float32",
+            seeds=(0,),
+            rows=2,
+            cols=2,
+            size=64,
+            puzzle_test_size=16,
+            battery_per_task=4,
+            group_size=4,
+            max_completion_length=32,
+            budgets=_SMOKE_BUDGETS,
+        ),
+        "cpu": Profile(
+            name="cpu",
+            model="shipped",
+            dtype="float32",
+            seeds=(0, 1, 2, 3, 4),
+            rows=2,
+            cols=2,
+            size=64,
+            puzzle_test_size=500,
+            battery_per_task=40,
+            group_size=8,
+            max_completion_length=32,
+            budgets=_CPU_BUDGETS,
+        ),
+        # The model merges 2 x 2 patches of 14 pixels, so a side of 252 = 3 x 84 has whole patches per tile.
+        "gpu": Profile(
+            name="gpu",
+            model="Qwen/Qwen2.5-VL-3B-Instruct",
+            dtype="bfloat16",
+            seeds=(0, 1, 2),
+            rows=3,
+            cols=3,
+            size=252,
+            puzzle_test_size=1000,
+            battery_per_task=500,
+            group_size=8,
+            max_completion_length=512,
+            budgets=_GPU_BUDGETS,
+        ),
+    }
+)
+
+
+def get_profile(name: str) -> Profile:
+    """The profile called `name`. Raises `UserError` for any name but smoke, cpu and gpu."""
+    if not isinstance(name, str) or name not in PROFILES:
+        raise UserError(f"there is no profile {name!r}: choose one of {', '.join(PROFILES)}.")
+    return PROFILES[name]
+
+
+def specs(profile: Profile, arms: Iterable[str] = ARMS) -> list[RunSpec]:
+    """The runs of `arms` under `profile`, seed by seed, each seed in design order.
+
+    Going seed by seed completes one seed of every arm first; design order puts a source run before those it
+    feeds (a source that was not asked for is named, not added). The base model is the same for every seed, so
+    it gets one run. Raises `UserError` for an unknown arm or one without a budget.
+    """
+    asked = [arms] if isinstance(arms, str) else list(arms)
+    for arm in asked:
+        profile.budget(arm)
+    ordered = [arm for arm in ARMS if arm in asked]
+    first = profile.seeds[0]
+    return [_spec(profile, arm, seed) for seed in profile.seeds for arm in ordered if arm != "base" or seed == first]
+
+
+def _spec(profile: Profile, arm: str, seed: int) -> RunSpec:
+    """The spec of one arm and seed, its source named by the same profile and seed."""
+    line = profile.budget(arm)
+    # float32 is the rule and stays unsaid; another precision changes the run, so it must change the hash.
+    dtype = () if profile.dtype == "float32" else (("dtype", profile.dtype),)
+    return RunSpec(
+        arm=arm,
+        seed=seed,
+        steps=line.steps,
+        learning_rate=line.learning_rate,
+        batch_size=line.batch_size,
+        group_size=profile.group_size,
+        rows=profile.rows,
+        cols=profile.cols,
+        size=profile.size,
+        beta=line.beta,
+        max_completion_length=profile.max_completion_length,
+        base=profile.model,
+        source=_spec(profile, SOURCE_ARMS[arm], seed).name if arm in SOURCE_ARMS else "",
+        extra=line.extra + dtype,
+    )
+
+
+def checkpoint_steps(total: int, per_octave: int = 2) -> tuple[int, ...]:
+    """Steps at which to look at a run of `total` steps: 0, then log-spaced, always ending in `total`.
+
+    Forgetting happens early, so the schedule is dense at the start: `per_octave` steps per doubling, so that
+    100 gives 0, 1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 100. Raises `UserError` for a negative or
+    fractional argument.
+    """
+    total = whole_number("total", total, 0)
+    per_octave = whole_number("per_octave", per_octave, 1)
+    octaves = total.bit_length()
+    spaced = {round(2 ** (k / per_octave)) for k in range(octaves * per_octave + 1)}
+    return tuple(sorted({0, total} | {step for step in spaced if step < total}))

@@ -1,0 +1,245 @@
+"""One frozen `RunSpec` per run; its hash is the run's name, so no old record can be mistaken for a new one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from numbers import Integral, Real
+
+from helpers.errors import UserError
+from helpers.study.arms import ARM_DESCRIPTIONS, ARMS, RFT_ARMS, SOURCE_ARMS
+
+Extra = tuple[tuple[str, float | int | str], ...]
+
+
+# Above this a float no longer tells neighbouring whole numbers apart, so JSON readers may disagree.
+LARGEST_WHOLE = 2**53
+
+
+_WHOLE_FIELDS = (
+    ("seed", 0),
+    ("steps", 0),
+    ("batch_size", 1),
+    ("group_size", 1),
+    ("rows", 1),
+    ("cols", 1),
+    ("size", 1),
+    ("lora_rank", 0),
+    ("max_completion_length", 1),
+)
+
+
+_REAL_FIELDS = ("learning_rate", "beta", "weight_decay", "temperature")
+
+
+_RUN_NAME = re.compile(rf"(?:{'|'.join(map(re.escape, ARMS))})-\d+-[0-9a-f]{{10}}")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that decides what one run does; its hash is the run's identity.
+
+    `batch_size` counts prompts per step for arms that sample (each prompt gets `group_size` completions) and
+    samples per step for arms that learn from a corpus. `size` is the board's side in pixels, `beta` the
+    weight of the KL term to the base model, `reward_weights` those of (hit, exact, format). `source` names
+    the run whose rollouts or model feed this one. `extra` holds (name, value) settings of single arms.
+
+    Numbers are brought to one form, so that specs that compare equal have equal hashes. Raises `UserError`
+    for a value that cannot be run.
+    """
+
+    arm: str
+    seed: int
+    steps: int
+    learning_rate: float
+    batch_size: int
+    group_size: int = 8
+    rows: int = 2
+    cols: int = 2
+    size: int = 64
+    beta: float = 0.0
+    weight_decay: float = 0.0
+    lora_rank: int = 0
+    freeze_vision: bool = False
+    reward_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    temperature: float = 1.0
+    max_completion_length: int = 32
+    base: str = "shipped"
+    source: str = ""
+    extra: Extra = ()
+
+    def __post_init__(self) -> None:
+        """Bring every field to its one form, then check the fields against each other."""
+        check_arm(self.arm)
+        for name, least in _WHOLE_FIELDS:
+            self._settle(name, whole_number(name, getattr(self, name), least))
+        for name in _REAL_FIELDS:
+            self._settle(name, _real(name, getattr(self, name)))
+        self._settle("reward_weights", _weights(self.reward_weights))
+        self._settle("extra", _extra(self.extra))
+        _check_texts(self)
+        _check_geometry(self)
+        _check_arm_rules(self)
+
+    def _settle(self, name: str, value: object) -> None:
+        """Set one field of a frozen instance while it is being made."""
+        object.__setattr__(self, name, value)
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces, ASCII only, shortest form of every number."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunSpec:
+        """Read `to_json`'s text back; fields left out take their defaults.
+
+        Raises `UserError` for text that is not a JSON object, unknown or missing keys, impossible values.
+        """
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"this run spec is not valid JSON ({error}): restore the file or delete it.") from error
+        if not isinstance(values, dict):
+            raise UserError("a run spec must be a JSON object with one key per setting, such as 'arm' and 'seed'.")
+        _check_keys(values)
+        return cls(**values)
+
+    @property
+    def hash(self) -> str:
+        """First 10 hex digits of the SHA-256 of the canonical JSON."""
+        return hashlib.sha256(self.to_json().encode("ascii")).hexdigest()[:10]
+
+    @property
+    def name(self) -> str:
+        """`<arm>-<seed>-<hash>`: the run's folder, and its name in every table."""
+        return f"{self.arm}-{self.seed}-{self.hash}"
+
+    @property
+    def settings(self) -> dict[str, float | int | str]:
+        """`extra` as a dictionary."""
+        return dict(self.extra)
+
+
+def check_arm(arm: object) -> None:
+    """Refuse a name that is no arm."""
+    if not isinstance(arm, str) or arm not in ARM_DESCRIPTIONS:
+        raise UserError(f"there is no arm {arm!r}: choose one of {', '.join(ARMS)}.")
+
+
+def whole_number(name: str, value: object, least: int) -> int:
+    """`value` as an int of at least `least`; accepts NumPy integers, refuses booleans and floats."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise UserError(f"{name} must be a whole number, not {value!r}: write it without a decimal point.")
+    if not least <= int(value) <= LARGEST_WHOLE:
+        raise UserError(f"{name} is {value}: choose a whole number from {least} to {LARGEST_WHOLE}.")
+    return int(value)
+
+
+def to_float(value: Real) -> float:
+    """`value` as a float; a whole number too large for one becomes infinity instead of an `OverflowError`.
+
+    Convert before comparing: a NumPy float32 turns the other side into a float32, limits included.
+    """
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _real(name: str, value: object) -> float:
+    """`value` as a finite float >= 0; the sum with 0.0 turns -0.0 into 0.0, which would hash differently."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise UserError(f"{name} must be a number, not {value!r}.")
+    if not 0 <= to_float(value) < math.inf:
+        raise UserError(f"{name} is {value}: choose a finite number that is not negative.")
+    return float(value) + 0.0
+
+
+def _weights(values: object) -> tuple[float, float, float]:
+    """Three finite weights >= 0, for (hit, exact, format), at least one of them above 0."""
+    if not isinstance(values, tuple | list) or len(values) != 3:
+        raise UserError(f"reward_weights must be three numbers (hit, exact, format), not {values!r}.")
+    hit, exact, form = (_real("each of reward_weights", value) for value in values)
+    if hit + exact + form == 0:
+        raise UserError("reward_weights are all 0, so no completion could earn anything: raise at least one.")
+    return hit, exact, form
+
+
+def _extra(pairs: object) -> Extra:
+    """The extra settings sorted by name, each name once."""
+    if not isinstance(pairs, tuple | list) or not all(isinstance(p, tuple | list) and len(p) == 2 for p in pairs):
+        raise UserError(f"extra must be a tuple of (name, value) pairs, not {pairs!r}.")
+    names = [name for name, _ in pairs]
+    if not all(isinstance(name, str) and name for name in names):
+        raise UserError(f"every name in extra must be a non-empty text, not {names!r}.")
+    if len(set(names)) < len(names):
+        raise UserError(f"extra names a setting twice ({', '.join(sorted(names))}): keep one of each.")
+    return tuple(sorted((name, _extra_value(name, value)) for name, value in pairs))
+
+
+def _extra_value(name: str, value: object) -> float | int | str:
+    """One extra value; 2.0 becomes 2, because the two compare equal and so must hash equal."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise UserError(f"the extra setting {name!r} must be a number or a text, not {value!r}.")
+    number = int(value) if isinstance(value, Integral) else to_float(value)
+    if not abs(number) <= LARGEST_WHOLE:
+        raise UserError(f"the extra setting {name!r} is {value}: choose a number of at most {LARGEST_WHOLE}.")
+    return int(number) if number == int(number) else number
+
+
+def _check_texts(spec: RunSpec) -> None:
+    """Check the fields that are not numbers."""
+    if not isinstance(spec.freeze_vision, bool):
+        raise UserError(f"freeze_vision must be True or False, not {spec.freeze_vision!r}.")
+    if not isinstance(spec.base, str) or not spec.base:
+        raise UserError(f"base must name the model to start from, such as 'shipped', not {spec.base!r}.")
+    if spec.source != "" and not (isinstance(spec.source, str) and _RUN_NAME.fullmatch(spec.source)):
+        raise UserError(f"source must be a run's name, <arm>-<seed>-<10 hex digits>, not {spec.source!r}.")
+
+
+def _check_geometry(spec: RunSpec) -> None:
+    """A puzzle needs two tiles, each at least one pixel wide and high."""
+    if spec.rows * spec.cols < 2:
+        raise UserError("a puzzle of 1 x 1 has one tile and nothing to solve: raise rows or cols.")
+    if spec.size < max(spec.rows, spec.cols):
+        raise UserError(f"size {spec.size} is too small for {spec.rows} x {spec.cols} tiles: use more pixels.")
+
+
+def _check_arm_rules(spec: RunSpec) -> None:
+    """Refuse settings under which the named arm would not be what its name says."""
+    if spec.temperature == 0:
+        raise UserError("temperature is 0: sampling needs a temperature above 0, usually 1.")
+    if spec.arm == "base":
+        if spec.steps:
+            raise UserError(f"the base arm trains on nothing, but steps is {spec.steps}: set steps to 0.")
+        return
+    if spec.steps == 0 or spec.learning_rate == 0:
+        raise UserError(f"arm {spec.arm} trains: steps and learning_rate must both be above 0.")
+    if spec.arm in RFT_ARMS and spec.group_size < 2:
+        raise UserError("a group of 1 has no spread, so every advantage is 0: set group_size to 2 or more.")
+    if spec.arm in ("sft-kl", "distill") and spec.beta == 0:
+        raise UserError(f"arm {spec.arm} has a KL term, but beta is 0: set beta above 0.")
+    if spec.arm == "distill" and spec.lora_rank:
+        raise UserError("distill has no LoRA variant, whose reference model is its own base: set lora_rank to 0.")
+    if spec.arm == "rft-no-kl" and spec.beta > 0:
+        raise UserError(f"arm {spec.arm} has no KL term, but beta is {spec.beta}: set beta to 0, or the arm to rft.")
+    if spec.arm in SOURCE_ARMS and not spec.source:
+        raise UserError(f"arm {spec.arm} learns from another run: give that run's name as source.")
+
+
+def _check_keys(values: Mapping[str, object]) -> None:
+    """Refuse keys that no field has, and absent fields that have no default."""
+    known = {field.name for field in fields(RunSpec)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise UserError(f"a run spec has no setting {', '.join(unknown)}: remove it or update this project.")
+    required = {field.name for field in fields(RunSpec) if field.default is MISSING}
+    missing = sorted(required - set(values))
+    if missing:
+        raise UserError(f"this run spec lacks {', '.join(missing)}: add the missing settings.")

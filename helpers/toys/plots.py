@@ -1,0 +1,283 @@
+"""The pictures of the toys."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from helpers.errors import UserError
+from helpers.show.save import record
+from helpers.show.style import GREY, Label, add_note, direct_labels, new_figure, seed_note, use_style
+from helpers.stats.curves import seed_summary
+from helpers.study.arms import ArmStyle, arm_style
+from helpers.toys.mixture import OLD_MODE, Effort, Learner, Runs, World, grid, log_normal, mode_logs, train
+from helpers.toys.softmax import (
+    AFTER,
+    BEFORE,
+    DOWN,
+    UP,
+    Lesson,
+    shared_layer,
+    shared_table,
+    squeeze_table,
+    start_logits,
+)
+
+
+@use_style()
+def squeeze_panels(rows: pd.DataFrame, steps: int) -> Figure:
+    """Probabilities and log-probs of all words before and after `steps` steps, and one step against A K G.
+
+    `rows` as from `squeeze_table` or `shared_table`, a column of panels per `panel`; they are also what is drawn.
+    """
+    names = list(rows["panel"].unique())
+    fig = new_figure(max(6.0, 3.0 * len(names)), 7.4)
+    axes = fig.subplots(3, len(names), sharex=True, sharey="row", squeeze=False)
+    for column, name in zip(axes.T, names, strict=True):
+        part = rows[rows["panel"] == name]
+        _word_panel(column, part)
+        column[0].set_title(name)
+        column[2].set_xlabel("word")
+        column[2].set_xticks([1, 5, 10, 15, 20] if len(part) == 20 else [1, len(part)])
+    axes[0, 0].set_ylabel("probability")
+    axes[1, 0].set_ylabel("log-prob (nats)")
+    axes[2, 0].set_ylabel("change in one step (nats)")
+    _squeeze_legend(fig, steps)
+    return record(fig, rows)
+
+
+def _word_panel(axes: Sequence[Axes], part: pd.DataFrame) -> None:
+    """One column: probability, log-prob, change of one step."""
+    word = part["word"]
+    for ax, change in ((axes[0], lambda p: p), (axes[1], np.log)):
+        ax.plot(word, change(part["before"]), "o-", color=BEFORE, mfc="white", lw=1, ms=4)
+        ax.plot(word, change(part["after"]), "s-", color=AFTER, lw=1, ms=3.5)
+    colours = [UP if value > 0 else DOWN for value in part["one_step"]]
+    axes[2].bar(word, part["one_step"], color=colours, width=0.7)
+    axes[2].plot(word, part["predicted"], "x", color="black", ms=5, mew=1.2)
+    axes[2].axhline(0, color=GREY, lw=0.8)
+
+
+def _squeeze_legend(fig: Figure, steps: int) -> None:
+    plural = "" if steps == 1 else "s"
+    handles = [
+        Line2D([], [], color=BEFORE, marker="o", mfc="white", lw=1, label="before"),
+        Line2D([], [], color=AFTER, marker="s", lw=1, label=f"after {steps} step{plural}"),
+        Patch(color=UP, label="one step: rises"),
+        Patch(color=DOWN, label="one step: falls"),
+        Line2D([], [], color="black", marker="x", ls="none", label="predicted by A K G"),
+    ]
+    fig.legend(handles=handles, loc="outside upper center", ncols=5)
+
+
+@use_style()
+def squeeze_sweep_panels(rows: pd.DataFrame, steps: int) -> Figure:
+    """Against the peak of the start, a line per pushed word: what the winner gains, what the bystanders lose.
+
+    `rows` as from `squeeze_sweep`. Drawn columns: peak, word, winner, winner_gain, bystander_shift.
+    """
+    fig = new_figure(9.4, 3.9)
+    left, right = fig.subplots(1, 2)
+    words = sorted(rows["word"].unique())
+    for place, word in enumerate(words):
+        part, look = rows[rows["word"] == word].sort_values("peak"), _rank_look(place, len(words))
+        left.plot(part["peak"], part["winner_gain"], label=f"word {word}", **look)
+        right.plot(part["peak"], part["bystander_shift"], **look)
+    for ax in (left, right):
+        ax.axhline(0, color=GREY, lw=0.8)
+        ax.set_xlabel("peak of the start (0: uniform)")
+    left.set(ylabel="gain in probability", title="The most probable other word")
+    right.set(ylabel="mean shift (nats)", title="All remaining words")
+    fig.legend(loc="outside right center", title="pushed down")
+    add_note(fig, f"{steps} negative steps on one word; words are named by their rank at the start")
+    return record(fig, rows[["peak", "word", "winner", "winner_gain", "bystander_shift"]])
+
+
+def _rank_look(place: int, count: int) -> dict:
+    """From dark to light with rank; markers and dashes tell the lines apart without colour."""
+    colour = colormaps["cividis"](0.85 * place / max(1, count - 1))
+    dashes = ("-", "--", "-.", ":", (0, (5, 1)))
+    return {"color": colour, "marker": "osD^v"[place % 5], "linestyle": dashes[place % 5], "ms": 4}
+
+
+def squeeze_view(word: int, push: str, rate: float, peak: float, steps: int) -> Figure:
+    """One word pushed up or down on one softmax: before, after, and one step against A K G."""
+    lesson = Lesson(((word, 1.0 if push == "up" else -1.0),), rate, steps)
+    return squeeze_panels(squeeze_table({f"word {word} {push}": lesson}, start_logits(peak)), steps)
+
+
+def shared_view(word: int, push: str, similarity: float, peak: float, steps: int) -> Figure:
+    """One word pushed up or down on one prompt of a shared layer, seen from three prompts."""
+    lesson = Lesson(((word, 1.0 if push == "up" else -1.0),), 0.5, steps)
+    return squeeze_panels(shared_table(shared_layer(peak, similarity), lesson), steps)
+
+
+# Looks are borrowed from arms: browns learn from given data, blues from their own samples.
+BORROWED: Mapping[str, str] = MappingProxyType(
+    {
+        "SFT, rate 0.15": "sft-answer",
+        "SFT, rate 0.01": "sft-expert",
+        "SFT, one mode": "sft-answer",
+        "REINFORCE, new mode": "rft",
+        "REINFORCE, new mode, centred": "reinforce-1-0",
+        "REINFORCE, whole": "rft-no-kl",
+        "REINFORCE, one mode": "rft-no-kl",
+    }
+)
+
+
+MOMENTS = {"start": 0.0, "half way": 0.5, "end": 1.0}
+
+
+def learner_style(name: str) -> ArmStyle:
+    """The look of a learner: its own, or that of its kind."""
+    return arm_style(BORROWED.get(name, "sft-answer" if name.startswith("SFT") else "rft"))
+
+
+def density_rows(learners: Mapping[str, Learner], world: World, effort: Effort) -> pd.DataFrame:
+    """Densities of seed 0 at the start, half way and at the end of every run, for `mixture_panels`.
+
+    Columns learner, slow, moment, step, x, density, kept, gain (accuracy on the old mode and gain at that step).
+    """
+    frames = []
+    for name, learner in learners.items():
+        runs = train(learner, world, replace(effort, seeds=1))
+        for place, slow in enumerate(effort.slows):
+            end = runs.stopped[place, 0] if runs.stopped[place, 0] >= 0 else len(runs.policies) - 1
+            for moment, share in MOMENTS.items():
+                about = {"learner": name, "slow": slow, "moment": moment, "step": round(share * end)}
+                frames.append(_density(runs, place, about))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _density(runs: Runs, place: int, about: dict) -> pd.DataFrame:
+    x = grid()[60:-60:3]  # -9 to 9, as fine as the eye
+    scores, first = runs.accuracies[about["step"], place, 0], runs.accuracies[0, place, 0]
+    density = np.exp(np.logaddexp(*mode_logs(x, runs.policies[about["step"], place, 0])))
+    return pd.DataFrame(about | {"x": x, "density": density, "kept": scores[0], "gain": scores[1] - first[1]})
+
+
+@use_style()
+def mixture_panels(rows: pd.DataFrame, world: World) -> Figure:
+    """The policy's density before, half way and at equal gain, a row per slow factor and a column per learner.
+
+    `rows` as from `density_rows`, which are also what is drawn. Dashed: the two modes to hold.
+    """
+    names, slows = list(rows["learner"].unique()), sorted(rows["slow"].unique())
+    fig = new_figure(max(6.4, 3.0 * len(names)), 1.0 + 2.5 * len(slows))
+    axes = fig.subplots(len(slows), len(names), sharex=True, sharey=True, squeeze=False)
+    for line, slow in zip(axes, slows, strict=True):
+        for ax, name in zip(line, names, strict=True):
+            _density_panel(ax, rows[(rows["learner"] == name) & (rows["slow"] == slow)], world)
+        line[0].set_ylabel(f"slow factor {slow:g}\ndensity" if world.modes == 2 else "density")
+    for ax, name in zip(axes[0], names, strict=True):
+        ax.set_title(name)
+    for ax in axes[-1]:
+        ax.set_xlabel("x")
+    axes[0, 0].set(xlim=(-7.5, max(7.0, world.place + 2)), ylim=(0, 0.72), xticks=(-6, -3, 0, 3, 6))
+    _density_legend(fig, 4 if len(names) > 2 else 2)
+    return record(fig, rows)
+
+
+def _density_panel(ax: Axes, part: pd.DataFrame, world: World) -> None:
+    style = learner_style(part["learner"].iloc[0])
+    for weight, mean, sd in (OLD_MODE, world.new_mode):
+        ax.plot(grid(), weight * np.exp(log_normal(grid(), mean, sd)), color="black", ls="--", lw=1)
+    looks = {"start": {"color": GREY, "ls": ":"}, "half way": {"color": style.colour, "alpha": 0.4, "lw": 1.2}}
+    for moment, rows in part.groupby("moment", sort=False):
+        ax.plot(rows["x"], rows["density"], **looks.get(moment, {"color": style.colour, "lw": 2}))
+    first, last = part[part["moment"] == "start"].iloc[0], part[part["moment"] == "end"].iloc[0]
+    text = f"old kept {first['kept']:.2f} to {last['kept']:.2f}\nnew gained {last['gain']:.2f}, step {last['step']}"
+    ax.text(0.03, 0.97, text, transform=ax.transAxes, va="top", fontsize=8.5)
+
+
+def _density_legend(fig: Figure, columns: int) -> None:
+    handles = [
+        Line2D([], [], color="black", ls="--", lw=1, label="the two modes"),
+        Line2D([], [], color=GREY, ls=":", label="policy at the start"),
+        Line2D([], [], color=GREY, alpha=0.5, lw=1.2, label="half way"),
+        Line2D([], [], color=GREY, lw=2, label="where the run stops"),
+    ]
+    fig.legend(handles=handles, loc="outside upper center", ncols=columns)
+
+
+@use_style()
+def slow_curves(rows: pd.DataFrame, start: float) -> Figure:
+    """Accuracy kept on the old mode at equal gain against the slow factor (log x), a line per learner.
+
+    `rows` as from `outcomes`; `start`: that accuracy before training. Runs that never reached the gain are left out.
+    Drawn columns: learner, slow, mean, low, high, seeds, start.
+    """
+    summary = seed_summary(_reached(rows), ["learner", "slow"], "kept")
+    fig = new_figure(8.4, 4.4)
+    ax = fig.add_subplot()
+    labels = _kept_lines(ax, summary, "slow")
+    ax.axhline(start, color=GREY, ls=":", lw=1.2)
+    labels.append(Label(math.inf, start, f"before training {start:.2f}", GREY))
+    ax.set_xscale("log")
+    ax.set_xticks(sorted(summary["slow"].unique()))
+    ax.set_xticks([], minor=True)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.set(ylim=(-0.02, 0.9), xlabel="slow factor on the old mode's gradients (log scale; 1: no slowing)")
+    ax.set(ylabel="accuracy kept on the old mode", title="What is kept at equal gain")
+    direct_labels(ax, labels)
+    add_note(fig, seed_note(summary["seeds"]))
+    return record(fig, summary.assign(start=start))
+
+
+def _reached(rows: pd.DataFrame) -> pd.DataFrame:
+    there = rows[rows["reached"] == 1]
+    if there.empty:
+        raise UserError("No run reached the gain, so nothing compares: give more steps or ask for a smaller gain.")
+    return there
+
+
+def _kept_lines(ax: Axes, summary: pd.DataFrame, x: str) -> list[Label]:
+    """A line with its band per learner; returns the labels for their ends."""
+    labels = []
+    for name in summary["learner"].unique():
+        part, style = summary[summary["learner"] == name].sort_values(x), learner_style(name)
+        ax.plot(part[x], part["mean"], label=name, **style.line())
+        ax.fill_between(part[x], part["low"], part["high"], color=style.colour, alpha=0.15, lw=0)
+        labels.append(Label(part[x].iloc[-1], part["mean"].iloc[-1], name, style.colour))
+    return labels
+
+
+@use_style()
+def distance_panels(rows: pd.DataFrame) -> Figure:
+    """Accuracy kept on the old mode at equal gain against the place of the new mode, a panel per slow factor.
+
+    `rows`: `outcomes` of several worlds with a column place. Drawn columns: learner, slow, place, mean, low, high,
+    seeds.
+    """
+    summary = seed_summary(_reached(rows), ["learner", "slow", "place"], "kept")
+    slows = sorted(summary["slow"].unique())
+    fig = new_figure(1.8 + 3.6 * len(slows), 3.9)
+    axes = fig.subplots(1, len(slows), sharey=True, squeeze=False)[0]
+    for ax, slow in zip(axes, slows, strict=True):
+        _kept_lines(ax, summary[summary["slow"] == slow], "place")
+        ax.set(xlabel="mean of the new mode", title=f"slow factor {slow:g}")
+        ax.set_xticks(sorted(summary["place"].unique()))
+    axes[0].set(ylim=(-0.02, 0.9), ylabel="accuracy kept on the old mode")
+    handles, names = axes[0].get_legend_handles_labels()
+    fig.legend(handles, names, loc="outside right center")
+    add_note(fig, seed_note(summary["seeds"]))
+    return record(fig, summary)
+
+
+def mixture_view(slow: float, sft_rate: float, reinforce_rate: float, place: float, draws: str, modes: int) -> Figure:
+    """SFT and REINFORCE on a one-dimensional mixture: densities before, half way and at equal gain."""
+    draws = draws if modes == 2 else "whole"
+    learners = {"SFT": Learner("sft", sft_rate), "REINFORCE": Learner("reinforce", reinforce_rate, draws=draws)}
+    world = World(place, modes)
+    return mixture_panels(density_rows(learners, world, Effort((slow,), seeds=1)), world)

@@ -1,0 +1,98 @@
+"""What one run works with: its settings, its base model, and its marks along the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from helpers.model import build, processor
+from helpers.model.evaluate import score_battery, score_puzzles
+from helpers.study.profiles import Profile
+from helpers.study.records import Run
+from helpers.study.spec import RunSpec
+from helpers.world import puzzles
+from helpers.world.boards import Boards, held_out_boards
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is evaluated and executed; nothing here changes what it learns.
+
+    `puzzle_tests` held-out boards and `battery` samples per prior task at each checkpoint; `final_tests` and
+    `final_battery` at the last one and for the base model. `fast` packs forward passes and shares prefixes.
+    """
+
+    puzzle_tests: int = 250
+    final_tests: int = 500
+    battery: int = 20
+    final_battery: int = 200
+    fast: bool = True
+    per_octave: int = 2
+
+
+@dataclass
+class Engine:
+    """What one run works with."""
+
+    spec: RunSpec
+    settings: Settings
+    model: Any
+    processor: Any
+    run: Run
+    boards: Boards = field(repr=False)
+    completions: list[str | None] | None = field(default=None, repr=False)
+
+
+def puzzle_spec(spec: RunSpec) -> puzzles.PuzzleSpec:
+    """The puzzles of a run."""
+    return puzzles.PuzzleSpec(rows=spec.rows, cols=spec.cols, size=spec.size)
+
+
+def evaluate(engine: Engine, step: int, full: bool) -> list[dict[str, Any]]:
+    """Rows of the evaluations table for the model as it is: the puzzle, then every prior task."""
+    spec, settings = engine.spec, engine.settings
+    engine.model.eval()
+    boards, n = (settings.final_tests, settings.final_battery) if full else (settings.puzzle_tests, settings.battery)
+    tests = held_out_boards(puzzle_spec(spec), boards)
+    found = [("puzzle", k, v, boards) for k, v in score_puzzles(engine.model, engine.processor, tests).items()]
+    for task, result in score_battery(engine.model, engine.processor, n).items():
+        found += [(task, measure, value, n) for measure, value in result.items()]
+    engine.model.train()
+    common = identity_columns(spec, step)
+    return [common | {"task": t, "measure": m, "value": v, "n": c} for t, m, v, c in found]
+
+
+def identity_columns(spec: RunSpec, step: int) -> dict[str, Any]:
+    """The columns that say which run and step a row belongs to; `samples` counts boards seen."""
+    return {"run": spec.name, "arm": spec.arm, "seed": spec.seed, "step": step, "samples": step * spec.batch_size}
+
+
+def update_norm(model: Any, base: dict[str, torch.Tensor]) -> float:
+    """L2 norm of the change of all weights since the base model; with LoRA that of the products B A it adds."""
+    lora = [m.get_delta_weight(name) for m in model.modules() if hasattr(m, "lora_A") for name in m.lora_A]
+    parameters = {n: p.detach() for n, p in model.named_parameters() if n in base and "lora_" not in n}
+    squares = [((p - base[n]) ** 2).sum() for n, p in parameters.items()] + [(d.detach() ** 2).sum() for d in lora]
+    return float(sum(squares)) ** 0.5
+
+
+def load_base(spec: RunSpec) -> tuple[Any, Any]:
+    """(model, processor) that a run starts from."""
+    return build.load(processor.SHIPPED if spec.base == "shipped" else spec.base, dtype(spec))
+
+
+def dtype(spec: RunSpec) -> str:
+    """Name of the number format a run computes in: float32 unless its profile says otherwise."""
+    return str(spec.settings.get("dtype", "float32"))
+
+
+def settings(profile: Profile) -> Settings:
+    """Evaluation settings of a profile."""
+    return Settings(
+        puzzle_tests=profile.puzzle_test_size // 4,
+        final_tests=profile.puzzle_test_size,
+        battery=profile.battery_per_task,
+        final_battery=profile.battery_per_task,
+        per_octave=2,
+    )

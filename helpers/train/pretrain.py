@@ -1,0 +1,418 @@
+"""How the shipped base model was made: pretraining on the prior battery, in its own voice. Never the puzzle.
+
+`python -m helpers pretrain --help` rebuilds it from nothing, resumably; on two cores
+`torchrun --nproc_per_node 2 -m helpers pretrain` takes the same steps faster.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from helpers.errors import UserError
+from helpers.model.build import build_model, quiet_cpu, save
+from helpers.model.forward import patches_of, picture_features, scored_logits
+from helpers.model.packing import Branch, Group, pack
+from helpers.model.processor import build_processor, build_tokenizer, encode_prefix, question_text, target_text
+from helpers.world.easy_vqa import easy_vqa_names, easy_vqa_question, read_split
+from helpers.world.questions import EASY_VQA_WORDS, Question, ask, with_instruction
+from helpers.world.scenes import CELL_NAMES, cell_labels, draw_scene
+
+# What the eyes are trained on: pictures of all kinds, most of them with things of known shape and place.
+EYE_SCENES = {"things": 0.28, "scatter": 0.24, "sizes": 0.14, "greys": 0.05, "sign": 0.17, "land": 0.12}
+
+
+# Then the model learns to say what it sees, one thing first, before everything is asked.
+NAMING_SCENES = {"things": 0.85, "land": 0.15}
+
+
+NAMING_TASKS = {"caption": 3.0, "colour": 1.0, "shape": 1.0, "land": 1.0, "light": 0.5}
+
+
+SCENE_WEIGHTS = {"things": 0.38, "scatter": 0.16, "sizes": 0.12, "greys": 0.06, "sign": 0.08, "land": 0.12}
+
+
+EASY_VQA_WEIGHT = 0.08
+
+
+TASK_WEIGHTS = {
+    "colour": 2.0, "shape": 2.0, "grounding": 2.5, "presence": 2.5, "caption": 2.0, "count": 2.0,
+    "count_quarters": 1.5, "rank_size": 2.0, "rank_brightness": 1.0, "rank_count": 1.5, "land": 1.5,
+    "light": 0.6, "hill": 0.6, "reading": 4.0, "facts": 0.3, "lists": 0.5, "nonsense": 1.5,
+}  # fmt: skip
+
+
+# At last mostly what forms late: it needs more practice than what forms early, which must only be kept.
+PRACTICE_SCENES = {
+    "things": 0.24, "scatter": 0.2, "sizes": 0.06, "greys": 0.1, "sign": 0.14, "land": 0.04, "collage": 0.14,
+}  # fmt: skip
+
+
+PRACTICE_EASY_VQA = 0.14
+
+
+PRACTICE_TASKS = {
+    "colour": 0.7, "shape": 0.7, "grounding": 2.0, "presence": 2.0, "caption": 1.5, "count": 3.0,
+    "count_quarters": 2.0, "rank_size": 2.0, "rank_brightness": 2.0, "rank_count": 2.0, "land": 1.0,
+    "light": 0.3, "hill": 0.6, "reading": 4.0, "facts": 0.2, "lists": 0.4, "nonsense": 1.2,
+}  # fmt: skip
+
+
+TRAIN_SEED = 1000  # the battery draws from seeds below 100
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of one pretraining: `eye_steps` of the vision tower alone, then `steps` of the whole model.
+
+    The eyes see `eye_pictures` pictures a step and name what each cell shows; then they are kept as they are,
+    and a step asks `questions` questions about each of `pictures` pictures, for the first `naming` steps only
+    what is on them. `practice` more steps ask most often what forms last. The rate starts anew in each phase.
+    """
+
+    eye_steps: int = 1200
+    eye_pictures: int = 64
+    steps: int = 2600
+    pictures: int = 20
+    questions: int = 3
+    naming: int = 300
+    practice: int = 1500
+    learning_rate: float = 4e-3
+    warmup: int = 200
+    teacher_share: float = 0.08
+    seed: int = 0
+    checkpoint_every: int = 200
+
+
+def pretraining_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray, list[Question]]:
+    """Picture number `slot` of a step, (64, 64, 3) uint8, and its instructed questions; fixed by its numbers."""
+    rng = np.random.default_rng((TRAIN_SEED + recipe.seed, step, slot))
+    # The teacher's long thinks come together in steps of their own, or every row would be padded to their length.
+    teacher = np.random.default_rng((TRAIN_SEED + recipe.seed, step, 10**6)).random() < recipe.teacher_share
+    easy, scenes, tasks = _mixture(recipe, step)
+    if rng.random() < easy:
+        return _easy_vqa_sample(rng, recipe.questions)
+    naming = step < recipe.naming
+    # Finding the named one among several things forms late or never; with one thing on the picture it is easy.
+    most = min(4, 1 + 4 * step // max(1, recipe.naming))
+    scene = draw_scene(rng, _draw(rng, scenes), plain=bool(rng.random() < 0.4), most=most)
+    questions: list[Question] = []
+    while len(questions) < recipe.questions:
+        question = ask(_draw(rng, tasks), scene, rng)
+        if question is not None:
+            questions.append(with_instruction(question, rng, bool(teacher and not naming)))
+    return scene.pixels, questions
+
+
+def _mixture(recipe: Recipe, step: int) -> tuple[float, dict[str, float], dict[str, float]]:
+    """Share of easy-VQA, weights of the scenes and of the tasks at a step of the language model."""
+    if step < recipe.naming:
+        return EASY_VQA_WEIGHT, NAMING_SCENES, NAMING_TASKS
+    if recipe.steps <= step < recipe.steps + recipe.practice:
+        return PRACTICE_EASY_VQA, PRACTICE_SCENES, PRACTICE_TASKS
+    return EASY_VQA_WEIGHT, SCENE_WEIGHTS, TASK_WEIGHTS
+
+
+def eye_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Picture number `slot` of a step of the eyes, (64, 64, 3) uint8, and what its 4 x 4 cells show."""
+    rng = np.random.default_rng((TRAIN_SEED + recipe.seed, step, slot, 1))
+    if rng.random() < EASY_VQA_WEIGHT:
+        position = int(rng.integers(len(_positions_by_picture())))
+        pixels, question = easy_vqa_question("train", _positions_by_picture()[position][0])
+        names = dict(zip(("easy colour", "easy shape"), question.think.split(), strict=False))
+        known = {k: np.full((4, 4), easy_vqa_names()[k].index(v)) for k, v in names.items() if len(names) == 2}
+        return pixels, known
+    scene = draw_scene(rng, _draw(rng, EYE_SCENES), plain=bool(rng.random() < 0.4))
+    return scene.pixels, cell_labels(scene)
+
+
+def eye_batch(recipe: Recipe, step: int, worker: tuple[int, int] = (0, 1)) -> tuple[Any, dict[str, torch.Tensor]]:
+    """(patches, labels) of one step of the eyes; labels are (N, 16) per question, -100 where there is none."""
+    samples = [eye_sample(recipe, step, slot) for slot in range(worker[0], recipe.eye_pictures, worker[1])]
+    nothing = np.full((4, 4), -100)
+    labels = {
+        name: torch.from_numpy(np.stack([known.get(name, nothing).reshape(16) for _, known in samples]))
+        for name in eye_names()
+    }
+    return patches_of(torch.from_numpy(np.stack([pixels for pixels, _ in samples]))), labels
+
+
+def eye_names() -> dict[str, tuple[str, ...]]:
+    """What the eyes can name, by question."""
+    return CELL_NAMES | easy_vqa_names()
+
+
+def new_heads(width: int, seed: int) -> torch.nn.ModuleDict:
+    """One linear classifier per question of `eye_names` on top of the picture's tokens; thrown away afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torch.nn.ModuleDict({name: torch.nn.Linear(width, len(v)) for name, v in eye_names().items()})
+
+
+def eye_loss(model: Any, heads: torch.nn.ModuleDict, data: tuple) -> tuple[torch.Tensor, int]:
+    """(summed loss, pictures): for each question the mean cross-entropy over the cells where it makes sense."""
+    patches, labels = data
+    features = picture_features(model, patches)
+    losses = [
+        torch.nn.functional.cross_entropy(heads[name](features).flatten(0, 1), wanted.flatten())
+        for name, wanted in labels.items()
+        if (wanted >= 0).any()
+    ]
+    return len(features) * torch.stack(losses).sum(), len(features)
+
+
+def _draw(rng: np.random.Generator, weights: dict[str, float]) -> str:
+    shares = np.array(list(weights.values()))
+    return str(rng.choice(list(weights), p=shares / shares.sum()))
+
+
+def _easy_vqa_sample(rng: np.random.Generator, n: int) -> tuple[np.ndarray, list[Question]]:
+    triples = read_split("train")[1]
+    picture = triples[int(rng.integers(len(triples)))][2]
+    positions = _positions_by_picture()[picture]
+    chosen = [easy_vqa_question("train", int(rng.choice(positions))) for _ in range(n)]
+    return chosen[0][0], [with_instruction(q, rng) for _, q in chosen]
+
+
+@lru_cache(maxsize=1)
+def _positions_by_picture() -> dict[int, list[int]]:
+    positions: dict[int, list[int]] = {}
+    for position, (_, _, picture) in enumerate(read_split("train")[1]):
+        positions.setdefault(picture, []).append(position)
+    return positions
+
+
+def corpus_texts(n: int = 4000, recipe: Recipe | None = None) -> list[str]:
+    """Texts of `n` pretraining questions with their completions: what the tokenizer is trained on."""
+    recipe = recipe or Recipe()
+    texts = ["system\nYou are a helpful assistant.", "user\n", "assistant\n"] * n
+    for slot in range(n // recipe.questions):
+        for question in pretraining_sample(recipe, 10**6 + slot, slot)[1]:
+            if question.task != "nonsense":  # its syllables would eat the vocabulary
+                texts.append(f"{question.text}\n{question.think}\n{question.answer}")
+    return texts + [f"{word}\n {word}" for word in EASY_VQA_WORDS] * (n // 50)
+
+
+def batch(tokenizer: Any, recipe: Recipe, step: int, worker: tuple[int, int] = (0, 1)) -> tuple[Any, Any]:
+    """(packed batch, patches) of one pretraining step: a row per picture, a branch per question.
+
+    `worker` = (rank, workers): each worker takes every so-many-th picture of the same step.
+    """
+    samples = [pretraining_sample(recipe, step, slot) for slot in range(worker[0], recipe.pictures, worker[1])]
+    questions = [q for _, row in samples for q in row]
+    asked = tokenizer([question_text(q.text) for q in questions], add_special_tokens=False)["input_ids"]
+    answered = tokenizer([target_text(q.completion) for q in questions], add_special_tokens=False)["input_ids"]
+    branches = iter([Branch([*a, *b], skip=len(a)) for a, b in zip(asked, answered, strict=True)])
+    prefix = encode_prefix(tokenizer, 16)
+    groups = [Group(prefix, slot, [next(branches) for _ in row]) for slot, (_, row) in enumerate(samples)]
+    image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    pictures = torch.from_numpy(np.stack([pixels for pixels, _ in samples]))
+    return pack(groups, image_id, (4, 4)), patches_of(pictures)
+
+
+def optimizers(model: Any, heads: torch.nn.ModuleDict, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the 2-D weights inside the blocks, AdamW for embeddings, norms, biases and the patch embedding."""
+    matrices, others = [], list(heads.parameters())
+    for name, parameter in model.named_parameters():
+        inside = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
+        (matrices if inside else others).append(parameter)
+    rate = recipe.learning_rate
+    return [
+        muon(matrices, rate),
+        torch.optim.AdamW(others, lr=rate, weight_decay=0.0, betas=(0.9, 0.98), fused=True),
+    ]
+
+
+def muon(parameters: list[torch.Tensor], rate: float) -> torch.optim.Optimizer:
+    """`torch.optim.Muon` with the orthogonalisation in fp32 and over stacks of equal shape.
+
+    The library's step runs in bfloat16, which is 20 times slower on a CPU without bfloat16 units.
+    """
+
+    class StackedMuon(torch.optim.Optimizer):
+        @torch.no_grad()
+        def step(self) -> None:
+            """One update of every parameter that has a gradient."""
+            for group in self.param_groups:
+                shapes: dict[tuple, list] = {}
+                for parameter in (p for p in group["params"] if p.grad is not None):
+                    shapes.setdefault(tuple(parameter.shape), []).append(parameter)
+                for shape, alike in shapes.items():
+                    update = orthogonalise(torch.stack([self._momentum(p) for p in alike]))
+                    scale = 0.2 * max(shape) ** 0.5 * group["lr"]  # the RMS of an AdamW update (Moonshot, 2025)
+                    for parameter, change in zip(alike, update, strict=True):
+                        parameter.mul_(1 - 0.01 * group["lr"]).sub_(change, alpha=scale)
+
+        def _momentum(self, parameter: torch.Tensor) -> torch.Tensor:
+            buffer = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+            buffer.lerp_(parameter.grad, 0.05)
+            return parameter.grad.lerp(buffer, 0.95)
+
+    return StackedMuon(parameters, {"lr": rate})
+
+
+def orthogonalise(matrices: torch.Tensor, rounds: int = 5) -> torch.Tensor:
+    """Nearest semi-orthogonal matrices to a stack (N, rows, columns): quintic Newton-Schulz (Jordan, 2024)."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(rounds):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+def rate_at(recipe: Recipe, step: int) -> float:
+    """Learning rate of a step, in each of the three phases: linear warm-up, then linear to zero from 50 % on."""
+    done = step
+    for steps in (recipe.eye_steps, recipe.steps, recipe.practice):
+        if done < steps:
+            break
+        done -= steps
+    rise = min(1.0, (done + 1) / min(recipe.warmup, steps / 4))
+    return recipe.learning_rate * rise * min(1.0, (steps - done) / (0.5 * steps))
+
+
+def train_step(learner: Learner, step: int, worker: tuple[int, int] = (0, 1)) -> tuple[float, float]:
+    """One step; returns (mean loss in nats per scored token or per picture, gradient norm before clipping at 1)."""
+    recipe, model = learner.recipe, learner.model
+    # The eyes are frozen while the language model learns to read them: its first gradients would put them out.
+    model.model.visual.requires_grad_(step < recipe.eye_steps)
+    if step < recipe.eye_steps:
+        loss, count = eye_loss(model, learner.heads, eye_batch(recipe, step, worker))
+    else:
+        loss, count = text_loss(model, batch(learner.processor.tokenizer, recipe, step - recipe.eye_steps, worker))
+    loss.backward()
+    trained = [p for p in (*model.parameters(), *learner.heads.parameters()) if p.grad is not None]
+    mean = _average(trained, loss.item(), count)
+    norm = torch.nn.utils.clip_grad_norm_(trained, 1.0)
+    for optim in learner.optims:
+        for group in optim.param_groups:
+            group["lr"] = rate_at(recipe, step)
+        optim.step()
+        optim.zero_grad(set_to_none=True)
+    return mean, float(norm)
+
+
+def text_loss(model: Any, data: tuple) -> tuple[torch.Tensor, int]:
+    """(summed cross-entropy in nats, scored tokens) of a packed batch."""
+    packed, patches = data
+    loss = torch.nn.functional.cross_entropy(scored_logits(model, packed, patches), packed.target, reduction="sum")
+    return loss, len(packed.target)
+
+
+def _average(trained: list[torch.Tensor], loss: float, count: int) -> float:
+    """Turn summed gradients into the mean over what all workers scored; returns the mean loss."""
+    gradients = [p.grad for p in trained]
+    flat = torch.cat([g.flatten() for g in gradients] + [torch.tensor([loss, float(count)])])
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(flat)
+    flat /= flat[-1].clone()
+    for gradient, part in zip(gradients, flat[:-2].split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+    return float(flat[-2])
+
+
+def _worker() -> tuple[int, int]:
+    """(rank, workers) as `torchrun` tells them; joins the group where there are several."""
+    rank, workers = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if workers > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    return rank, workers
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model in pretraining, with its processor, the eyes' classifiers and the optimisers."""
+
+    recipe: Recipe
+    model: Any
+    processor: Any
+    heads: Any
+    optims: list
+
+
+def new_learner(recipe: Recipe) -> Learner:
+    """Everything a pretraining starts from, fixed by the recipe's seed."""
+    model, processor = new_model(recipe)
+    model.train()
+    heads = new_heads(model.config.text_config.hidden_size, recipe.seed)
+    return Learner(recipe, model, processor, heads, optimizers(model, heads, recipe))
+
+
+def new_model(recipe: Recipe) -> tuple[Any, Any]:
+    """A fresh (model, processor) with a tokenizer trained on the corpus."""
+    processor = build_processor(build_tokenizer(corpus_texts()))
+    return build_model(processor.tokenizer, seed=recipe.seed), processor
+
+
+def pretrain(recipe: Recipe, folder: Path, minutes: float | None = None) -> list[dict[str, float]]:
+    """Pretrain into `folder` (resuming what is there); stops early, resumably, after `minutes`.
+
+    Returns one row per step taken: step, loss, grad_norm, seconds. The model is in `folder/model` when done.
+    """
+    quiet_cpu()
+    worker = _worker()
+    folder.mkdir(parents=True, exist_ok=True)
+    learner, total = new_learner(recipe), recipe.eye_steps + recipe.steps + recipe.practice
+    start, begin, rows = _resume(folder, learner), time.time(), []
+    for step in range(start, total):
+        tick = time.time()
+        loss, norm = train_step(learner, step, worker)
+        rows.append({"step": step, "loss": loss, "grad_norm": norm, "seconds": time.time() - tick})
+        last = step + 1 == total or (minutes and time.time() - begin > 60 * minutes)
+        if (last or (step + 1) % recipe.checkpoint_every == 0) and worker[0] == 0:
+            # The checkpoint comes last: what a kill before it leaves undone, the resumed run does again.
+            _log(folder, rows, step + 1)
+            save(learner.model, learner.processor, folder / "model")
+            _checkpoint(folder, learner, step + 1)
+        if last:
+            break
+    return rows
+
+
+def _log(folder: Path, rows: list[dict[str, float]], end: int) -> None:
+    """Bring `training_log.csv` up to step `end`: a row per step, written whole and then renamed."""
+    path = folder / "training_log.csv"
+    old = path.read_text().splitlines()[1:] if path.exists() else []
+    new = [f"{int(r['step'])},{r['loss']:.5f},{r['grad_norm']:.4f},{r['seconds']:.3f}" for r in rows]
+    lines = {int(line.split(",")[0]): line for line in [*old, *new]}
+    text = "\n".join(["step,loss,grad_norm,seconds", *(lines[k] for k in sorted(lines) if k < end)])
+    (folder / "training_log.tmp").write_text(text + "\n")
+    os.replace(folder / "training_log.tmp", path)
+
+
+def _checkpoint(folder: Path, learner: Learner, step: int) -> None:
+    """Write the full state under a temporary name, then rename: a kill never leaves half a checkpoint."""
+    state = {
+        "recipe": asdict(learner.recipe),
+        "step": step,
+        "model": learner.model.state_dict(),
+        "heads": learner.heads.state_dict(),
+        "optims": [o.state_dict() for o in learner.optims],
+    }
+    torch.save(state, folder / "state.tmp")
+    os.replace(folder / "state.tmp", folder / "state.pt")
+
+
+def _resume(folder: Path, learner: Learner) -> int:
+    """Load the state in `folder` if there is one; returns the step to go on with."""
+    path = folder / "state.pt"
+    if not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True)
+    if state["recipe"] != asdict(learner.recipe):
+        raise UserError(f"{path} belongs to another recipe; choose another folder or remove it.")
+    learner.model.load_state_dict(state["model"])
+    learner.heads.load_state_dict(state["heads"])
+    for optim, saved in zip(learner.optims, state["optims"], strict=True):
+        optim.load_state_dict(saved)
+    return state["step"]

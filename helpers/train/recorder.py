@@ -1,0 +1,136 @@
+"""What a run writes down while it trains: every completion, its metrics, its evaluations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas
+import torch
+from transformers import TrainerCallback
+
+from helpers.model.score import completion_logps
+from helpers.study.checkpoints import evaluation_steps, forget_old_optimisers
+from helpers.study.profiles import checkpoint_steps
+from helpers.study.records import Run
+from helpers.study.spec import RunSpec
+from helpers.train import trainers
+from helpers.train.engine import Engine, dtype, evaluate, identity_columns, load_base, update_norm
+from helpers.world import answers
+from helpers.world.boards import Prompted
+
+
+def recorder(engine: Engine) -> Callable[..., list[float]]:
+    """A reward function of weight zero that writes every completion of every step into the run's record."""
+    base, _ = load_base(engine.spec)
+    spec, size = engine.spec, engine.spec.group_size
+    scored_steps = {*range(1, 11), *checkpoint_steps(spec.steps, per_octave=6)}
+
+    def record(prompts, completions, completion_ids, puzzle_id, placement, logp_policy, trainer_state, **_):
+        """Zeros, after the batch has been written down."""
+        texts = [c[0]["content"] for c in completions]
+        scores = [answers.score(t, p) for t, p in zip(texts, placement, strict=True)]
+        step = trainer_state.global_step + 1
+        logp_base: list[float | None] = [None] * len(texts)
+        if step in scored_steps:  # scoring each step would cost a third of the run
+            logp_base = _base_logps(engine, base, puzzle_id[::size], texts, completion_ids)
+        used = _used_advantages(spec, scores)
+        rows = zip(puzzle_id, texts, completion_ids, scores, used, logp_policy, logp_base, strict=True)
+        engine.run.append("completions", [
+            {"run": spec.name, "seed": spec.seed, "step": step, "puzzle_id": i,
+             "prompt": engine.boards.text, "completion": text, "tokens": len(ids), "hit": s.hit, "exact": s.exact,
+             "format": s.format, "advantage": a, "logp_policy": p, "logp_base": b,
+             "temperature": spec.temperature, "dtype": dtype(spec)}
+            for i, text, ids, s, a, p, b in rows
+        ])  # fmt: skip
+        return [0.0] * len(texts)
+
+    return record
+
+
+def _base_logps(engine: Engine, base: Any, boards: Sequence[int], texts: Sequence[str], ids: Sequence) -> list[float]:
+    """Log-prob under the base of each completion; `boards`: one number per group, `ids`: the completions' tokens."""
+    size = engine.spec.group_size
+    asked = [Prompted(engine.boards.pixels[i], engine.boards.text) for i in boards]
+    shared = [texts[i : i + size] for i in range(0, len(texts), size)]
+    scored = [x for row in completion_logps(base, engine.processor, asked, shared) for x in row]
+    # a completion that was cut off has no end token to score
+    return [float(x[: len(own)].sum()) for x, own in zip(scored, ids, strict=True)]
+
+
+def _used_advantages(spec: RunSpec, scores: Sequence[answers.Score]) -> list[float]:
+    """The advantages that an arm's trainer uses: GRPO's, but for the arms that have no centred reward."""
+    if spec.arm == "reinforce-1-0":
+        return [trainers.correct(s) for s in scores]
+    if spec.arm == "distill":
+        return [0.0] * len(scores)
+    return _advantages([_reward(spec, s) for s in scores], spec.group_size, reward_scale(spec))
+
+
+def _reward(spec: RunSpec, score: answers.Score) -> float:
+    hit, exact, form = spec.reward_weights
+    return hit * score.hit + exact * score.exact + form * score.format
+
+
+def reward_scale(spec: RunSpec) -> str:
+    """What GRPO divides a group's centred rewards by: its standard deviation ("group") or nothing ("none")."""
+    return str(spec.settings.get("scale_rewards", "group"))
+
+
+def _advantages(totals: Sequence[float], size: int, scale: str) -> list[float]:
+    """GRPO advantages as TRL computes them: reward - group mean, over (group standard deviation + 1e-4) if scaled."""
+    groups = torch.tensor(totals).reshape(-1, size)
+    centred = groups - groups.mean(1, keepdim=True)
+    return (centred / (groups.std(1, keepdim=True) + 1e-4) if scale == "group" else centred).flatten().tolist()
+
+
+def training_minutes(run: Run) -> float:
+    """Minutes a run spent in training steps, without evaluations, over all its resumes."""
+    metrics = pandas.read_parquet(run.folder / "metrics.parquet")
+    return float(metrics.loc[metrics["name"] == "seconds", "value"].sum()) / 60
+
+
+def study_callback(engine: Engine) -> Any:
+    """A callback that evaluates and saves on the log-spaced schedule and keeps the run's tables in step."""
+    spec, run = engine.spec, engine.run
+    schedule = evaluation_steps(spec.steps, engine.settings.per_octave)
+    base = {n: p.detach().clone() for n, p in engine.model.named_parameters()}
+
+    clock: dict[str, float] = {}
+
+    class StudyCallback(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            clock["begin"] = time.perf_counter()
+
+        def on_train_begin(self, args, state, control, **kwargs):
+            if state.global_step == 0:
+                run.append("evaluations", evaluate(engine, 0, full=False))
+
+        def on_step_end(self, args, state, control, **kwargs):
+            """Evaluate and ask for a checkpoint where the schedule says so."""
+            step = state.global_step
+            run.append("metrics", [metric_row(spec, step, "seconds", time.perf_counter() - clock["begin"])])
+            control.should_save = step in schedule
+            if control.should_save:
+                run.append("evaluations", evaluate(engine, step, full=step == spec.steps))
+                run.append("metrics", [metric_row(spec, step, "update_norm", update_norm(engine.model, base))])
+
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            """Append the trainer's numbers to the record."""
+            if "train_runtime" in (logs or {}):  # the trainer's closing summary repeats what its last step said
+                return
+            numbers = {k: v for k, v in (logs or {}).items() if isinstance(v, int | float)}
+            step = state.global_step
+            run.append("metrics", [metric_row(spec, step, k, v) for k, v in numbers.items() if v == v])
+            if control.should_save:  # before the checkpoint is written: what a resume drops is never needed again
+                run.flush()
+
+        def on_save(self, args, state, control, **kwargs):
+            forget_old_optimisers(run.checkpoints, state.global_step)
+
+    return StudyCallback()
+
+
+def metric_row(spec: RunSpec, step: int, name: str, value: float) -> dict[str, Any]:
+    return identity_columns(spec, step) | {"name": name, "value": float(value)}

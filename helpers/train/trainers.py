@@ -1,0 +1,254 @@
+"""SFT and RFT through TRL: `SFTTrainer` and `GRPOTrainer`, extended at their hooks.
+
+Differences from TRL's stock behaviour, all tested for equality:
+ 1. a full fine-tune resumes with its weights (stock resumes without them for this architecture);
+ 2. completions are drawn by `helpers.model.generate` (the official `rollout_func` hook);
+ 3. forward passes are packed: each picture and prompt once per group (`compute_loss` of SFT, one private method
+    of GRPO). `Settings.fast=False` switches 2 and 3 off.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from trl import GRPOTrainer, SFTTrainer
+
+from helpers.errors import UserError
+from helpers.model.forward import Patches, base_of, scored_logits
+from helpers.model.generate import Sampling, generate
+from helpers.model.packing import Branch, Group, pack
+from helpers.model.processor import encode_targets
+from helpers.model.score import patches, prompt_ids
+from helpers.world import answers
+
+
+def load_weights(model: Any, folder: str) -> None:
+    """Load a checkpoint's weights into a model. Raises UserError where they are another model's.
+
+    Stock `_load_from_checkpoint` reads hub key names raw and loads nothing (transformers issue 43701).
+    """
+    stored = type(model).from_pretrained(folder, dtype=torch.float32).state_dict()
+    missing, unexpected = model.load_state_dict(stored, strict=False)
+    if unexpected or any("lm_head" not in key for key in missing):
+        raise UserError(f"{folder} does not hold this model; remove it to start the run anew.")
+
+
+class ResumeWeights:
+    """A mix-in for TRL's trainers that resumes a full fine-tune with its weights."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if os.path.exists(os.path.join(resume_from_checkpoint, "adapter_config.json")):
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_weights(model or self.model, resume_from_checkpoint)
+
+
+class StudySFTTrainer(ResumeWeights, SFTTrainer):
+    """TRL's `SFTTrainer` with packed forward passes where the collator made them."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """TRL's loss: the mean cross-entropy of the completion tokens; logs their accuracy as TRL does."""
+        if "packed" not in inputs:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        packed = inputs["packed"]
+        logits = scored_logits(model, packed, inputs["patches"]).float()
+        target = packed.target.to(logits.device)
+        losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+        tokens = len(losses) if num_items_in_batch is None else num_items_in_batch
+        hits = (logits.detach().argmax(-1) == target).float().mean()
+        self._metrics["train"]["mean_token_accuracy"].append(float(hits))
+        return losses.sum() / tokens
+
+
+class StudyGRPOTrainer(ResumeWeights, GRPOTrainer):
+    """TRL's `GRPOTrainer` whose log-probs come from packed rows.
+
+    The private method is the one place where TRL computes them, for policy, old policy and reference alike;
+    overriding it keeps every loss type and option. A test compares it with the stock method.
+    """
+
+    fast = True
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **extra
+    ):
+        if not self.fast or extra.get("pixel_values") is None or extra.get("compute_aux_loss"):
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **extra
+            )
+        extra |= {"temperature": self.temperature}
+        return packed_logps(model, (input_ids, attention_mask, logits_to_keep), extra)
+
+
+def packed_logps(model: Any, tokens: tuple, extra: dict[str, Any]) -> tuple:
+    """Per-token log-probs and entropies, each (B, C), of completions (padded right) behind prompts (padded left).
+
+    `tokens` = (input ids (B, P + C), attention mask, C); `extra` holds TRL's `pixel_values` and `image_grid_thw`,
+    the sampling `temperature` (TRL divides the logits by it).
+    Samples with the same prompt and picture share one packed row. Third value: no auxiliary loss.
+    """
+    input_ids, mask, width = tokens
+    _, rows, columns = extra["image_grid_thw"][0].tolist()
+    values = extra["pixel_values"].reshape(len(input_ids), rows * columns, -1)
+    keys, members = _shared_prompts(input_ids[:, :-width], mask[:, :-width], values)
+    lengths = mask[:, -width:].sum(1).tolist()
+    groups, order = [], []
+    for row, (prompt, samples) in enumerate(zip(keys, members, strict=True)):
+        branches = [Branch(input_ids[i, -width:][: lengths[i]].tolist()) for i in samples]
+        groups.append(Group(prompt, row, branches))
+        order += samples
+    patches = Patches(values[[m[0] for m in members]], rows, columns, _merge(model))
+    packed = pack(groups, _image_id(model), patches.grid)
+    logits = scored_logits(model, packed, patches).float()
+    logps = torch.log_softmax(logits if extra["temperature"] == 1 else logits / extra["temperature"], -1)
+    entropy = -(logps.exp() * logps).sum(-1)
+    chosen = logps.gather(1, packed.target[:, None].to(logps.device))[:, 0]
+    place = tuple(p.to(logps.device) for p in _places(packed.branch, torch.tensor(order)))
+    empty = torch.zeros(len(input_ids), width, device=logps.device)
+    return empty.index_put(place, chosen), empty.index_put(place, entropy), None
+
+
+def _image_id(model: Any) -> int:
+    return base_of(model).config.image_token_id
+
+
+def _merge(model: Any) -> int:
+    return base_of(model).config.vision_config.spatial_merge_size
+
+
+def _places(branch: torch.Tensor, order: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(sample, position in its completion) of each scored token."""
+    counts = torch.bincount(branch, minlength=len(order))
+    starts = counts.cumsum(0) - counts
+    return order[branch], torch.arange(len(branch)) - starts[branch]
+
+
+def _shared_prompts(prompts: torch.Tensor, mask: torch.Tensor, values: torch.Tensor) -> tuple[list, list]:
+    """Unique (prompt, picture) pairs: their prompt ids without padding, and the samples that share each."""
+    found: dict[tuple, tuple[list[int], list[int]]] = {}
+    for i in range(len(prompts)):
+        ids = prompts[i][mask[i].bool()].tolist()
+        key = (tuple(ids), values[i].float().cpu().numpy().tobytes())
+        found.setdefault(key, (ids, []))[1].append(i)
+    return [ids for ids, _ in found.values()], [members for _, members in found.values()]
+
+
+class PackedCollator:
+    """Collates SFT rows into packed rows: picture, prompt, completion (its end token and line break are trained)."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor, self.tokenizer = processor, processor.tokenizer
+
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        pictures = patches(self.processor, [np.asarray(e["images"][0]) for e in examples])
+        targets = encode_targets(self.tokenizer, [e["completion"][0]["content"] for e in examples])
+        groups = []
+        for row, (example, target) in enumerate(zip(examples, targets, strict=True)):
+            prompt = prompt_ids(self.tokenizer, example["prompt"][0]["content"], pictures.grid)
+            groups.append(Group(prompt, row, [Branch(target)]))
+        image_id = self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+        packed = pack(groups, image_id, pictures.grid)
+        return {"packed": packed, "patches": pictures, "labels": packed.target}  # labels: TRL counts tokens
+
+
+def group_rollouts(processor: Any) -> Callable[[list, Any], dict[str, list]]:
+    """TRL's `rollout_func`: prompts arrive repeated once per completion; each unique one is encoded once."""
+
+    def rollout(prompts: list, trainer: Any) -> dict[str, list]:
+        """Completions of all prompts, with ids and log-probs as TRL wants them."""
+        size = trainer.num_generations if trainer.model.training else trainer.num_generations_eval
+        unique = [_content(p) for p in prompts[::size]]
+        pictures = patches(processor, [np.asarray(image) for image, _ in unique])
+        ids = [prompt_ids(processor.tokenizer, text, pictures.grid) for _, text in unique]
+        seed = int(torch.randint(2**31, (1,)))  # from torch's state, which a checkpoint restores
+        sampling = Sampling(size, trainer.temperature, trainer.max_completion_length, seed)
+        drawn = generate(trainer.accelerator.unwrap_model(trainer.model), processor.tokenizer, ids, pictures, sampling)
+        flat = [r for row in drawn for r in row]
+        return {
+            "prompt_ids": [p for p in ids for _ in range(size)],
+            "completion_ids": [list(r.ids) for r in flat],
+            "logprobs": [list(r.logps) for r in flat],
+            "logp_policy": [sum(r.logps) for r in flat],
+        }
+
+    return rollout
+
+
+def _content(prompt: list[dict[str, Any]]) -> tuple[Any, str]:
+    """(picture, text) of a conversational prompt as TRL passes it on."""
+    blocks = prompt[-1]["content"]
+    image = next(b["image"] for b in blocks if b["type"] == "image")
+    return image, next(b["text"] for b in blocks if b["type"] == "text")
+
+
+def token_kl(logits: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """KL(p || q) in nats, (M,), of the softmaxes p of `logits` and q of `other`, both (M, V): sum p (log p - log q)."""
+    ours, theirs = logits.log_softmax(-1), other.log_softmax(-1)
+    return (ours.exp() * (ours - theirs)).sum(-1)
+
+
+class StudyKLTrainer(StudySFTTrainer):
+    """SFT whose loss is the mean over completion tokens of cross-entropy + beta KL(model || frozen base).
+
+    The KL is exact: over the whole vocabulary, at the corpus's own tokens. Both passes are packed where SFT's are.
+    """
+
+    def __init__(self, *args: Any, frozen: Any, beta: float, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.frozen, self.beta = frozen.eval().requires_grad_(False), beta
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Cross-entropy plus beta times the KL of the model from the frozen base."""
+        logits, target = _completion_logits(model, inputs)
+        with torch.no_grad():
+            base, _ = _completion_logits(self.frozen, inputs)
+        apart = token_kl(logits, base)
+        losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+        hits = (logits.detach().argmax(-1) == target).float().mean()
+        for name, value in (("mean_token_accuracy", hits), ("kl", apart.detach().mean())):
+            self._metrics["train"][name].append(float(value))
+        tokens = len(losses) if num_items_in_batch is None else num_items_in_batch
+        loss = (losses + self.beta * apart).sum() / tokens
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+
+def _completion_logits(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """fp32 logits (M, V) and ids (M,) of a batch's completion tokens: packed, or by the model's own pass."""
+    if "packed" in inputs:
+        logits = scored_logits(model, inputs["packed"], inputs["patches"]).float()
+        return logits, inputs["packed"].target.to(logits.device)
+    given = {name: value for name, value in inputs.items() if name != "labels"} | {"use_cache": False}
+    logits, labels = model(**given).logits[:, :-1].float(), inputs["labels"][:, 1:]
+    return logits[labels != -100], labels[labels != -100]
+
+
+def correct(score: answers.Score) -> float:
+    """1 for a correct and well-formed completion, else 0."""
+    return float(score.exact == 1 and score.format == 1)
+
+
+class CorrectReward:
+    """The reward of `reinforce-1-0`, as a reward function of TRL; `last` keeps those of the newest batch."""
+
+    __name__ = "correct_reward"
+
+    def __init__(self) -> None:
+        """No batch has been seen yet."""
+        self.last: list[float] = []
+
+    def __call__(self, completions: Sequence[Any], placement: Sequence[Sequence[int]], **_: Any) -> list[float]:
+        texts = [answers.completion_text(c) for c in completions]
+        self.last = [correct(answers.score(t, p)) for t, p in zip(texts, placement, strict=True)]
+        return self.last
+
+
+class StudyReinforceTrainer(StudyGRPOTrainer):
+    """GRPO's trainer with advantage = reward: REINFORCE on correct completions, nothing pushed down."""
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        # private, because TRL always subtracts the group's mean and has no switch for it
+        found = super()._generate_and_score_completions(inputs)
+        return found | {"advantages": found["advantages"].new_tensor(self.reward_funcs[0].last)}

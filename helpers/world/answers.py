@@ -1,0 +1,253 @@
+"""What a completion answers: reading it strictly, scoring a placement, and the three rewards of RFT.
+
+A well-formed completion is `<think>...</think><answer>...</answer>` and nothing else. The prior tasks' answers are
+read and scored here too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from helpers.world.puzzles import Placement, PuzzleSpec, check_placement, invert
+from helpers.world.questions import Question
+
+OK = "ok"
+
+
+NO_ANSWER = "no answer"
+
+
+TWO_ANSWERS = "two answers"
+
+
+NOT_NUMBERS = "not numbers"
+
+
+WRONG_LENGTH = "wrong length"
+
+
+OUT_OF_RANGE = "out of range"
+
+
+REPEATED = "repeated"
+
+
+TEXT_OUTSIDE = "text outside the tags"
+
+
+REASONS = (OK, NO_ANSWER, TWO_ANSWERS, NOT_NUMBERS, WRONG_LENGTH, OUT_OF_RANGE, REPEATED, TEXT_OUTSIDE)
+
+
+_BODY = r"(?:(?!</?(?:think|answer)>).)*"  # any text that holds none of the four tags
+
+
+_THINK, _ANSWER = rf"<think>{_BODY}</think>", rf"<answer>{_BODY}</answer>"
+
+
+_WHOLE = re.compile(rf"\s*{_THINK}\s*{_ANSWER}\s*", re.DOTALL)
+
+
+_THINK_OPTIONAL = re.compile(rf"\s*(?:{_THINK})?\s*{_ANSWER}\s*", re.DOTALL)
+
+
+_NUMBERS = re.compile(r"\s*[0-9]+(?:(?:\s*,\s*|\s+)[0-9]+)*\s*", re.ASCII)
+
+
+_NUMBER = re.compile(r"[0-9]+")
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What a completion says. placement: None unless a valid one was given; reason: one of REASONS."""
+
+    placement: Placement | None
+    reason: str
+
+
+def parse(text: str, n: int) -> Parsed:
+    """Read the placement of n tiles out of a completion. Strict: what is not clearly given is not credited.
+
+    A placement is read only from the text's single pair `<answer>...</answer>`:
+
+    - no pair, or the pair stands inside a think, closed after it or never: "no answer";
+    - a second opening or closing answer tag anywhere, the think included: "two answers";
+    - anything but ASCII numbers parted by white space and/or one comma: "not numbers";
+    - then "wrong length", "out of range" (leading zeros too) and "repeated", in this order.
+
+    These give placement None. A valid placement is "ok" if besides it the text holds at most one closed
+    think before it, and "text outside the tags" otherwise: the placement then still counts, the format
+    reward does not. (The format reward also demands the think, which "ok" does not.)
+    """
+    body, reason = _answer_body(text)
+    if body is None:
+        return Parsed(None, reason)
+    placement, reason = _read_numbers(body, n)
+    if placement is not None and not _THINK_OPTIONAL.fullmatch(text):
+        reason = TEXT_OUTSIDE
+    return Parsed(placement, reason)
+
+
+def _answer_body(text: str) -> tuple[str | None, str]:
+    """The text between the only two answer tags, or None with the reason why there is none."""
+    opens, closes = text.count("<answer>"), text.count("</answer>")
+    if not opens or not closes:
+        return None, NO_ANSWER
+    if opens > 1 or closes > 1:
+        return None, TWO_ANSWERS
+    before, _, rest = text.partition("<answer>")
+    body, closed, _ = rest.partition("</answer>")
+    if not closed or _inside_think(before):
+        return None, NO_ANSWER
+    return body, OK
+
+
+def _inside_think(before: str) -> bool:
+    """Whether a think is still open at the end of `before`."""
+    unclosed = before.count("<think>") > before.count("</think>")
+    return unclosed or before.rfind("<think>") > before.rfind("</think>")
+
+
+def _read_numbers(body: str, n: int) -> tuple[Placement | None, str]:
+    """The placement written between the answer tags, or None with the reason."""
+    if not _NUMBERS.fullmatch(body):
+        return None, NOT_NUMBERS
+    words = _NUMBER.findall(body)
+    if len(words) != n:
+        return None, WRONG_LENGTH
+    # Looked up, not converted: Python refuses to convert numbers of thousands of digits.
+    values = {str(value): value for value in range(1, n + 1)}
+    if any(word not in values for word in words):
+        return None, OUT_OF_RANGE
+    if len(set(words)) != n:
+        return None, REPEATED
+    return tuple(values[word] for word in words), OK
+
+
+@dataclass(frozen=True)
+class Score:
+    """hit: share of slots placed right; exact: all of them; format: 0 or 1; reason: see `parse`.
+
+    hit and exact are 0 when no valid placement was given.
+    """
+
+    hit: float
+    exact: float
+    format: float
+    reason: str
+
+
+def score(text: str, placement: Sequence[int]) -> Score:
+    """Score a completion against the true placement.
+
+    format is 1.0 only if the whole text is `<think>...</think><answer>...</answer>`, with nothing but white
+    space around and between and no further tag inside; what the answer says does not matter for it.
+    Raises UserError when the true placement is none.
+    """
+    parsed = parse(text, len(placement))
+    well_formed = 1.0 if _WHOLE.fullmatch(text) else 0.0
+    if parsed.placement is None:
+        return Score(0.0, 0.0, well_formed, parsed.reason)
+    return Score(*score_placement(parsed.placement, placement), well_formed, parsed.reason)
+
+
+def score_placement(guess: Sequence[int], placement: Sequence[int]) -> tuple[float, float]:
+    """(hit, exact) of a guessed placement: share of slots placed right, and 1.0 if that is all of them.
+
+    Raises UserError unless both are placements of the same length.
+    """
+    truth = check_placement(placement)
+    pairs = zip(check_placement(guess, len(truth)), truth, strict=True)
+    right = sum(guessed == true for guessed, true in pairs)
+    return right / len(truth), float(right == len(truth))
+
+
+def neighbour_score(guess: Sequence[int], placement: Sequence[int], spec: PuzzleSpec) -> float:
+    """Share of neighbour connections that are right once the board is put together by the guess (Jigsaw-R1).
+
+    Of the 2 * rows * cols - rows - cols pairs of places side by side or one above the other, those count
+    whose two tiles are also neighbours, in this direction, in the picture. A guess that moves the whole
+    picture by one column keeps most of them, while its hit rate is 0.
+    Raises UserError unless both are placements of spec.tiles tiles.
+    """
+    truth = check_placement(placement, spec.tiles)
+    slots = np.array(invert(check_placement(guess, spec.tiles)))
+    shown = np.array(truth)[slots - 1].reshape(spec.rows, spec.cols) - 1  # true place, by guessed place
+    beside = (shown[:, 1:] == shown[:, :-1] + 1) & (shown[:, 1:] % spec.cols != 0)
+    below = shown[1:] == shown[:-1] + spec.cols
+    return int(beside.sum() + below.sum()) / (beside.size + below.size)
+
+
+def completion_text(completion: str | Sequence[dict[str, Any]]) -> str:
+    """The text of one completion: a string, or a chat whose last message holds a string or text blocks."""
+    if isinstance(completion, str):
+        return completion
+    content = completion[-1].get("content") if len(completion) else None
+    if isinstance(content, str):
+        return content
+    return "".join(block.get("text") or "" for block in content or ())
+
+
+def _scores(completions: Sequence[Any], placement: Sequence[Sequence[int]]) -> list[Score]:
+    pairs = zip(completions, placement, strict=True)
+    return [score(completion_text(completion), truth) for completion, truth in pairs]
+
+
+def hit_reward(completions: Sequence[Any], placement: Sequence[Sequence[int]], **_: Any) -> list[float]:
+    """Reward for TRL: each completion's hit rate (0 without a valid answer). `placement`: a data column."""
+    return [result.hit for result in _scores(completions, placement)]
+
+
+def exact_reward(completions: Sequence[Any], placement: Sequence[Sequence[int]], **_: Any) -> list[float]:
+    """Reward for TRL: 1.0 for each completion whose whole placement is right. `placement`: a data column."""
+    return [result.exact for result in _scores(completions, placement)]
+
+
+def format_reward(completions: Sequence[Any], placement: Sequence[Sequence[int]], **_: Any) -> list[float]:
+    """Reward for TRL: 1.0 for each completion that is one think and one answer and nothing else."""
+    return [result.format for result in _scores(completions, placement)]
+
+
+ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+
+def extract(text: str) -> str | None:
+    """The content of the one answer tag, with single spaces; None where there is none, or more than one."""
+    found = ANSWER.findall(text)
+    if len(found) != 1 or text.count("<answer>") != 1:
+        return None
+    return " ".join(found[0].split())
+
+
+def score_answer(text: str, question: Question) -> float:
+    """1.0 where the extracted answer equals the gold answer (captions: as sets of things), else 0.0."""
+    answer = extract(text)
+    if answer is None:
+        return 0.0
+    if question.task == "caption":
+        return float(sorted(answer.split(", ")) == sorted(question.answer.split(", ")))
+    return float(answer == question.answer)
+
+
+def is_format_failure(text: str, question: Question) -> bool:
+    """True where there is no single answer of the kind that the instruction asked for, right or wrong."""
+    answer = extract(text)
+    if answer is None:
+        return True
+    words, n = answer.split(), question.n
+    numbers = all(re.fullmatch(r"[0-9]+", w) for w in words)
+    valid = {
+        "yes or no": answer in ("yes", "no"),
+        "word": len(words) == 1 and not numbers,
+        "number": len(words) == 1 and numbers,
+        "cell": len(words) == 2 and numbers,
+        "numbers": len(words) == n and numbers,
+        "words": len(words) == n and not any(re.fullmatch(r"[0-9]+", w) for w in words),
+        "order": sorted(words) == sorted(map(str, range(1, n + 1))),
+        "things": all(len(part.split()) == 2 for part in answer.split(", ")),
+    }
+    return not valid[question.kind]

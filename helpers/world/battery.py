@@ -1,0 +1,135 @@
+"""The prior battery: which tasks are asked, with which samples, what chance gives, and wrong answers to set beside."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from helpers.errors import UserError
+from helpers.world import questions
+from helpers.world.easy_vqa import easy_vqa_samples
+from helpers.world.questions import (
+    EASY_VQA_WORDS,
+    FOODS,
+    HOMES,
+    TASKS,
+    PriorSample,
+    Question,
+    ask,
+    pick,
+    with_instruction,
+)
+from helpers.world.scenes import COLOURS, LANDS, SHAPES, draw_scene
+
+
+def battery(task: str, n: int, seed: int = 1) -> list[PriorSample]:
+    """`n` held-out samples of one task, fixed by (task, seed); pretraining draws from other seeds.
+
+    `task` is a key of `TASKS` or "easy_vqa" (its official test split, sampled without replacement; all of it
+    with n >= 9,673). Raises UserError for another name.
+    """
+    if task == "easy_vqa":
+        return easy_vqa_samples("test", n, seed)
+    if task not in TASKS:
+        raise UserError(f"There is no prior task {task!r}; choose one of {', '.join((*TASKS, 'easy_vqa'))}.")
+    samples: list[PriorSample] = []
+    index = 0
+    while len(samples) < n:
+        rng = np.random.default_rng((seed, list(TASKS).index(task), index, 991))
+        scene = draw_scene(rng, TASKS[task][0], plain=bool(rng.random() < 0.5))
+        question = ask(task, scene, rng)
+        if question is not None:
+            samples.append(PriorSample(scene.pixels, with_instruction(question, rng)))
+        index += 1
+    return samples
+
+
+# Kinds that the shipped base did not learn well enough (< 0.80): there would be little to forget.
+LEFT_OUT = ("grounding", "presence", "count", "count_quarters", "rank_size", "rank_count")
+
+
+def battery_tasks() -> tuple[str, ...]:
+    """Names of the battery's tasks, easy-VQA last; kinds the base never learned (`LEFT_OUT`) are not among them."""
+    return (*(task for task in TASKS if task not in LEFT_OUT), "easy_vqa")
+
+
+def chance(task: str) -> float:
+    """Expected score of a uniform guess among valid answers, or of the commonest answer where that scores more."""
+    return 0.3733 if task == "easy_vqa" else TASKS[task][2]
+
+
+def alternatives(question: Question, rng: np.random.Generator, n: int = 3) -> list[Question]:
+    """Up to `n` wrong completions of the same form, for scoring by likelihood: what the answer could have been.
+
+    Think and answer are changed together, so the think never gives the gold answer away.
+    """
+    found: dict[str, Question] = {}
+    for _ in range(20 * n):
+        changed = _vary(question, rng)
+        if changed.completion != question.completion and changed.answer != question.answer:
+            found[changed.answer] = changed
+        if len(found) == n:
+            break
+    return list(found.values())
+
+
+_POOLS = (
+    tuple(COLOURS),
+    SHAPES,
+    FOODS,
+    HOMES,
+    LANDS,
+    ("left", "right"),
+    EASY_VQA_WORDS[:3],
+    EASY_VQA_WORDS[3:],
+)
+
+
+def _vary(question: Question, rng: np.random.Generator) -> Question:
+    """One random change of a question's gold answer, and of its think where that states the answer."""
+    think, answer = question.think, question.answer
+    if question.kind == "yes or no":
+        answer = "no" if answer == "yes" else "yes"
+    elif question.kind == "order":
+        answer = " ".join(str(v + 1) for v in rng.permutation(question.n))
+    elif question.task == "count":
+        counts = [int(v) for v in think.split()]
+        place = int(rng.integers(4))
+        counts[place] = max(0, counts[place] + int(rng.choice([-1, 1])))
+        think, answer = " ".join(map(str, counts)), str(sum(counts))
+    elif question.kind in ("number", "numbers", "cell"):
+        digits = [k for k, c in enumerate(answer) if c.isdigit()]
+        place = int(rng.choice(digits))
+        low, high = (1, 5) if question.kind == "cell" else (0, 4 if question.kind == "numbers" else 10)
+        answer = answer[:place] + str(rng.integers(low, high)) + answer[place + 1 :]
+        think = think.replace(question.answer, answer)
+    else:
+        words = answer.replace(",", "").split()
+        old = pick(rng, words)
+        new = pick(rng, next(pool for pool in _pools(question) if old in pool))
+        at = words.index(old)
+        answer = (
+            new.join(answer.split(old, 1)) if words.count(old) == 1 else " ".join([*words[:at], new, *words[at + 1 :]])
+        )
+        think = _swap(think, old, new)
+    return replace(question, think=think, answer=answer)
+
+
+def _pools(question: Question) -> tuple[tuple[str, ...], ...]:
+    return _POOLS[6:] if question.task == "easy_vqa" else _POOLS
+
+
+def _swap(think: str, old: str, new: str) -> str:
+    """Carry a changed word over to the think ("right dark" is what the light from the left leaves)."""
+    if {old, new} == {"left", "right"}:
+        return " ".join({"left": "right", "right": "left"}.get(w, w) for w in think.split())
+    return re.sub(rf"\b{old}\b", new, think)
+
+
+@lru_cache(maxsize=64)
+def battery_samples(task: str, n: int) -> tuple[questions.PriorSample, ...]:
+    """The first `n` held-out samples of a task (drawn once per process)."""
+    return tuple(battery(task, n))

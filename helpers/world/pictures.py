@@ -1,0 +1,193 @@
+"""Pictures before cutting: your own photo folder, or photographs that two installed packages bring along.
+
+Drawn scenes live in `helpers.world.scenes`. Everything here works without a network.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from helpers.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+
+
+# What Pillow raises, depending on where inside a file the damage sits.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image before cutting, with the facts known about it.
+
+    image: PIL, mode RGB, any size. name: short and unique within its source. facts: plain values by name
+    (for photographs: where the picture came from; for drawn scenes: what is in it).
+    """
+
+    image: Image.Image
+    name: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Packaged:
+    """Where a photograph lies inside an installed package, and what that package says about it."""
+
+    package: str
+    file: str
+    shows: str
+    credit: str
+    licence: str
+
+    @property
+    def source(self) -> str:
+        return {"skimage": "scikit-image", "sklearn": "scikit-learn"}[self.package]
+
+
+# Only files inside the two wheels. Left out: microscopy, medical pictures, text, silhouettes, logos and test
+# charts; the bare textures (brick, grass, gravel), the blurred clock and the star field, which have no layout
+# to rebuild; and the right half of the motorcycle stereo pair, nearly a copy of the left.
+PACKAGED = (
+    _Packaged("skimage", "data/astronaut.png", "an astronaut", "NASA", "public domain"),
+    _Packaged("skimage", "data/camera.png", "a man with a camera", "Lav Varshney", "CC0"),
+    _Packaged("skimage", "data/chelsea.png", "a cat", "Stefan van der Walt", "CC0"),
+    _Packaged("skimage", "data/coffee.png", "a cup of coffee", "Rachel Michetti", "CC0"),
+    _Packaged("skimage", "data/coins.png", "old coins", "Brooklyn Museum", "no known copyright restrictions"),
+    _Packaged("skimage", "data/moon.png", "the moon's surface", "scikit-image", "not stated"),
+    _Packaged("skimage", "data/motorcycle_left.png", "a motorcycle", "Middlebury stereo 2014", "not stated"),
+    _Packaged("skimage", "data/rocket.jpg", "a rocket", "SpaceX", "public domain"),
+    _Packaged("sklearn", "datasets/images/china.jpg", "a pagoda", "danielbuechele", "CC BY 2.0"),
+    _Packaged("sklearn", "datasets/images/flower.jpg", "a flower", "vultilion", "CC BY 2.0"),
+)
+
+
+def load_picture(path: str | Path) -> Picture:
+    """Read one JPEG, PNG or WebP file as an RGB `Picture`, upright as the camera meant it.
+
+    Grey, 16-bit, palette and CMYK pictures become RGB; transparency is laid on white. Of an animation the
+    first frame is taken. `name` is the file's name; `facts` holds "file", "width" and "height" (pixels).
+    Raises UserError, naming the file, when it is missing or cannot be read.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"There is no picture file at {file}: check the path, or pick a file that exists.")
+    try:
+        with Image.open(file, formats=FORMATS) as raw:
+            image = _to_rgb(ImageOps.exif_transpose(raw))
+    except _BROKEN as error:
+        raise UserError(
+            f"{file} cannot be read as a JPEG, PNG or WebP picture ({error}): "
+            "save it again in one of these formats, or take it out."
+        ) from error
+    return Picture(image, file.name, {"file": file.name, "width": image.width, "height": image.height})
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow mode that JPEG, PNG or WebP can have, as RGB on white."""
+    if image.mode.startswith("I"):
+        # Pillow clips 16-bit grey at 255 on convert, which would turn nearly every pixel white.
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        top = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", top.size, "white"), top)
+    return image.convert("RGB")
+
+
+def photo_folder(path: str | Path) -> list[Picture]:
+    """Every JPEG, PNG and WebP picture directly inside a folder, sorted by file name.
+
+    Suffixes count in any case; other files, subfolders and hidden files (name starting with a dot) are
+    skipped. Raises UserError when the folder is missing or holds no picture, or when a picture is broken.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UserError(f"There is no folder at {folder}: create it and put photographs in, or check the path.")
+    files = sorted(_picture_files(folder), key=lambda file: file.name)
+    if not files:
+        wanted = ", ".join(SUFFIXES)
+        raise UserError(f"The folder {folder} holds no picture: put files ending in {wanted} into it.")
+    return [load_picture(file) for file in files]
+
+
+def _picture_files(folder: Path) -> Iterator[Path]:
+    for file in folder.iterdir():
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file():
+            yield file
+
+
+def packaged_photos() -> list[Picture]:
+    """Ten real photographs (seven in colour) from the installed scikit-image and scikit-learn, read offline.
+
+    `name` is the file's stem, such as "astronaut"; `facts` adds "shows", "source", "credit", "licence".
+    Raises UserError when one of the two packages is not installed.
+    """
+    return [_packaged_photo(entry) for entry in PACKAGED]
+
+
+def _packaged_photo(entry: _Packaged) -> Picture:
+    # find_spec only locates a top-level package: importing scikit-learn here would cost a second.
+    spec = find_spec(entry.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"The packaged photographs need {entry.source}: install it, or use photo_folder.")
+    picture = load_picture(Path(spec.submodule_search_locations[0]) / entry.file)
+    more = {"shows": entry.shows, "source": entry.source, "credit": entry.credit, "licence": entry.licence}
+    return replace(picture, name=Path(entry.file).stem, facts={**picture.facts, **more})
+
+
+def centred(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The largest centred part of an image with the shape of `size` (width, height), resized to it (Lanczos).
+
+    It is cut out first and resized then, so nothing outside it bleeds in. An image that already has this
+    size comes back pixel for pixel. Raises UserError when a side is below 1.
+    """
+    width, height = size
+    if min(size) < 1:
+        raise UserError(f"A picture cannot be {width} x {height} pixels: use sides of 1 or more.")
+    scale = min(image.width / width, image.height / height)
+    inner = max(1, round(width * scale)), max(1, round(height * scale))
+    left, top = (image.width - inner[0]) // 2, (image.height - inner[1]) // 2
+    part = image.crop((left, top, left + inner[0], top + inner[1]))
+    if part.size == size:
+        return part
+    return part.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)  # halves what is far too large first: faster
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """The largest centred square of an image, resized to `size` x `size` pixels; see `centred`."""
+    return centred(image, (size, size))
+
+
+def crops(picture: Picture, size: int, n: int, seed: int) -> list[Picture]:
+    """`n` random square crops of one picture, each resized to `size` x `size` pixels.
+
+    A crop's side is uniform between half the picture's shorter side (or `size`, if that is more, so that
+    nothing is enlarged without need) and the whole shorter side; its corner is uniform. Crop i depends on
+    seed, i and the picture's name only. Names are "<name>#<i>"; facts["crop"] is [left, top, side] in
+    pixels of the picture. Raises UserError when size < 1, n < 0 or seed < 0.
+    """
+    if size < 1 or n < 0 or seed < 0:
+        raise UserError(f"Cannot make {n} crops of size {size} from seed {seed}: use size >= 1, n and seed >= 0.")
+    return [_crop(picture, size, seed, i) for i in range(n)]
+
+
+def _crop(picture: Picture, size: int, seed: int, i: int) -> Picture:
+    rng = np.random.default_rng([seed, i, zlib.crc32(picture.name.encode())])
+    width, height = picture.image.size
+    short = min(width, height)
+    side = int(rng.integers(min(short, max(size, short // 2, 1)), short + 1))
+    left, top = int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))
+    image = picture.image.crop((left, top, left + side, top + side))
+    facts = {**picture.facts, "crop": [left, top, side]}
+    return Picture(square(image, size), f"{picture.name}#{i}", facts)
