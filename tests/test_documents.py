@@ -1,0 +1,45 @@
+"""The model card and the citation say what the files beside them say."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from safetensors import safe_open
+
+ROOT = Path(__file__).parents[1]
+MODEL = ROOT / "helpers" / "base_model"
+CARD = (MODEL / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_cards_scores_are_the_batterys() -> None:
+    battery = pd.read_csv(ROOT / "figures" / "base_battery.csv")
+    table = CARD.split("<!-- battery -->\n")[1].split("<!-- /battery -->")[0]
+    wanted = [f"| {row.task} | {row.value:.3f} | {row.chance:.3f} |" for row in battery.itertuples()]
+    assert table.splitlines() == wanted
+
+
+def test_the_cards_sizes_are_the_models() -> None:
+    config = json.loads((MODEL / "config.json").read_text())
+    text, vision = config["text_config"], config["vision_config"]
+    assert f"{text['num_hidden_layers']} layers, width {text['hidden_size']}" in CARD
+    assert f"{text['num_attention_heads']} heads" in CARD and f"vocabulary of {text['vocab_size']} tokens" in CARD
+    assert f"{vision['depth']} blocks, width {vision['hidden_size']}" in CARD
+    with safe_open(MODEL / "model.safetensors", "pt") as weights:
+        count = sum(weights.get_tensor(name).numel() for name in weights.keys())  # noqa: SIM118 -- no mapping
+    assert f"{count / 1e6:.1f} million parameters" in CARD
+
+
+def test_every_file_the_card_names_is_there() -> None:
+    named = re.findall(r"`((?:helpers|figures)/[\w/]+\.\w+)`", CARD)
+    assert len(named) >= 3 and all((ROOT / name).exists() for name in named)
+
+
+def test_the_citation_can_be_read() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys()
+    assert "2506.23508" in cited["references"][0]["identifiers"][0]["value"]
+    assert f'license = "{cited["license"]}"' in (ROOT / "pyproject.toml").read_text()
