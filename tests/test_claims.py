@@ -222,7 +222,8 @@ def test_a_seed_counts_where_all_its_arms_were_measured() -> None:
 
 def test_the_early_share_is_read_from_the_evaluations() -> None:
     rows = [
-        {"run": f"{arm}-0", "arm": arm, "seed": 0, "step": step, "samples": step, "task": t, "measure": m, "value": v}
+        {"run": f"{arm}-0", "arm": arm, "seed": 0, "step": step, "samples": step, "task": t, "measure": m, "value": v,
+         "n": 40}
         for arm, path in (("base", ((0, 0.9),)), ("sft-answer", ((0, 0.9), (32, 0.6), (64, 0.5))))
         for step, v in path for t, m in (("puzzle", "exact"), ("colour", "score"))
     ]  # fmt: skip
@@ -257,7 +258,7 @@ def test_every_claim_is_undecided_where_nothing_was_run() -> None:
 
 def empty_evaluations() -> pd.DataFrame:
     """Evaluations of an untrained base: no arm has a row."""
-    row = {"run": "base-0", "arm": "base", "seed": 0, "step": 0, "samples": 0}
+    row = {"run": "base-0", "arm": "base", "seed": 0, "step": 0, "samples": 0, "n": 40}
     tasks = [{"task": "puzzle", "measure": "exact", "value": 0.0}, {"task": "colour", "measure": "score", "value": 0.9}]
     return pd.DataFrame([row | task for task in tasks])
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from helpers.errors import UserError
 from helpers.show import plots, style
 from helpers.show.save import SUFFIXES, drawn, savefig, show
-from helpers.stats import curves, intervals
+from helpers.stats import curves, intervals, summary
 from helpers.study import arms
 from helpers.study.arms import ARM_STYLE
 
@@ -178,18 +178,23 @@ def test_wilson_refuses(case):
         intervals.wilson(*case)
 
 
-def test_first_reach_is_the_first_step_not_the_best():
-    rows = [("a", 0, 0.1), ("a", 20, 0.6), ("a", 10, 0.5), ("b", 10, 0.4), ("c", 5, 0.9), ("c", 9, 0.2)]
-    found = curves.first_reach(pd.DataFrame(rows, columns=["run", "step", "value"]), 0.5)
-    assert found.to_dict("records") == [
-        {"run": "a", "step": 10, "value": 0.5},
-        {"run": "c", "step": 5, "value": 0.9},
-    ]
+def exact_rows(paths: dict[str, list[tuple[int, float]]]) -> pd.DataFrame:
+    """Puzzle exact match of runs of one arm, (step, value) each."""
+    rows = [(run, "rft", 0, step, 8 * step, "puzzle", "exact", v, 9) for run, path in paths.items() for step, v in path]
+    return pd.DataFrame(rows, columns=list(curves.EVALUATIONS))
 
 
-def test_first_reach_refuses_mixed_tasks():
-    with pytest.raises(UserError, match="one task and one measure"):
-        curves.first_reach(evaluations(), 0.5)
+def test_an_accuracy_is_first_reached_on_the_line_between_two_steps_not_at_the_best_one():
+    paths = {"a": [(0, 0.1), (20, 0.9), (10, 0.7), (30, 0.2)], "b": [(10, 0.4)], "c": [(5, 0.9), (9, 0.2)]}
+    found = curves.crossings(exact_rows(paths), 0.4).set_index("run")
+    assert found["step"].to_dict() == {"a": pytest.approx(5.0), "b": 10, "c": 5}
+    assert found.loc["a", ["before", "after", "share", "samples"]].tolist() == pytest.approx([0, 10, 0.5, 40.0])
+    assert set(curves.crossings(exact_rows(paths), 0.5)["run"]) == {"a", "c"}
+
+
+def test_a_step_with_two_values_has_no_crossing():
+    with pytest.raises(UserError, match="several values at one step"):
+        curves.crossings(exact_rows({"a": [(0, 0.1), (0, 0.6)]}), 0.5)
 
 
 def test_seed_summary_refuses_mixed_settings():
@@ -221,18 +226,31 @@ def test_gain_and_drop_refuses_unequal_batteries():
 
 
 def test_task_drops_at_equal_accuracy():
-    drops = curves.task_drops(evaluations(), accuracy=0.39)
+    drops = curves.task_drops(evaluations(), accuracy=0.36)
     steps = drops.drop_duplicates("run").set_index("run")["step"].to_dict()
-    # exact match at step 10 is 0.3 + 0.1 seed, so seed 0 needs step 20
-    assert {run: step for run, step in steps.items() if run.startswith("rft")} == {
-        "rft-0-x": 20,
-        "rft-1-x": 10,
-        "rft-2-x": 10,
-    }
+    # exact match is 0.1 at the start and 0.1 (1 + seed) + 0.02 step later: seeds 0 and 1 cross it between two steps
+    wanted = {"rft-0-x": 13.0, "rft-1-x": 10 * 0.26 / 0.3, "rft-2-x": 10 * 0.26 / 0.4}
+    assert {run: step for run, step in steps.items() if run.startswith("rft")} == pytest.approx(wanted)
     lost = drops[(drops["task"] == "count") & (drops["run"] == "sft-answer-0-x")]["value"].item()
-    assert lost == pytest.approx(0.4)
+    assert lost == pytest.approx(0.02 * 13)
     with pytest.raises(UserError, match="lower the accuracy"):
         curves.task_drops(evaluations(), accuracy=2.0)
+
+
+def test_the_figures_drop_at_an_accuracy_is_the_summarys():
+    table = evaluations()
+    drawn_rows = drawn(plots.per_task_drop(table, accuracy=0.36)).set_index(["task", "arm"])["mean"]
+    nothing = pd.DataFrame(columns=["run", "arm", "seed", "step", "name", "value"])
+    seeds = summary.per_seed(table, nothing, accuracies=(0.36,))
+    means = seeds[seeds["quantity"] == "drop_at_0.36"].groupby(["task", "arm"])["value"].mean()
+    assert len(drawn_rows) == 4 and means[drawn_rows.index].tolist() == pytest.approx(drawn_rows.tolist())
+
+
+def test_an_interval_in_words():
+    interval = intervals.Interval(-0.5, -0.625, 0.25)
+    assert intervals.in_words(interval) == "-0.50 (-0.62 to 0.25)"
+    assert intervals.in_words(interval, "+.1f", 5, "nats") == "-0.5 nats (-0.6 to +0.2, 5 seeds)"
+    assert intervals.in_words(interval, ".2f", 1) == "-0.50 (1 seed)"
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.001, 0.08))

@@ -25,7 +25,7 @@ from helpers.measure.linear import (
     residual,
     token_logps,
 )
-from helpers.stats.intervals import seed_interval
+from helpers.stats.intervals import in_words, seed_interval
 
 PROBE_SEED = 77  # boards of no run of the study
 
@@ -153,8 +153,7 @@ def over_batches(rows: pd.DataFrame, by: Sequence[str], value: str = "value") ->
 
 def span(interval: Any, digits: int = 2, scale: float = 1.0) -> str:
     """ "+0.12 (+0.08 to +0.16)" of anything with mean, low and high."""
-    mean, low, high = (scale * value for value in (interval.mean, interval.low, interval.high))
-    return f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+    return in_words((scale * value for value in (interval.mean, interval.low, interval.high)), f"+.{digits}f")
 
 
 def sign_words(interval: Any, below: str, above: str) -> str:

@@ -24,7 +24,7 @@ from helpers.errors import UserError
 from helpers.files import write_file
 from helpers.model import build, score
 from helpers.model.score import completion_logps
-from helpers.stats.intervals import seed_interval
+from helpers.stats.intervals import in_words, seed_interval
 from helpers.study import checkpoints
 from helpers.study.arms import RFT_ARMS
 from helpers.study.profiles import Profile, specs
@@ -352,8 +352,8 @@ def movement(shifted: pd.DataFrame, arm: str, probe: str) -> str:
     leaves out 0.
     """
     values = shifted[(shifted["arm"] == arm) & (shifted["probe"] == probe)]["value"]
-    mean, low, high = seed_interval(values)
+    moved = seed_interval(values)
     if len(values) < 3:
-        return f"{probe} {mean:+.2f} nats, too few seeds ({len(values)}) to say more"
-    verdict = "rose" if low > 0 else "fell" if high < 0 else "is not seen to move"
-    return f"{probe} {verdict}: {mean:+.2f} nats ({low:+.2f} to {high:+.2f}, {len(values)} seeds)"
+        return f"{probe} {moved.mean:+.2f} nats, too few seeds ({len(values)}) to say more"
+    verdict = "rose" if moved.low > 0 else "fell" if moved.high < 0 else "is not seen to move"
+    return f"{probe} {verdict}: {in_words(moved, '+.2f', len(values), 'nats')}"

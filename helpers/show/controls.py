@@ -19,7 +19,7 @@ from helpers.show.save import record
 from helpers.show.style import GREY, add_note, new_figure, seed_note, use_style
 from helpers.stats.curves import gain_and_drop
 from helpers.stats.fits import Fit, fit
-from helpers.stats.intervals import Interval, seed_interval
+from helpers.stats.intervals import in_words, seed_interval
 from helpers.study.arms import ARM_STYLE, arm_style
 
 # A learning rate as a share of the study's: dark to light, and a line style each.
@@ -498,8 +498,4 @@ def flip_bars(flips: pd.DataFrame) -> Figure:
 
 def interval_words(values: Sequence[float], digits: int = 2) -> str:
     """A mean with its interval over seeds in words: "0.12 (0.08 to 0.16, 5 seeds)"."""
-    found: Interval = seed_interval(values)
-    n = len(list(values))
-    if n == 1:
-        return f"{found.mean:.{digits}f} (1 seed)"
-    return f"{found.mean:.{digits}f} ({found.low:.{digits}f} to {found.high:.{digits}f}, {n} seeds)"
+    return in_words(seed_interval(values), f".{digits}f", len(values))

@@ -17,7 +17,7 @@ from helpers.measure.influence import ema
 from helpers.measure.linear import PRIOR
 from helpers.show.save import record
 from helpers.show.style import GREY, Label, add_note, direct_labels, new_axes, new_figure, use_style
-from helpers.stats.intervals import Interval, seed_interval
+from helpers.stats.intervals import Interval, in_words, seed_interval
 from helpers.study.arms import ARM_STYLE, arm_style
 from helpers.verdicts.forecasts import BASELINE
 
@@ -298,7 +298,7 @@ def prediction_panels(quantities: pd.DataFrame, drops: pd.DataFrame, errors: pd.
         error = errors.set_index("quantity").loc[name]
         ax.set(xlabel=name, ylabel="final drop" if place % 3 == 1 else "")
         ax.locator_params(axis="x", nbins=5)
-        ax.set_title(f"left-out error {error['error']:.2f} ({error['low']:.2f} to {error['high']:.2f})", fontsize=9)
+        ax.set_title(f"left-out error {in_words(error[['error', 'low', 'high']])}", fontsize=9)
     _corpus_legend(fig)
     names = ["quantity", "arm", "value", "value_low", "value_high", "drop", "drop_low", "drop_high"]
     return record(fig, pd.DataFrame(frames, columns=names))

@@ -33,7 +33,7 @@ from helpers.show.style import (
     visible,
     wrap_words,
 )
-from helpers.stats.curves import gain_and_drop, require, rows_of, seed_summary, task_drops
+from helpers.stats.curves import gain_and_drop, require_columns, rows_of, seed_summary, task_drops
 from helpers.study.arms import LineStyle, arm_style
 
 
@@ -180,7 +180,7 @@ def rft_diagnostics(metrics: pd.DataFrame, panels: Mapping[str, tuple[str, tuple
     `metrics`: columns run, arm, seed, step, name, value. `panels`: title -> (axis label, metric names); a
     panel without records says so. Drawn columns: panel, name, arm, step, mean, low, high, seeds.
     """
-    require(metrics, ("arm", "seed", "step", "name", "value"))
+    require_columns(metrics, ("arm", "seed", "step", "name", "value"))
     rows = math.ceil(len(panels) / 2)
     fig = new_figure(8.0, 0.6 + 2.5 * rows)
     frames = []
@@ -221,7 +221,7 @@ def battery_bars(df: pd.DataFrame) -> Figure:
     All in [0, 1]; tasks are drawn from the top in the order given. Drawn data: `df`.
     """
     columns = ["task", "value", "low", "high", "chance"]
-    require(df, columns)
+    require_columns(df, columns)
     table = checked_data(df[columns])
     ax, places = new_axes(7.0, 1.1 + 0.34 * len(table)), range(len(table))
     error = [table["value"] - table["low"], table["high"] - table["value"]]

@@ -1,4 +1,8 @@
-"""Curves over training: the battery's mean, gain and drop, and where an accuracy is first reached."""
+"""Curves over training: the battery's mean, gain and drop, and where a puzzle accuracy is first reached.
+
+There is one definition of "at an accuracy": the point where the straight line between the last evaluated step below it
+and the first one that reaches it crosses it (`crossings`). Every drop "at exact match 0.5" is read off there.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,46 @@ import pandas as pd
 from helpers.errors import UserError
 from helpers.stats.intervals import seed_interval
 
-EVALUATION_COLUMNS = ("run", "arm", "seed", "step", "samples", "task", "measure", "value")
+THRESHOLDS = (0.5, 0.7)
+ALL = "all"
+"""The task of rows that are means over the whole prior battery."""
+PRIOR_MEASURES: Mapping[str, str] = {
+    "prior_score": "score",
+    "prior_score_likelihood": "likelihood",
+    "format_failure": "format_failure",
+}
+PUZZLE_MEASURES: Mapping[str, str] = {
+    "puzzle_exact": "exact",
+    "puzzle_hit": "hit",
+    "format_failure": "format_failure",
+}
+RUN = ["run", "arm", "seed"]
+STEP = [*RUN, "step", "samples"]
+EVALUATIONS = (*STEP, "task", "measure", "value", "n")
+
+
+def require_columns(frame: pd.DataFrame, columns: Iterable[str]) -> None:
+    """Raise UserError where a table lacks a column."""
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise UserError(f"The table lacks the column(s) {', '.join(missing)}: pass the table as recorded.")
+
+
+def rows_of(evaluations: pd.DataFrame, measure: str, task: str | None = None) -> pd.DataFrame:
+    """The rows of one measure (and task). Raises UserError where there are none, and says what there is."""
+    require_columns(evaluations, EVALUATIONS)
+    rows = evaluations[evaluations["measure"] == measure]
+    rows = rows if task is None else rows[rows["task"] == task]
+    if rows.empty:
+        seen = sorted({f"{t}/{m}" for t, m in zip(evaluations["task"], evaluations["measure"], strict=True)})
+        wanted = f"{task or 'any task'}/{measure}"
+        raise UserError(f"No evaluation of {wanted}: there are {', '.join(seen) or 'none'}.")
+    return rows
+
+
+def last_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows at the last step of each run."""
+    return rows[rows["step"] == rows.groupby("run")["step"].transform("max")]
 
 
 def seed_summary(frame: pd.DataFrame, by: Sequence[str], value: str = "value") -> pd.DataFrame:
@@ -24,118 +67,6 @@ def seed_summary(frame: pd.DataFrame, by: Sequence[str], value: str = "value") -
             raise UserError(f"One seed has several values at {where}: keep the rows of one setting only.")
         rows.append((*keys, *seed_interval(group[value]), len(group)))
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "seeds"])
-
-
-def first_reach(df: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """The first row (by step) of each run with value >= `threshold`; runs that never get there have none.
-
-    `df`: rows of one task and one measure, with columns run, step, value.
-    Raises UserError if a step repeats in a run.
-    """
-    require(df, ("run", "step", "value"))
-    if df.duplicated(["run", "step"]).any():
-        raise UserError("A run has several values at one step: keep one task and one measure first.")
-    ordered = df[df["value"] >= threshold].sort_values(["run", "step"])
-    return ordered.drop_duplicates("run").reset_index(drop=True)
-
-
-def gain_and_drop(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """Gain and drop of every run at every evaluated step: columns run, arm, seed, step, samples, gain, drop.
-
-    Gain: rise of puzzle exact match over base. Drop: fall of the mean prior score (equal weight per task)
-    below base. Base is the `base` arm, else step 0. Raises UserError if parts lack or task sets differ.
-    """
-    keys = ["run", "arm", "seed", "step", "samples"]
-    puzzle, prior = rows_of(evaluations, "exact", "puzzle"), _prior(evaluations)
-    per_step = prior.groupby(keys)["task"].agg(["size", "nunique"])
-    if per_step["size"].nunique() > 1 or (per_step["size"] != per_step["nunique"]).any():
-        raise UserError("Steps differ in the prior tasks scored, so their means do not compare: score all tasks.")
-    mean = prior.groupby(keys, as_index=False)["value"].mean()
-    gain = puzzle.assign(gain=puzzle["value"] - _base_value(puzzle))[[*keys, "gain"]]
-    drop = mean.assign(drop=_base_value(mean) - mean["value"])[[*keys, "drop"]]
-    return gain.merge(drop, on=keys).sort_values(["run", "step"]).reset_index(drop=True)
-
-
-def task_drops(evaluations: pd.DataFrame, accuracy: float | None = None) -> pd.DataFrame:
-    """Fall below base of each prior task in each run: columns run, arm, seed, step, task, value.
-
-    At each run's last step, or at the first step where its puzzle exact match reaches `accuracy`.
-    Raises UserError when no trained run gets there.
-    """
-    prior = _prior(evaluations)
-    base = {task: _base_value(rows) for task, rows in prior.groupby("task")}
-    trained = prior[prior["arm"] != "base"]
-    if accuracy is None:
-        marks = trained.groupby("run", as_index=False)["step"].max()
-    else:
-        marks = first_reach(rows_of(evaluations, "exact", "puzzle"), accuracy)[["run", "step"]]
-    chosen = trained.merge(marks, on=["run", "step"])
-    if chosen.empty:
-        raise UserError("No trained run has prior scores there: lower the accuracy or evaluate more.")
-    chosen = chosen.assign(value=chosen["task"].map(base) - chosen["value"])
-    return chosen[["run", "arm", "seed", "step", "task", "value"]].reset_index(drop=True)
-
-
-def _base_value(rows: pd.DataFrame) -> float:
-    base = rows[rows["arm"] == "base"]
-    base = base if len(base) else rows[rows["step"] == 0]
-    if base.empty:
-        raise UserError("There is no base to compare with: add evaluations of the `base` arm or of step 0.")
-    return float(base["value"].mean())
-
-
-def _prior(evaluations: pd.DataFrame) -> pd.DataFrame:
-    scores = rows_of(evaluations, "score")
-    prior = scores[scores["task"] != "puzzle"]
-    if prior.empty:
-        raise UserError("These evaluations hold no prior-task score: run the prior battery first.")
-    return prior
-
-
-def rows_of(evaluations: pd.DataFrame, measure: str, task: str | None = None) -> pd.DataFrame:
-    require(evaluations, EVALUATION_COLUMNS)
-    rows = evaluations[evaluations["measure"] == measure]
-    rows = rows if task is None else rows[rows["task"] == task]
-    if rows.empty:
-        seen = sorted({f"{t}/{m}" for t, m in zip(evaluations["task"], evaluations["measure"], strict=True)})
-        wanted = f"{task or 'any task'}/{measure}"
-        raise UserError(f"No evaluation of {wanted}: there are {', '.join(seen) or 'none'}.")
-    return rows
-
-
-def require(frame: pd.DataFrame, columns: Iterable[str]) -> None:
-    missing = [name for name in columns if name not in frame.columns]
-    if missing:
-        raise UserError(f"The table lacks the column(s) {', '.join(missing)}: pass the table as recorded.")
-
-
-THRESHOLDS = (0.5, 0.7)
-
-
-ALL = "all"
-
-
-PRIOR_MEASURES: Mapping[str, str] = {
-    "prior_score": "score",
-    "prior_score_likelihood": "likelihood",
-    "format_failure": "format_failure",
-}
-
-
-PUZZLE_MEASURES: Mapping[str, str] = {
-    "puzzle_exact": "exact",
-    "puzzle_hit": "hit",
-    "format_failure": "format_failure",
-}
-
-
-RUN = ["run", "arm", "seed"]
-
-
-STEP = [*RUN, "step", "samples"]
-
-
-EVALUATIONS = (*STEP, "task", "measure", "value", "n")
 
 
 def battery_mean(evaluations: pd.DataFrame) -> pd.DataFrame:
@@ -156,6 +87,54 @@ def battery_mean(evaluations: pd.DataFrame) -> pd.DataFrame:
     return mean.assign(task=ALL)[list(EVALUATIONS)]
 
 
+def below_base(rows: pd.DataFrame, values: pd.DataFrame) -> pd.Series:
+    """The base's value of each task minus `values` (columns task, value), in their order: above 0 where lost.
+
+    `rows`: evaluations of one measure; their base is the `base` arm, else step 0 (means where there are several).
+    Raises UserError where a task has no base.
+    """
+    base = rows[rows["arm"] == "base"]
+    level = (base if len(base) else rows[rows["step"] == 0]).groupby("task")["value"].mean()
+    missing = sorted(set(values["task"]) - set(level.index))
+    if missing:
+        raise UserError(f"There is no base to compare {', '.join(missing)} with: evaluate the `base` arm or step 0.")
+    return values["task"].map(level) - values["value"]
+
+
+def gain_and_drop(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """Gain and drop of every run at every evaluated step: columns run, arm, seed, step, samples, gain, drop.
+
+    Gain: rise of puzzle exact match over base. Drop: fall of the mean prior score (equal weight per task)
+    below base. Base is the `base` arm, else step 0. Raises UserError if parts lack or task sets differ.
+    """
+    puzzle, mean = rows_of(evaluations, "exact", "puzzle"), battery_mean(rows_of(evaluations, "score"))
+    gain = puzzle.assign(gain=-below_base(puzzle, puzzle))[[*STEP, "gain"]]
+    drop = mean.assign(drop=below_base(mean, mean))[[*STEP, "drop"]]
+    return gain.merge(drop, on=STEP).sort_values(["run", "step"]).reset_index(drop=True)
+
+
+def task_drops(evaluations: pd.DataFrame, accuracy: float | None = None) -> pd.DataFrame:
+    """Fall below base of each prior task in each run: columns run, arm, seed, step, task, value.
+
+    At each run's last step, or where its puzzle exact match first reaches `accuracy` (see `crossings`; the step is
+    then interpolated). Raises UserError when no trained run gets there.
+    """
+    rows = rows_of(evaluations, "score")
+    prior = rows[rows["task"] != "puzzle"]
+    marks = last_steps(prior) if accuracy is None else crossings(evaluations, accuracy)
+    if not set(marks["run"]) & set(prior["run"]):
+        raise UserError("No trained run has prior scores there: lower the accuracy or evaluate more.")
+    return drops_at(prior, marks).merge(marks[["run", "step"]], on="run")[
+        ["run", "arm", "seed", "step", "task", "value"]
+    ]
+
+
+def last_steps(rows: pd.DataFrame) -> pd.DataFrame:
+    """The last evaluated step of each trained run, in the form of `crossings`."""
+    last = rows[rows["arm"] != "base"].groupby(RUN, as_index=False)["step"].max()
+    return last.assign(before=last["step"], after=last["step"], share=1.0)
+
+
 def crossings(evaluations: pd.DataFrame, accuracy: float) -> pd.DataFrame:
     """Where each run's puzzle exact match first reaches `accuracy`: a row per run that gets there.
 
@@ -165,9 +144,9 @@ def crossings(evaluations: pd.DataFrame, accuracy: float) -> pd.DataFrame:
     require_columns(evaluations, EVALUATIONS)
     exact = evaluations[(evaluations["task"] == "puzzle") & (evaluations["measure"] == "exact")]
     trained = exact[exact["arm"] != "base"].sort_values("step")
-    found = [_crossing(run, accuracy) for _, run in trained.groupby(RUN)]
+    rows = [_crossing(run, accuracy) for _, run in trained.groupby(RUN)]
     columns = [*RUN, "before", "after", "share", "step", "samples", "n"]
-    return pd.DataFrame([row for row in found if row], columns=columns)
+    return pd.DataFrame([row for row in rows if row], columns=columns)
 
 
 def _crossing(run: pd.DataFrame, accuracy: float) -> tuple | None:
@@ -177,15 +156,29 @@ def _crossing(run: pd.DataFrame, accuracy: float) -> tuple | None:
     there = [place for place, value in enumerate(run["value"]) if value >= accuracy]
     if not there:
         return None
-    last = run.iloc[there[0]]
-    first = run.iloc[max(there[0] - 1, 0)]
-    rise = last["value"] - first["value"]
-    share = (accuracy - first["value"]) / rise if rise > 0 else 1.0
-    step, samples = (first[c] + share * (last[c] - first[c]) for c in ("step", "samples"))
-    return (*(last[c] for c in RUN), first["step"], last["step"], share, step, samples, last["n"])
+    # The first step that reaches it and the step before: what comes later may fall below again and does not count.
+    after, before = run.iloc[there[0]], run.iloc[max(there[0] - 1, 0)]
+    rise = after["value"] - before["value"]
+    share = (accuracy - before["value"]) / rise if rise > 0 else 1.0
+    step, samples = (before[c] + share * (after[c] - before[c]) for c in ("step", "samples"))
+    return (*(after[c] for c in RUN), before["step"], after["step"], share, step, samples, after["n"])
 
 
-def require_columns(frame: pd.DataFrame, columns: Iterable[str]) -> None:
-    missing = [name for name in columns if name not in frame.columns]
-    if missing:
-        raise UserError(f"The table lacks the column(s) {', '.join(missing)}: pass the table as recorded.")
+def drops_at(rows: pd.DataFrame, marks: pd.DataFrame) -> pd.DataFrame:
+    """Fall below base of each task of one measure at marks as from `crossings`: columns run, arm, seed, task, value, n.
+
+    `rows`: evaluations of one measure. Raises UserError where a task has no base.
+    """
+    there = values_at(rows, marks, [*RUN, "task"])
+    return there.assign(value=below_base(rows, there))
+
+
+def values_at(rows: pd.DataFrame, marks: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Values of `rows` at the marks, linear between the evaluated steps around them; columns keys, value, n."""
+    rows = rows.assign(n=rows["n"] if "n" in rows.columns else 0)[[*keys, "step", "value", "n"]]
+    at = rows.merge(marks[[*RUN, "before", "after", "share"]], on=RUN)
+    first = at[at["step"] == at["before"]].set_index(list(keys))
+    last = at[at["step"] == at["after"]].set_index(list(keys))
+    value = first["value"] + last["share"] * (last["value"] - first["value"])
+    n = first["n"].combine(last["n"], min)
+    return value.rename("value").to_frame().assign(n=n).dropna().reset_index()

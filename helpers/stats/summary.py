@@ -6,14 +6,14 @@ paper's own numbers, which come from another model and another scale.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pandas as pd
 
 from helpers.errors import UserError
+from helpers.files import write_file
 from helpers.stats.curves import (
     ALL,
     EVALUATIONS,
@@ -23,15 +23,32 @@ from helpers.stats.curves import (
     THRESHOLDS,
     battery_mean,
     crossings,
+    drops_at,
+    last_rows,
+    last_steps,
     require_columns,
+    values_at,
 )
-from helpers.stats.intervals import seed_interval
+from helpers.stats.intervals import in_words, seed_interval
 from helpers.study.arms import ARM_STYLE
 
-COLUMNS = ("quantity", "arm", "task", "value", "low", "high", "seeds", "n")
-
-
 _METRICS = (*RUN, "step", "name", "value")
+
+
+class SummaryRow(NamedTuple):
+    """One quantity of one arm and task: mean over `seeds` seeds with its interval; `n`: items scored for one seed."""
+
+    quantity: str
+    arm: str
+    task: str
+    value: float
+    low: float
+    high: float
+    seeds: int
+    n: int
+
+
+COLUMNS = SummaryRow._fields
 
 
 def per_seed(
@@ -46,7 +63,7 @@ def per_seed(
     require_columns(metrics, _METRICS)
     prior = evaluations[evaluations["task"] != "puzzle"]
     tasks = pd.concat([battery_mean(evaluations), prior[list(EVALUATIONS)]], ignore_index=True)
-    parts = [*_final(evaluations, tasks), *_run_lengths(evaluations), *_drops(tasks, _last(tasks), "drop_final")]
+    parts = [*_final(evaluations, tasks), *_run_lengths(evaluations), *_drops(tasks, last_steps(tasks), "drop_final")]
     for accuracy in accuracies:
         parts += _at_accuracy(evaluations, tasks, metrics, accuracy)
     parts += _metric_rows(metrics)
@@ -79,12 +96,9 @@ def write(tables: Mapping[str, pd.DataFrame], path: str | Path) -> pd.DataFrame:
 
 
 def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
-    """A table as CSV under a temporary name first; 10 significant digits, so equal numbers give equal bytes."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(frame.to_csv(index=False, float_format="%.10g", lineterminator="\n"), encoding="utf-8")
-    os.replace(temporary, path)
+    """A table as CSV, written whole or not at all; 10 significant digits, so equal numbers give equal bytes."""
+    text = frame.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+    write_file(Path(path), text.encode())
 
 
 def _both(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -94,18 +108,11 @@ def _both(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFram
     return tables["evaluations"], tables["metrics"]
 
 
-def _last(rows: pd.DataFrame) -> pd.DataFrame:
-    """The last evaluated step of each trained run, in the form of `crossings`."""
-    trained = rows[rows["arm"] != "base"]
-    last = trained.groupby(RUN, as_index=False)["step"].max()
-    return last.assign(before=last["step"], after=last["step"], share=1.0)
-
-
 def _final(evaluations: pd.DataFrame, tasks: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Scores at the last step of each run, the base among them."""
     puzzle = evaluations[evaluations["task"] == "puzzle"]
     for rows, measures in ((tasks, PRIOR_MEASURES), (puzzle, PUZZLE_MEASURES)):
-        last = rows[rows["step"] == rows.groupby("run")["step"].transform("max")]
+        last = last_rows(rows)
         for quantity, measure in measures.items():
             yield last[last["measure"] == measure].assign(quantity=quantity)
 
@@ -127,8 +134,9 @@ def _at_accuracy(
     yield from _drops(tasks, marks, f"drop_at_{accuracy:g}")
     norms = metrics[metrics["name"] == "update_norm"]
     if len(norms) and len(marks):
-        found = _interpolated(_with_start(norms), marks, RUN)
-        yield found.assign(quantity=f"update_norm_at_{accuracy:g}", task="puzzle", n=0)
+        yield values_at(_with_start(norms), marks, RUN).assign(
+            quantity=f"update_norm_at_{accuracy:g}", task="puzzle", n=0
+        )
 
 
 def _with_start(norms: pd.DataFrame) -> pd.DataFrame:
@@ -141,28 +149,8 @@ def _drops(tasks: pd.DataFrame, marks: pd.DataFrame, name: str) -> Iterator[pd.D
     """Fall below base at the marks, of each task and of their mean; by generation and by likelihood."""
     for ending, measure in (("", "score"), ("_likelihood", "likelihood")):
         rows = tasks[tasks["measure"] == measure]
-        if rows.empty or marks.empty:
-            continue
-        base = rows[rows["arm"] == "base"]
-        base = (base if len(base) else rows[rows["step"] == 0]).groupby("task")["value"].mean()
-        found = _interpolated(rows, marks, [*RUN, "task"])
-        missing = sorted(set(found["task"]) - set(base.index))
-        if missing:
-            raise UserError(f"There is no base to compare {', '.join(missing)} with: evaluate the base arm.")
-        drop = found["task"].map(base) - found["value"]
-        yield found.assign(quantity=name + ending, value=drop)
-
-
-def _interpolated(rows: pd.DataFrame, marks: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Values of `rows` at the marks, linear between the evaluated steps around them; columns keys, value, n."""
-    wanted = ["before", "after", "share"]
-    rows = rows.assign(n=rows["n"] if "n" in rows.columns else 0)[[*keys, "step", "value", "n"]]
-    at = rows.merge(marks[[*RUN, *wanted]], on=RUN)
-    first = at[at["step"] == at["before"]].set_index(list(keys))
-    last = at[at["step"] == at["after"]].set_index(list(keys))
-    value = first["value"] + last["share"] * (last["value"] - first["value"])
-    n = first["n"].combine(last["n"], min)
-    return value.rename("value").to_frame().assign(n=n).dropna().reset_index()
+        if len(rows) and len(marks):
+            yield drops_at(rows, marks).assign(quantity=name + ending)
 
 
 def _metric_rows(metrics: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -172,10 +160,10 @@ def _metric_rows(metrics: pd.DataFrame) -> Iterator[pd.DataFrame]:
         yield rows.assign(quantity=name, task="puzzle", n=0)
 
 
-def look_up(summary: pd.DataFrame, quantity: str, arm: str, task: str = ALL) -> Any | None:
-    """The row of one quantity (fields value, low, high, seeds, n), or None where there is none."""
+def look_up(summary: pd.DataFrame, quantity: str, arm: str, task: str = ALL) -> SummaryRow | None:
+    """The row of one quantity, or None where there is none."""
     keep = (summary["quantity"] == quantity) & (summary["arm"] == arm) & (summary["task"] == task)
-    return next(summary[keep].itertuples(index=False), None)
+    return next((SummaryRow(*row) for row in summary.loc[keep, list(COLUMNS)].itertuples(index=False)), None)
 
 
 def arms(summary: pd.DataFrame, base: bool = True) -> list[str]:
@@ -184,19 +172,13 @@ def arms(summary: pd.DataFrame, base: bool = True) -> list[str]:
     return [arm for arm in ARM_STYLE if arm in there and (base or arm != "base")]
 
 
-def interval_text(row: Any | None, digits: int = 2) -> str:
+def interval_text(row: SummaryRow | None, digits: int = 2) -> str:
     """ "0.12 (0.08 to 0.16, 3 seeds)" of a row of the summary, or "not reached"."""
-    if row is None:
-        return "not reached"
-    if row.seeds < 2:
-        return f"{row.value:.{digits}f} (1 seed)"
-    return f"{row.value:.{digits}f} ({row.low:.{digits}f} to {row.high:.{digits}f}, {row.seeds} seeds)"
+    return "not reached" if row is None else in_words((row.value, row.low, row.high), f".{digits}f", row.seeds)
 
 
 def final_text(evaluations: pd.DataFrame, measure: str, task: str = ALL) -> str:
     """ "base 0.71, rft 0.65": mean over seeds at the last step of each arm, for alt texts and sentences."""
     rows = battery_mean(evaluations) if task == ALL else evaluations[evaluations["task"] == task]
-    rows = rows[rows["measure"] == measure]
-    last = rows[rows["step"] == rows.groupby("run")["step"].transform("max")]
-    means = last.groupby("arm")["value"].mean()
+    means = last_rows(rows[rows["measure"] == measure]).groupby("arm")["value"].mean()
     return ", ".join(f"{arm} {means[arm]:.2f}" for arm in ARM_STYLE if arm in means.index)
