@@ -127,7 +127,7 @@ def test_every_arm_of_the_study_has_a_style():
 
 
 def test_unknown_arm_is_named():
-    with pytest.raises(UserError, match="'sft-magic' has no style"):
+    with pytest.raises(UserError, match="no arm 'sft-magic'"):
         arms.arm_style("sft-magic")
 
 

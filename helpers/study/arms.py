@@ -1,55 +1,17 @@
-"""The arms: what each one trains on, which sample, which are fed by another run, and how each is drawn."""
+"""The registry of arms: one entry says all that the suite needs to know of one way of training, but how it is done.
+
+How an arm is trained stands in `helpers.train.recipes`, how long in the tables of `helpers.study.profiles`. Nothing
+else names an arm to treat it otherwise: whoever needs to tell arms apart asks for what an entry says.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from helpers.errors import UserError
-
-ARM_DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
-    {
-        "base": "the base model, trained on nothing: the start",
-        "rft": "GRPO on hit rate + exact match + format, with a KL term to the base model: the paper's RFT",
-        "sft-answer": "SFT on the bare true placement",
-        "sft-expert": "SFT on the true placement with an outside teacher's reasoning, in its own voice",
-        "sft-rollout": "SFT on correct rollouts of the RFT model: the decisive arm",
-        "sft-self": "SFT on reasoning from a model after a short RFT, with the true placement",
-        "self-sft": "SFT on the base model's own correct samples",
-        "iterative-sft": "SFT on correct samples regenerated from the current model every few steps",
-        "reinforce-1-0": "REINFORCE on correct samples only: reward 0 or 1, no baseline",
-        "rft-no-kl": "RFT without the KL term",
-        "sft-kl": "SFT on the bare true placement with a KL term to the base model",
-        "sft-replay": "SFT on the bare true placement mixed with prior-task samples",
-        "distill": "on-policy distillation: the RFT model's probabilities on the model's own samples, no reward",
-        "sft-stream": "SFT on the very correct rollouts that RFT drew, step by step in its order",
-        "sft-voice": "SFT on the base model's own think with the true placement behind it",
-        "sft-oracle": "SFT on the correct completion that is most probable under the base, of many",
-        "rft-stale": "RFT on rollouts that are drawn for several steps at a time",
-    }
-)
-
-
-ARMS: tuple[str, ...] = tuple(ARM_DESCRIPTIONS)
-
-
-RFT_ARMS = ("rft", "rft-no-kl", "rft-stale", "reinforce-1-0", "distill")
-"""Arms that learn from what they sample; all others but `base` learn from a corpus."""
-
-
-SFT_ARMS: tuple[str, ...] = tuple(arm for arm in ARMS if arm not in ("base", *RFT_ARMS))
-
-
-SOURCE_ARMS: Mapping[str, str] = MappingProxyType(
-    {"sft-rollout": "rft", "sft-self": "rft", "distill": "rft", "sft-stream": "rft"}
-)
-"""Arms fed by another run, and the arm of that run in the profiles."""
-
-
-STUDY_ARMS = ("base", "rft", "sft-answer", "sft-expert", "sft-rollout", "sft-self")
-
 
 LineStyle = str | tuple[int, tuple[float, ...]]
 
@@ -67,32 +29,128 @@ class ArmStyle:
         return {"color": self.colour, "marker": self.marker, "linestyle": self.linestyle}
 
 
+@dataclass(frozen=True)
+class Arm:
+    """One way of training. Its name is its label in figures and tables.
+
+    `family`: which trainer ("sft", "rft", or "none" for the base). `data`: what it learns from: a "corpus" that is
+    fixed before the run begins, "replay" (a corpus with prior-task samples among it), its "own" samples at every step,
+    "drawn" (its own correct samples, drawn every few steps), or "source": what another run drew, step by step.
+    `source`: the arm of the run that feeds it. `differs_from`: the arm that it differs from in one respect,
+    `differs_in`; arms outside the study get that arm's steps, rate and batch. `kl`: whether beta must be above 0
+    ("needed"), may be, or must be 0 ("none"); `lora`: whether it can be trained by adapters.
+    """
+
+    name: str
+    description: str
+    family: Literal["none", "sft", "rft"]
+    data: Literal["", "corpus", "replay", "own", "drawn", "source"]
+    look: ArmStyle = field(repr=False)
+    source: str = ""
+    differs_from: str = ""
+    differs_in: str = ""
+    in_study: bool = False
+    kl: Literal["needed", "may be", "none"] = "may be"
+    lora: bool = True
+
+    @property
+    def trains(self) -> bool:
+        """Whether it changes any weight: all but the base do."""
+        return self.family != "none"
+
+    @property
+    def streamed(self) -> bool:
+        """Whether what it learns from at each step stands in a table of completions, its own or its source's."""
+        return self.data in ("own", "source")
+
+
+# fmt: off
 # Okabe-Ito hues; the lighter ones are darkened until they reach 3:1 contrast on white.
-ARM_STYLE: Mapping[str, ArmStyle] = MappingProxyType(
-    {
-        "base": ArmStyle("#333333", "o", ":"),
-        "rft": ArmStyle("#0072B2", "s", "-"),
-        "sft-answer": ArmStyle("#A84300", "^", "--"),
-        "sft-expert": ArmStyle("#C58900", "v", "-."),
-        "sft-rollout": ArmStyle("#007A59", "D", (0, (7, 2))),
-        "sft-self": ArmStyle("#CC79A7", "P", (0, (3, 1, 1, 1, 1, 1))),
-        "self-sft": ArmStyle("#8A4FA3", "X", (0, (5, 1))),
-        "iterative-sft": ArmStyle("#4F5BD5", "*", (0, (2, 1))),
-        "reinforce-1-0": ArmStyle("#2A8FBD", "p", (0, (9, 2, 2, 2))),
-        "rft-no-kl": ArmStyle("#003E73", "h", (0, (4, 2, 1, 2))),
-        "sft-kl": ArmStyle("#E0503C", "<", (0, (1, 1))),
-        "sft-replay": ArmStyle("#7D6608", ">", (0, (6, 1, 1, 1))),
-        "distill": ArmStyle("#7A7A7A", "d", (0, (3, 3))),
-        "sft-stream": ArmStyle("#3B8754", "H", (0, (8, 1, 2, 1))),
-        "sft-voice": ArmStyle("#B0568F", "8", (0, (2, 2))),
-        "sft-oracle": ArmStyle("#6B3FA0", "$o$", (0, (5, 2, 1, 2, 1, 2))),
-        "rft-stale": ArmStyle("#5B7A99", "$+$", (0, (10, 3))),
-    }
+_ENTRIES = (
+    Arm("base", "the base model, trained on nothing: the start", "none", "", ArmStyle("#333333", "o", ":"),
+        in_study=True),
+    Arm("rft", "GRPO on hit rate + exact match + format, with a KL term to the base model: the paper's RFT",
+        "rft", "own", ArmStyle("#0072B2", "s", "-"), in_study=True),
+    Arm("sft-answer", "SFT on the bare true placement", "sft", "corpus", ArmStyle("#A84300", "^", "--"),
+        in_study=True),
+    Arm("sft-expert", "SFT on the true placement with an outside teacher's reasoning, in its own voice",
+        "sft", "corpus", ArmStyle("#C58900", "v", "-."), in_study=True,
+        differs_from="sft-answer", differs_in="a teacher's reasoning before the placement"),
+    Arm("sft-rollout", "SFT on correct rollouts of the RFT model: the decisive arm",
+        "sft", "corpus", ArmStyle("#007A59", "D", (0, (7, 2))), source="rft", in_study=True,
+        differs_from="sft-expert", differs_in="the writer: the RFT model instead of a teacher"),
+    Arm("sft-self", "SFT on reasoning from a model after a short RFT, with the true placement",
+        "sft", "corpus", ArmStyle("#CC79A7", "P", (0, (3, 1, 1, 1, 1, 1))), source="rft", in_study=True,
+        differs_from="sft-rollout", differs_in="the writer: a model that RFT has hardly trained"),
+    Arm("self-sft", "SFT on the base model's own correct samples",
+        "sft", "corpus", ArmStyle("#8A4FA3", "X", (0, (5, 1))), differs_from="sft-rollout",
+        differs_in="the source: correct samples of the base instead of a teacher's or RFT's"),
+    Arm("iterative-sft", "SFT on correct samples regenerated from the current model every few steps",
+        "sft", "drawn", ArmStyle("#4F5BD5", "*", (0, (2, 1))), differs_from="sft-rollout",
+        differs_in="on-policy data under SFT's loss: samples of the current model"),
+    Arm("reinforce-1-0", "REINFORCE on correct samples only: reward 0 or 1, no baseline",
+        "rft", "own", ArmStyle("#2A8FBD", "p", (0, (9, 2, 2, 2))), differs_from="rft",
+        differs_in="negative gradients: taken away (reward 0 or 1, no baseline)"),
+    Arm("rft-no-kl", "RFT without the KL term", "rft", "own", ArmStyle("#003E73", "h", (0, (4, 2, 1, 2))), kl="none",
+        differs_from="rft", differs_in="RFT's own KL term: taken away"),
+    Arm("sft-kl", "SFT on the bare true placement with a KL term to the base model",
+        "sft", "corpus", ArmStyle("#E0503C", "<", (0, (1, 1))), kl="needed", differs_from="sft-answer",
+        differs_in="regularisation instead of data: bare answers with a KL term to the base"),
+    Arm("sft-replay", "SFT on the bare true placement mixed with prior-task samples",
+        "sft", "replay", ArmStyle("#7D6608", ">", (0, (6, 1, 1, 1))), differs_from="sft-answer",
+        differs_in="the usual remedy: bare answers with prior-task samples among them"),
+    Arm("distill", "on-policy distillation: the RFT model's probabilities on the model's own samples, no reward",
+        "rft", "own", ArmStyle("#7A7A7A", "d", (0, (3, 3))), source="rft", kl="needed", lora=False, differs_from="rft",
+        differs_in="a teacher's probabilities instead of rewards, on the model's own samples"),
+    Arm("sft-stream", "SFT on the very correct rollouts that RFT drew, step by step in its order",
+        "sft", "source", ArmStyle("#3B8754", "H", (0, (8, 1, 2, 1))), source="rft", differs_from="rft",
+        differs_in="the loss: RFT's own correct rollouts, in RFT's order, under SFT's loss"),
+    Arm("sft-voice", "SFT on the base model's own think with the true placement behind it",
+        "sft", "corpus", ArmStyle("#B0568F", "8", (0, (2, 2))), differs_from="sft-self",
+        differs_in="the words: the true placement behind the base's own think"),
+    Arm("sft-oracle", "SFT on the correct completion that is most probable under the base, of many",
+        "sft", "corpus", ArmStyle("#6B3FA0", "$o$", (0, (5, 2, 1, 2, 1, 2))), differs_from="sft-self",
+        differs_in="probability: the correct completions that the base finds most probable"),
+    Arm("rft-stale", "RFT on rollouts that are drawn for several steps at a time",
+        "rft", "own", ArmStyle("#5B7A99", "$+$", (0, (10, 3))), differs_from="rft",
+        differs_in="freshness: rollouts drawn for several steps at a time"),
 )
+# fmt: on
+
+REGISTRY: Mapping[str, Arm] = MappingProxyType({arm.name: arm for arm in _ENTRIES})
+"""Every arm by name, in the design's order: a source comes before the arms it feeds."""
+
+
+ARMS: tuple[str, ...] = tuple(REGISTRY)
+
+
+RFT_ARMS: tuple[str, ...] = tuple(arm.name for arm in _ENTRIES if arm.family == "rft")
+"""Arms that learn from what they sample; all others but `base` learn from a corpus."""
+
+
+SFT_ARMS: tuple[str, ...] = tuple(arm.name for arm in _ENTRIES if arm.family == "sft")
+
+
+STUDY_ARMS: tuple[str, ...] = tuple(arm.name for arm in _ENTRIES if arm.in_study)
+
+
+ARM_DESCRIPTIONS: Mapping[str, str] = MappingProxyType({arm.name: arm.description for arm in _ENTRIES})
+
+
+SOURCE_ARMS: Mapping[str, str] = MappingProxyType({arm.name: arm.source for arm in _ENTRIES if arm.source})
+"""Arms fed by another run, and the arm of that run in the profiles."""
+
+
+ARM_STYLE: Mapping[str, ArmStyle] = MappingProxyType({arm.name: arm.look for arm in _ENTRIES})
+
+
+def get_arm(name: object) -> Arm:
+    """The entry of an arm. Raises UserError for a name that is no arm."""
+    if not isinstance(name, str) or name not in REGISTRY:
+        raise UserError(f"there is no arm {name!r}: choose one of {', '.join(REGISTRY)}.")
+    return REGISTRY[name]
 
 
 def arm_style(arm: str) -> ArmStyle:
-    """The look of `arm`. Raises UserError for an arm without one."""
-    if arm not in ARM_STYLE:
-        raise UserError(f"The arm {arm!r} has no style: use one of {', '.join(ARM_STYLE)}.")
-    return ARM_STYLE[arm]
+    """The look of `arm`. Raises UserError for a name that is no arm."""
+    return get_arm(arm).look

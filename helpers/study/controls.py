@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from helpers.errors import UserError
+from helpers.study.arms import REGISTRY
 from helpers.study.profiles import Profile, specs
 from helpers.study.spec import RunSpec
 
@@ -19,42 +20,24 @@ SLOW_FACTOR = 0.3  # a run at this share of the rate gets twice the steps, so th
 LORA_RANK, LORA_FACTOR = 8, 5.0  # adapters start from zero and want a higher rate
 
 
+_SETTINGS = {
+    "sft-rates": "the size of a step: SFT at five learning rates over two decades",
+    "lora": "the room for change: low-rank adapters instead of all weights",
+    "rft-rates": "the size of a step: RFT at five learning rates over two decades",
+}
+"""Groups that change a setting of the study's arms; every other group is one arm."""
+
+
+_PRIORITY = (
+    "sft-rates", "sft-stream", "sft-voice", "self-sft", "lora", "sft-kl", "sft-replay", "iterative-sft", "sft-oracle",
+    "rft-rates", "rft-no-kl", "distill", "reinforce-1-0", "rft-stale",
+)  # fmt: skip
+
+
 GROUPS: Mapping[str, str] = MappingProxyType(
-    {
-        "sft-rates": "the size of a step: SFT at five learning rates over two decades",
-        "sft-stream": "the loss: RFT's own correct rollouts, in RFT's order, under SFT's loss",
-        "sft-voice": "the words: the true placement behind the base's own think",
-        "self-sft": "the source: correct samples of the base instead of a teacher's or RFT's",
-        "lora": "the room for change: low-rank adapters instead of all weights",
-        "sft-kl": "regularisation instead of data: bare answers with a KL term to the base",
-        "sft-replay": "the usual remedy: bare answers with prior-task samples among them",
-        "iterative-sft": "on-policy data under SFT's loss: samples of the current model",
-        "sft-oracle": "probability: the correct completions that the base finds most probable",
-        "rft-rates": "the size of a step: RFT at five learning rates over two decades",
-        "rft-no-kl": "RFT's own KL term: taken away",
-        "distill": "a teacher's probabilities instead of rewards, on the model's own samples",
-        "reinforce-1-0": "negative gradients: taken away (reward 0 or 1, no baseline)",
-        "rft-stale": "freshness: rollouts drawn for several steps at a time",
-    }
+    {name: _SETTINGS.get(name) or REGISTRY[name].differs_in for name in _PRIORITY}
 )
-
-
-LIKE: Mapping[str, str] = MappingProxyType(
-    {
-        "sft-kl": "sft-answer",
-        "sft-replay": "sft-answer",
-        "self-sft": "sft-rollout",
-        "iterative-sft": "sft-rollout",
-        "sft-voice": "sft-self",
-        "sft-oracle": "sft-self",
-        "sft-stream": "rft",
-        "rft-no-kl": "rft",
-        "distill": "rft",
-        "reinforce-1-0": "rft",
-        "rft-stale": "rft",
-    }
-)
-"""Which of the study's arms a control differs from in one respect; it has that arm's steps, rate and batch."""
+"""What each group isolates, in order of priority."""
 
 
 SMOKE_GROUPS = ("sft-kl",)  # what a smoke test trains of them
@@ -80,9 +63,9 @@ class Control:
 def control_specs(profile: Profile, groups: Iterable[str] = tuple(GROUPS)) -> list[Control]:
     """The control runs of a profile, seed by seed, each seed in order of priority.
 
-    Every control has the learning rate, steps and batch of the study's arm in `LIKE`, unless these are what it varies.
-    The study's own rate is among the sweep's five and is not listed again. Raises UserError for an
-    unknown group.
+    Every control has the learning rate, steps and batch of the arm that it differs from, unless these are what it
+    varies. The study's own rate is among the sweep's five and is not listed again. Raises UserError for an unknown
+    group.
     """
     asked = list(groups)
     unknown = sorted(set(asked) - set(GROUPS))
@@ -103,7 +86,7 @@ def _group(group: str, known: Mapping[str, RunSpec]) -> list[Control]:
         return _rates(group, known["rft"])
     if group == "lora":
         return [_lora(group, known[arm]) for arm in ("sft-answer", "sft-rollout")]
-    like = known[LIKE[group]]
+    like = known[REGISTRY[group].differs_from]
     same = {"steps": like.steps, "learning_rate": like.learning_rate, "batch_size": like.batch_size}
     return [Control(group, group, replace(known[group], **same))]
 

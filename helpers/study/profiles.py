@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from helpers.errors import UserError
-from helpers.study.arms import ARMS, SOURCE_ARMS
-from helpers.study.spec import Extra, RunSpec, check_arm, whole_number
+from helpers.study.arms import ARMS, REGISTRY, Arm, get_arm
+from helpers.study.spec import Extra, RunSpec, whole_number
 
 
 class Budget(NamedTuple):
@@ -36,27 +36,26 @@ class Profile:
     """
 
     name: str
-    model: str
-    dtype: str
     seeds: tuple[int, ...]
-    rows: int
-    cols: int
-    size: int
     puzzle_test_size: int
     battery_per_task: int
     group_size: int
-    max_completion_length: int
     budgets: tuple[Budget, ...]
+    model: str = "shipped"
+    dtype: str = "float32"
+    rows: int = 2
+    cols: int = 2
+    size: int = 64
+    max_completion_length: int = 32
 
     def budget(self, arm: str) -> Budget:
         """The table's line for `arm`. Raises `UserError` for an unknown arm or one without a line."""
-        check_arm(arm)
-        if arm == "base":
-            return Budget("base", 0, 1, 0.0)
-        for line in self.budgets:
-            if line.arm == arm:
-                return line
-        raise UserError(f"profile {self.name} has no budget for arm {arm}: add a line to its table in profiles.py.")
+        if not get_arm(arm).trains:
+            return Budget(arm, 0, 1, 0.0)
+        lines = {line.arm: line for line in self.budgets}
+        if arm not in lines:
+            raise UserError(f"profile {self.name} has no budget for arm {arm}: add a line to its table in profiles.py.")
+        return lines[arm]
 
 
 # fmt: off
@@ -123,53 +122,30 @@ _GPU_BUDGETS = (
 
 # fmt: on
 
-PROFILES: Mapping[str, Profile] = MappingProxyType(
-    {
-        "smoke": Profile(
-            name="smoke",
-            model="shipped",
-            dtype="float32",
-            seeds=(0,),
-            rows=2,
-            cols=2,
-            size=64,
-            puzzle_test_size=16,
-            battery_per_task=4,
-            group_size=4,
-            max_completion_length=32,
-            budgets=_SMOKE_BUDGETS,
-        ),
-        "cpu": Profile(
-            name="cpu",
-            model="shipped",
-            dtype="float32",
-            seeds=(0, 1, 2, 3, 4),
-            rows=2,
-            cols=2,
-            size=64,
-            puzzle_test_size=500,
-            battery_per_task=40,
-            group_size=8,
-            max_completion_length=32,
-            budgets=_CPU_BUDGETS,
-        ),
-        # The model merges 2 x 2 patches of 14 pixels, so a side of 252 = 3 x 84 has whole patches per tile.
-        "gpu": Profile(
-            name="gpu",
-            model="Qwen/Qwen2.5-VL-3B-Instruct",
-            dtype="bfloat16",
-            seeds=(0, 1, 2),
-            rows=3,
-            cols=3,
-            size=252,
-            puzzle_test_size=1000,
-            battery_per_task=500,
-            group_size=8,
-            max_completion_length=512,
-            budgets=_GPU_BUDGETS,
-        ),
-    }
+_SIZES = (
+    Profile("smoke", seeds=(0,), puzzle_test_size=16, battery_per_task=4, group_size=4, budgets=_SMOKE_BUDGETS),
+    Profile(
+        "cpu", seeds=(0, 1, 2, 3, 4), puzzle_test_size=500, battery_per_task=40, group_size=8, budgets=_CPU_BUDGETS
+    ),
+    # The model merges 2 x 2 patches of 14 pixels, so a side of 252 = 3 x 84 has whole patches per tile.
+    Profile(
+        "gpu",
+        model="Qwen/Qwen2.5-VL-3B-Instruct",
+        dtype="bfloat16",
+        seeds=(0, 1, 2),
+        rows=3,
+        cols=3,
+        size=252,
+        puzzle_test_size=1000,
+        battery_per_task=500,
+        group_size=8,
+        max_completion_length=512,
+        budgets=_GPU_BUDGETS,
+    ),
 )
+
+
+PROFILES: Mapping[str, Profile] = MappingProxyType({profile.name: profile for profile in _SIZES})
 
 
 def get_profile(name: str) -> Profile:
@@ -189,18 +165,18 @@ def specs(profile: Profile, arms: Iterable[str] = ARMS) -> list[RunSpec]:
     asked = [arms] if isinstance(arms, str) else list(arms)
     for arm in asked:
         profile.budget(arm)
-    ordered = [arm for arm in ARMS if arm in asked]
+    ordered = [arm for name, arm in REGISTRY.items() if name in asked]
     first = profile.seeds[0]
-    return [_spec(profile, arm, seed) for seed in profile.seeds for arm in ordered if arm != "base" or seed == first]
+    return [_spec(profile, arm, seed) for seed in profile.seeds for arm in ordered if arm.trains or seed == first]
 
 
-def _spec(profile: Profile, arm: str, seed: int) -> RunSpec:
+def _spec(profile: Profile, arm: Arm, seed: int) -> RunSpec:
     """The spec of one arm and seed, its source named by the same profile and seed."""
-    line = profile.budget(arm)
+    line = profile.budget(arm.name)
     # float32 is the rule and stays unsaid; another precision changes the run, so it must change the hash.
     dtype = () if profile.dtype == "float32" else (("dtype", profile.dtype),)
     return RunSpec(
-        arm=arm,
+        arm=arm.name,
         seed=seed,
         steps=line.steps,
         learning_rate=line.learning_rate,
@@ -212,7 +188,7 @@ def _spec(profile: Profile, arm: str, seed: int) -> RunSpec:
         beta=line.beta,
         max_completion_length=profile.max_completion_length,
         base=profile.model,
-        source=_spec(profile, SOURCE_ARMS[arm], seed).name if arm in SOURCE_ARMS else "",
+        source=_spec(profile, REGISTRY[arm.source], seed).name if arm.source else "",
         extra=line.extra + dtype,
     )
 

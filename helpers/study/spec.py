@@ -11,7 +11,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from numbers import Integral, Real
 
 from helpers.errors import UserError
-from helpers.study.arms import ARM_DESCRIPTIONS, ARMS, RFT_ARMS, SOURCE_ARMS
+from helpers.study.arms import REGISTRY, get_arm
 
 Extra = tuple[tuple[str, float | int | str], ...]
 
@@ -36,7 +36,7 @@ _WHOLE_FIELDS = (
 _REAL_FIELDS = ("learning_rate", "beta", "weight_decay", "temperature")
 
 
-_RUN_NAME = re.compile(rf"(?:{'|'.join(map(re.escape, ARMS))})-\d+-[0-9a-f]{{10}}")
+_RUN_NAME = re.compile(r"(?P<arm>.+)-\d+-[0-9a-f]{10}")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         """Bring every field to its one form, then check the fields against each other."""
-        check_arm(self.arm)
+        get_arm(self.arm)
         for name, least in _WHOLE_FIELDS:
             self._settle(name, whole_number(name, getattr(self, name), least))
         for name in _REAL_FIELDS:
@@ -122,12 +122,6 @@ class RunSpec:
     def settings(self) -> dict[str, float | int | str]:
         """`extra` as a dictionary."""
         return dict(self.extra)
-
-
-def check_arm(arm: object) -> None:
-    """Refuse a name that is no arm."""
-    if not isinstance(arm, str) or arm not in ARM_DESCRIPTIONS:
-        raise UserError(f"there is no arm {arm!r}: choose one of {', '.join(ARMS)}.")
 
 
 def whole_number(name: str, value: object, least: int) -> int:
@@ -199,7 +193,8 @@ def _check_texts(spec: RunSpec) -> None:
         raise UserError(f"freeze_vision must be True or False, not {spec.freeze_vision!r}.")
     if not isinstance(spec.base, str) or not spec.base:
         raise UserError(f"base must name the model to start from, such as 'shipped', not {spec.base!r}.")
-    if spec.source != "" and not (isinstance(spec.source, str) and _RUN_NAME.fullmatch(spec.source)):
+    named = _RUN_NAME.fullmatch(spec.source) if isinstance(spec.source, str) else None
+    if spec.source != "" and (named is None or named["arm"] not in REGISTRY):
         raise UserError(f"source must be a run's name, <arm>-<seed>-<10 hex digits>, not {spec.source!r}.")
 
 
@@ -212,25 +207,26 @@ def _check_geometry(spec: RunSpec) -> None:
 
 
 def _check_arm_rules(spec: RunSpec) -> None:
-    """Refuse settings under which the named arm would not be what its name says."""
+    """Refuse settings under which the named arm would not be what its entry in the registry says."""
+    arm = get_arm(spec.arm)
     if spec.temperature == 0:
         raise UserError("temperature is 0: sampling needs a temperature above 0, usually 1.")
-    if spec.arm == "base":
+    if not arm.trains:
         if spec.steps:
             raise UserError(f"the base arm trains on nothing, but steps is {spec.steps}: set steps to 0.")
         return
     if spec.steps == 0 or spec.learning_rate == 0:
-        raise UserError(f"arm {spec.arm} trains: steps and learning_rate must both be above 0.")
-    if spec.arm in RFT_ARMS and spec.group_size < 2:
+        raise UserError(f"arm {arm.name} trains: steps and learning_rate must both be above 0.")
+    if arm.data == "own" and spec.group_size < 2:
         raise UserError("a group of 1 has no spread, so every advantage is 0: set group_size to 2 or more.")
-    if spec.arm in ("sft-kl", "distill") and spec.beta == 0:
-        raise UserError(f"arm {spec.arm} has a KL term, but beta is 0: set beta above 0.")
-    if spec.arm == "distill" and spec.lora_rank:
-        raise UserError("distill has no LoRA variant, whose reference model is its own base: set lora_rank to 0.")
-    if spec.arm == "rft-no-kl" and spec.beta > 0:
-        raise UserError(f"arm {spec.arm} has no KL term, but beta is {spec.beta}: set beta to 0, or the arm to rft.")
-    if spec.arm in SOURCE_ARMS and not spec.source:
-        raise UserError(f"arm {spec.arm} learns from another run: give that run's name as source.")
+    if arm.kl == "needed" and spec.beta == 0:
+        raise UserError(f"arm {arm.name} has a KL term, but beta is 0: set beta above 0.")
+    if arm.kl == "none" and spec.beta > 0:
+        raise UserError(f"arm {arm.name} has no KL term, but beta is {spec.beta}: set beta to 0 or change the arm.")
+    if spec.lora_rank and not arm.lora:
+        raise UserError(f"{arm.name} has no LoRA variant, whose reference model is its own base: set lora_rank to 0.")
+    if arm.source and not spec.source:
+        raise UserError(f"arm {arm.name} learns from another run: give that run's name as source.")
 
 
 def _check_keys(values: Mapping[str, object]) -> None:
