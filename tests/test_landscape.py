@@ -151,7 +151,7 @@ def test_probe_boards_are_no_training_and_no_test_boards() -> None:
     spec = puzzle_spec(profile)
     seeds = {s for p in PROFILES.values() for s in p.seeds} | {live.LIVE_SEED, benchmarks.SEED}
     trained = {b.tobytes() for s in seeds for b in training_boards(spec, 40, s).pixels}
-    tested = {b.tobytes() for b in held_out_boards(spec, 40).boards}
+    tested = {b.tobytes() for b in held_out_boards(spec, 40).pixels}
     assert len(probes) == 40 and not probes & (trained | tested)
     assert PROBE_SEED + TRAIN_SEED not in {9, *(s + TRAIN_SEED for s in seeds)}
 
@@ -842,7 +842,7 @@ def test_one_board_is_the_first_with_most_kinds(here: Study) -> None:
     number = right.groupby("number").size().pipe(lambda counts: counts[counts == counts.max()].index.min())
     assert len(kinds) == right.groupby("number").size().max()
     boards = probe_boards(here.profile, BOARDS)
-    assert all(np.array_equal(p, boards.pixels[number]) for p in corpus.pixels)
+    assert all(np.array_equal(p, boards.pixels[number]) for p in (prompt.pixels for prompt in corpus.prompts))
     assert all(answers.score(t, boards.placements[number].tolist()).exact == 1 for t in corpus.completions)
 
 

@@ -324,7 +324,7 @@ def seam(pixels: np.ndarray) -> float:
 
 
 def test_pretraining_pictures_have_no_seams_and_boards_do(pretraining: list) -> None:
-    boards = make_boards(puzzles.PuzzleSpec(), range(60), 9).boards
+    boards = make_boards(puzzles.PuzzleSpec(), range(60), 9).pixels
     drawn = np.median([seam(b) for b in boards])
     learnt = np.array([seam(pixels) for pixels, _ in pretraining])
     assert drawn > 2.0
@@ -334,7 +334,7 @@ def test_pretraining_pictures_have_no_seams_and_boards_do(pretraining: list) -> 
 def test_no_board_and_no_picture_puzzles_are_cut_from_occurs_in_pretraining(pretraining: list) -> None:
     learnt = {pixels.tobytes() for pixels, _ in pretraining}
     spec = puzzles.PuzzleSpec()
-    boards = [*make_boards(spec, range(60), 9).boards, *training_boards(spec, 60, 0).pixels]
+    boards = [*make_boards(spec, range(60), 9).pixels, *training_boards(spec, 60, 0).pixels]
     pictures = [puzzle_scene(seed, i).pixels for seed in (9, 100, 101, 102) for i in range(40)]
     assert len(learnt) > 300
     assert not learnt & {p.tobytes() for p in [*boards, *pictures]}

@@ -10,13 +10,12 @@ from helpers.model import evaluate, processor, score
 from helpers.model.generate import Sampling
 from helpers.model.score import Judged
 from helpers.world import answers, battery, boards, puzzles
-from helpers.world.boards import Prompted, TestBoards, training_boards
+from helpers.world.boards import Boards, Prompted, training_boards
 from helpers.world.puzzles import PuzzleSpec
 from helpers.world.questions import PriorSample, Question
 from helpers.world.scenes import puzzle_scene
 
 BLACK = np.zeros((32, 32, 3), np.uint8)
-TestBoards.__test__ = False  # a data class, not a test
 
 
 @pytest.fixture(scope="module")
@@ -99,29 +98,30 @@ def test_prompts_equal_the_chat_template(loaded: tuple) -> None:
 def test_held_out_boards_are_cut_by_their_placements() -> None:
     spec = puzzles.PuzzleSpec(size=32)
     tests = boards.make_boards(spec, range(4), 9)
-    for i, (board, placement) in enumerate(zip(tests.boards, tests.placements, strict=True)):
+    for i, (board, placement) in enumerate(zip(tests.pixels, tests.placements, strict=True)):
         picture = puzzle_scene(9, i, 32).image
         assert np.array_equal(np.asarray(puzzles.make_board(picture, spec, placement)), board)
-        assert placement == puzzles.shuffle(spec, 9 * 10**7 + i) != (1, 2, 3, 4)
+        assert tuple(placement) == puzzles.shuffle(spec, 9 * 10**7 + i) != (1, 2, 3, 4)
     assert [p.text for p in tests.prompted()] == [puzzles.prompt_text(spec)] * 4
 
 
 def test_held_out_boards_are_fixed_and_never_trained_on() -> None:
     spec = puzzles.PuzzleSpec()
     first, longer = boards.held_out_boards(spec, 10), boards.held_out_boards(spec, 30)
-    assert np.array_equal(first.boards, longer.boards[:10]) and first.placements == longer.placements[:10]
+    assert np.array_equal(first.pixels, longer.pixels[:10])
+    assert np.array_equal(first.placements, longer.placements[:10])
     trained = {b.tobytes() for seed in range(3) for b in training_boards(spec, 40, seed).pixels}
-    assert not trained & {b.tobytes() for b in longer.boards}
+    assert not trained & {b.tobytes() for b in longer.pixels}
 
 
 def test_oblong_boards_are_possible() -> None:
     spec = puzzles.PuzzleSpec(rows=2, cols=3, size=96)
     tests = boards.make_boards(spec, range(2), 9)
-    assert tests.boards.shape == (2, 96, 96, 3) and sorted(tests.placements[0]) == [1, 2, 3, 4, 5, 6]
+    assert tests.pixels.shape == (2, 96, 96, 3) and sorted(tests.placements[0]) == [1, 2, 3, 4, 5, 6]
 
 
 def test_puzzle_scores_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    tests = TestBoards(np.zeros((4, 32, 32, 3), np.uint8), ((2, 1, 4, 3),) * 4, "?")
+    tests = Boards(PuzzleSpec(), np.zeros((4, 32, 32, 3), np.uint8), np.array([[2, 1, 4, 3]] * 4))
     texts = [["<answer>2 1 4 3</answer>"], ["<answer>2 1 3 4</answer>"], ["2 1 4 3"], ["<answer>1 1 1 1</answer>"]]
     swap(monkeypatch, score, "complete", lambda *_: texts)
     found = evaluate.score_puzzles(None, None, tests)

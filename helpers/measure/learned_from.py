@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from helpers.errors import UserError
@@ -15,9 +14,9 @@ from helpers.measure.linear import Item
 from helpers.study.profiles import Profile
 from helpers.study.spec import RunSpec
 from helpers.train import corpora
-from helpers.train.corpora import Corpus, answer
+from helpers.train.corpora import answer
 from helpers.world.battery import battery_samples
-from helpers.world.boards import TRAIN_SEED, Prompted, make_boards, training_boards
+from helpers.world.boards import TRAIN_SEED, Corpus, Prompted, make_boards, training_boards
 from helpers.world.puzzles import PuzzleSpec
 
 
@@ -27,7 +26,7 @@ def written_corpus(profile: Profile, arm: str, n: int) -> Corpus:
     if arm not in makers:
         raise UserError(f"Nobody writes the corpus of {arm}: choose one of {', '.join(makers)}.")
     boards = training_boards(_puzzles(profile), n, profile.seeds[0])
-    return Corpus(arm, boards.pixels, boards.placements, tuple(makers[arm](boards)), boards.text)
+    return boards.corpus(arm, makers[arm](boards))
 
 
 def recorded_corpus(profile: Profile, arm: str, completions: pd.DataFrame, n: int) -> Corpus | None:
@@ -46,7 +45,7 @@ def recorded_corpus(profile: Profile, arm: str, completions: pd.DataFrame, n: in
     texts = chosen["completion"].tolist()
     if arm == "sft-self":
         texts = [_with_truth(t, p) for t, p in zip(texts, boards.placements, strict=True)]
-    return Corpus(arm, boards.boards, np.array(boards.placements), tuple(texts), boards.text)
+    return boards.corpus(arm, texts)
 
 
 def _correct(profile: Profile, rft: pd.DataFrame) -> pd.DataFrame:
@@ -126,8 +125,7 @@ def corpus_items(profile: Profile, completions: pd.DataFrame, boards: int) -> di
     found = {}
     for arm in ("sft-answer", "sft-expert") if (profile.rows, profile.cols) == (2, 2) else ("sft-answer",):
         corpus = written_corpus(profile, arm, boards)
-        pairs = zip(corpus.prompted(), corpus.completions, strict=True)
-        found[arm] = [Item(prompt, text, arm) for prompt, text in pairs]
+        found[arm] = [Item(row.prompt, row.completion, arm) for row in corpus]
     rft = completions[completions["run"].str.startswith("rft-")]
     right = rft[(rft["exact"] == 1) & (rft["format"] == 1)]
     middle = rft.groupby("run")["step"].transform("max") / 2
@@ -172,13 +170,13 @@ def _early_thinks(profile: Profile, rft: pd.DataFrame, n: int) -> pd.DataFrame:
 
 def _recorded(profile: Profile, rows: pd.DataFrame, arm: str) -> list[Item]:
     """Items of recorded completions; boards are drawn again from run seed and puzzle number."""
-    known: dict[tuple[int, int], tuple[Prompted, tuple[int, ...]]] = {}
+    known: dict[tuple[int, int], tuple[Prompted, list[int]]] = {}
     found = []
     for row in rows.itertuples():
         key = (int(row.seed), int(row.puzzle_id))
         if key not in known:
             made = make_boards(probe_puzzles(profile), [key[1]], TRAIN_SEED + key[0])
-            known[key] = Prompted(made.boards[0], made.text), made.placements[0]
+            known[key] = made.prompted()[0], made.placements[0].tolist()
         prompt, placement = known[key]
         text, weight = row.completion, float(row.advantage) if arm == "rft" else 1.0
         if arm == "sft-self":

@@ -9,7 +9,7 @@ import pandas as pd
 
 from helpers.model.processor import encode_target
 from helpers.model.score import completion_logps
-from helpers.train.corpora import Corpus
+from helpers.world.boards import Corpus
 
 
 def base_logps(base: tuple[Any, Any], corpus: Corpus) -> pd.DataFrame:
@@ -17,9 +17,9 @@ def base_logps(base: tuple[Any, Any], corpus: Corpus) -> pd.DataFrame:
 
     `logp` in nats, summed over `tokens` tokens (end token included), T = 1; `base` is (model, processor).
     """
-    found = completion_logps(*base, corpus.prompted(), [[text] for text in corpus.completions])
+    found = completion_logps(*base, corpus.prompts, [[text] for text in corpus.completions])
     rows = [
-        (corpus.arm, item, text, len(logps), float(logps.sum()), float(logps.mean()))
+        (corpus.kind, item, text, len(logps), float(logps.sum()), float(logps.mean()))
         for item, (text, (logps,)) in enumerate(zip(corpus.completions, found, strict=True))
     ]
     return pd.DataFrame(rows, columns=["corpus", "item", "completion", "tokens", "logp", "per_token"])
@@ -29,7 +29,7 @@ def token_view(base: tuple[Any, Any], corpus: Corpus, item: int) -> tuple[list[s
     """Tokens of one completion of a corpus (end token included) and their base log-probs, for `heat_tokens`."""
     model, processor = base
     text = corpus.completions[item]
-    ((logps,),) = completion_logps(model, processor, corpus.prompted()[item : item + 1], [[text]])
+    ((logps,),) = completion_logps(model, processor, corpus.prompts[item : item + 1], [[text]])
     ids = encode_target(processor.tokenizer, text)[: len(logps)]
     return [processor.tokenizer.decode([i]) for i in ids], logps.tolist()
 

@@ -18,9 +18,9 @@ from helpers.model.processor import encode_target
 from helpers.model.score import complete, completion_logps
 from helpers.stats.intervals import perplexity_interval, wilson
 from helpers.study.profiles import Profile
-from helpers.train.corpora import Corpus, answer
+from helpers.train.corpora import answer
 from helpers.world import answers
-from helpers.world.boards import TRAIN_SEED, Prompted, make_boards
+from helpers.world.boards import TRAIN_SEED, Corpus, Prompted, make_boards
 
 EXACT_ORDERS = 8  # up to so many arms, every order of them is tried; beyond, a random sample of orders
 
@@ -143,7 +143,7 @@ def early_reach(base: tuple[Any, Any], profile: Profile, completions: pd.DataFra
         ids = sorted(rows["puzzle_id"].unique().tolist())
         boards = make_boards(puzzle_spec(profile), ids, TRAIN_SEED + int(seed))
         written = rows.assign(board=rows["puzzle_id"].map({k: i for i, k in enumerate(ids)}))
-        found = reachability(base, asked(boards.boards, boards.placements, boards.text), written)
+        found = reachability(base, asked(boards.pixels, boards.placements, boards.text), written)
         parts.append(found.assign(seed=int(seed)))
     if not parts:
         raise UserError(f"There is no RFT completion of the first {last} steps: train the rft arm first.")
@@ -231,5 +231,4 @@ def one_board(profile: Profile, probes: pd.DataFrame) -> tuple[list[str], Corpus
     number = int(right["number"].value_counts(sort=False).sort_index().idxmax())
     texts = right[right["number"] == number].set_index("probe")["completion"]
     boards = probe_boards(profile, number + 1)
-    pixels, placements = (np.repeat(a[number : number + 1], len(texts), 0) for a in (boards.pixels, boards.placements))
-    return list(texts.index), Corpus("probes", pixels, placements, tuple(texts), boards.text)
+    return list(texts.index), Corpus("probes", [boards.prompted()[number]] * len(texts), texts.tolist())

@@ -51,7 +51,7 @@ from helpers.stats.intervals import Interval, jackknife
 from helpers.study.profiles import Profile
 from helpers.train import live
 from helpers.world import answers
-from helpers.world.boards import TRAIN_SEED, Prompted, make_boards
+from helpers.world.boards import TRAIN_SEED, make_boards
 
 
 class Pair(NamedTuple):
@@ -181,7 +181,7 @@ def on_policy(base: tuple[Any, Any], profile: Profile, boards: int) -> Source:
 def rollout_items(model: tuple[Any, Any], profile: Profile, boards: range, seed: int) -> list[Item]:
     """A group of completions (T = 1) per training board, as items of `rft` whose weights are their advantages."""
     made = make_boards(probe_puzzles(profile), boards, TRAIN_SEED + seed)
-    prompts = [Prompted(pixels, made.text) for pixels in made.boards]
+    prompts = made.prompted()
     sampling = Sampling(profile.group_size, 1.0, profile.max_completion_length, seed + boards.start)
     items = []
     for prompt, texts, truth in zip(prompts, score.complete(*model, prompts, sampling), made.placements, strict=True):

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import ProcessorMixin, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.utils import logging
 
 from helpers.errors import UserError
@@ -102,8 +102,15 @@ def _vision_config(size: ModelSize) -> dict:
     )
 
 
-def load(source: str | Path = SHIPPED, dtype: str = "float32") -> tuple[Qwen2_5_VLForConditionalGeneration, Any]:
-    """(model in evaluation mode, processor) from a folder in Hugging Face format or a hub name (`owner/model`).
+class Loaded(NamedTuple):
+    """A model with the processor that turns pictures and texts into its inputs."""
+
+    model: Qwen2_5_VLForConditionalGeneration
+    processor: ProcessorMixin
+
+
+def load(source: str | Path = SHIPPED, dtype: str = "float32") -> Loaded:
+    """A model in evaluation mode with its processor, from a folder in Hugging Face format or a hub name (`owner/model`).
 
     On a GPU where there is one. Raises UserError where there is no such model.
     """
@@ -112,7 +119,7 @@ def load(source: str | Path = SHIPPED, dtype: str = "float32") -> tuple[Qwen2_5_
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(source, dtype=getattr(torch, dtype)).eval()
     except OSError as error:
         raise UserError(f"{source} cannot be loaded ({str(error).splitlines()[0]}); download it first.") from error
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), load_processor(source)
+    return Loaded(model.to("cuda" if torch.cuda.is_available() else "cpu"), load_processor(source))
 
 
 def save(model: Qwen2_5_VLForConditionalGeneration, processor: Any, folder: str | Path) -> None:

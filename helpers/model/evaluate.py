@@ -11,10 +11,10 @@ import numpy as np
 from helpers.model.score import complete, filled, judged
 from helpers.world import answers, battery, questions
 from helpers.world.battery import battery_samples
-from helpers.world.boards import Prompted, TestBoards
+from helpers.world.boards import Boards, Prompted
 
 
-def score_puzzles(model: Any, processor: Any, tests: TestBoards, sampling: Any = None) -> dict[str, float]:
+def score_puzzles(model: Any, processor: Any, tests: Boards, sampling: Any = None) -> dict[str, float]:
     """Mean exact match, hit rate and format failure over held-out boards (greedy unless `sampling` is given)."""
     texts = complete(model, processor, tests.prompted(), sampling)
     scores = [answers.score(t, p) for row, p in zip(texts, tests.placements, strict=True) for t in row]

@@ -7,16 +7,13 @@ each. Corpora differ in nothing but the completion.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from helpers.errors import UserError
 from helpers.model.generate import Sampling
 from helpers.model.score import complete
 from helpers.world import answers
-from helpers.world.boards import Boards, Prompted
+from helpers.world.boards import Boards
 from helpers.world.scenes import QUARTERS
 
 
@@ -76,8 +73,7 @@ def _is_correct(text: str, placement: Sequence[int]) -> bool:
 
 
 def _sample(model: Any, processor: Any, boards: Boards, seed: int, tries: int) -> list[list[str]]:
-    prompts = [Prompted(pixels, boards.text) for pixels in boards.pixels]
-    return complete(model, processor, prompts, Sampling(tries, 1.0, 32, seed), chunk=32)
+    return complete(model, processor, boards.prompted(), Sampling(tries, 1.0, 32, seed), chunk=32)
 
 
 def self_completions(model: Any, processor: Any, boards: Boards, seed: int) -> list[str | None]:
@@ -87,21 +83,3 @@ def self_completions(model: Any, processor: Any, boards: Boards, seed: int) -> l
         think = text.split("</think>")[0] if text.startswith("<think>") and "</think>" in text else None
         found.append(None if think is None else f"{think}</think>{answer(placement)}")
     return found
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """What an SFT arm trains on: boards (N, H, W, 3) with one completion each."""
-
-    arm: str
-    pixels: np.ndarray = field(repr=False)
-    placements: np.ndarray = field(repr=False)
-    completions: tuple[str, ...] = field(repr=False)
-    text: str
-
-    def __len__(self) -> int:
-        return len(self.completions)
-
-    def prompted(self) -> list[Prompted]:
-        """The boards with the prompt they share."""
-        return [Prompted(board, self.text) for board in self.pixels]

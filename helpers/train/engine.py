@@ -77,8 +77,8 @@ def update_norm(model: Any, base: dict[str, torch.Tensor]) -> float:
     return float(sum(squares)) ** 0.5
 
 
-def load_base(spec: RunSpec) -> tuple[Any, Any]:
-    """(model, processor) that a run starts from."""
+def load_base(spec: RunSpec) -> build.Loaded:
+    """The base that a run starts from."""
     return build.load(processor.SHIPPED if spec.base == "shipped" else spec.base, dtype(spec))
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from transformers.utils import logging
 
@@ -18,10 +19,9 @@ from helpers.study.arms import SOURCE_ARMS
 from helpers.study.profiles import Profile, specs
 from helpers.study.records import RunStore, load_table
 from helpers.study.schema import TABLES
-from helpers.train.corpora import Corpus
 from helpers.train.engine import Settings, puzzle_spec
 from helpers.train.run import make_trainer, prepare
-from helpers.world.boards import Boards
+from helpers.world.boards import Boards, Corpus
 
 LIVE_SEED = 77  # no seed of any profile: a live run repeats none of the study's
 
@@ -68,8 +68,8 @@ def _quiet() -> Any:
 
 
 def _as_boards(corpus: Corpus, spec: Any) -> tuple[Boards, list[str]]:
-    boards = Boards(spec, corpus.pixels, corpus.placements, ("left",) * len(corpus), (None,) * len(corpus))
-    return boards, list(corpus.completions)
+    pixels, unknown = np.stack([prompt.pixels for prompt in corpus.prompts]), np.zeros((len(corpus), spec.tiles), int)
+    return Boards(spec, pixels, unknown), list(corpus.completions)  # an SFT trainer never looks at the placements
 
 
 def advantages(rewards: Sequence[float]) -> list[float]:

@@ -36,7 +36,7 @@ from helpers.train.trainers import (
     StudySFTTrainer,
 )
 from helpers.world import answers
-from helpers.world.boards import Boards, Prompted, training_boards
+from helpers.world.boards import Boards, training_boards
 
 DRAWN = ("iterative-sft", "sft-stream")
 """SFT arms whose completions are not fixed per board before the run begins."""
@@ -90,7 +90,7 @@ def oracle_completions(base: tuple[Any, Any], boards: Boards, seed: int, thinks:
     """`sft-oracle`: of `thinks` thinks that the base writes for a board, each with the true placement behind it, the
     completion with the highest base log-prob (nats, summed); None where no think closes.
     """
-    prompts = [Prompted(pixels, boards.text) for pixels in boards.pixels]
+    prompts = boards.prompted()
     drawn = complete(*base, prompts, Sampling(thinks, 1.0, 32, seed), chunk=32)
     options = []
     for texts, placement in zip(drawn, boards.placements.tolist(), strict=True):

@@ -1,9 +1,13 @@
-"""Boards in quantity: what runs train on, what they are tested on, and a picture with what is asked about it."""
+"""The three nouns of the suite: many boards, one picture with what is asked about it, and what is learned from.
+
+`Boards` are puzzles in quantity, to train on and to test on alike. `Prompted` is what a model sees. A `Corpus` is what
+an SFT arm trains on or a measurement looks at: prompts with a completion each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -15,14 +19,25 @@ TRAIN_SEED = 100  # training boards of run seed s come from scenes of seed 100 +
 
 
 @dataclass(frozen=True)
+class Prompted:
+    """A picture (H, W, 3) uint8 and the text asked about it."""
+
+    pixels: np.ndarray = field(repr=False)
+    text: str
+
+
+@dataclass(frozen=True)
 class Boards:
-    """Training boards: pixels (N, H, W, 3) uint8, true placements (N, tiles), facts of the uncut scenes."""
+    """Puzzles: pixels (N, H, W, 3) uint8, true placements (N, tiles), and facts of the uncut scenes where known.
+
+    `lights`: the bright side of each scene; `lands`: what its quarters show, or None (see `scenes.Scene`).
+    """
 
     spec: puzzles.PuzzleSpec
-    pixels: np.ndarray
-    placements: np.ndarray
-    lights: tuple[str, ...]
-    lands: tuple[tuple[str, ...] | None, ...]
+    pixels: np.ndarray = field(repr=False)
+    placements: np.ndarray = field(repr=False)
+    lights: tuple[str, ...] = field(default=(), repr=False)
+    lands: tuple[tuple[str, ...] | None, ...] = field(default=(), repr=False)
 
     @property
     def text(self) -> str:
@@ -34,52 +49,71 @@ class Boards:
 
     def only(self, numbers: Sequence[int]) -> Boards:
         """Some of the boards, renumbered from 0."""
-        lights, lands = tuple(self.lights[i] for i in numbers), tuple(self.lands[i] for i in numbers)
-        return Boards(self.spec, self.pixels[numbers], self.placements[numbers], lights, lands)
+        numbers = list(numbers)
+        facts = (tuple(known[i] for i in numbers) if known else () for known in (self.lights, self.lands))
+        return Boards(self.spec, self.pixels[numbers], self.placements[numbers], *facts)
+
+    def prompted(self) -> list[Prompted]:
+        """The boards with their prompt."""
+        return [Prompted(board, self.text) for board in self.pixels]
+
+    def corpus(self, kind: str, completions: Sequence[str | None]) -> Corpus:
+        """The boards with a completion each; those that have none (None) are left out."""
+        pairs = zip(self.prompted(), completions, strict=True)
+        kept = [(prompt, text) for prompt, text in pairs if text is not None]
+        return Corpus(kind, [prompt for prompt, _ in kept], [text for _, text in kept])
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of a corpus. `kind` names its arm or probe type, `weight` its share in a loss.
+
+    The weight is 1 in SFT, and the advantage where the completion is a rollout of RFT.
+    """
+
+    prompt: Prompted = field(repr=False)
+    completion: str
+    kind: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What an SFT arm trains on, or what is measured: a completion for each prompt. Iterates over its samples.
+
+    `kind`: the arm or probe type; `weights`: each sample's share in a loss, 1 unless given.
+    """
+
+    kind: str
+    prompts: Sequence[Prompted] = field(repr=False)
+    completions: Sequence[str] = field(repr=False)
+    weights: Sequence[float] = field(default=(), repr=False)
+
+    def __len__(self) -> int:
+        return len(self.completions)
+
+    def __iter__(self) -> Iterator[Sample]:
+        weights = self.weights or [1.0] * len(self)
+        for prompt, completion, weight in zip(self.prompts, self.completions, weights, strict=True):
+            yield Sample(prompt, completion, self.kind, weight)
+
+
+def make_boards(spec: puzzles.PuzzleSpec, indices: Sequence[int], seed: int) -> Boards:
+    """Puzzles number `indices` cut from drawn scenes of a seed; a number is the same puzzle whatever stands beside."""
+    width, height = spec.board_size
+    scenes = [puzzle_scene(seed, i, max(width, height)) for i in indices]
+    placements = np.array([puzzles.shuffle(spec, seed * 10**7 + i) for i in indices])
+    pixels = puzzles.make_boards(np.stack([s.pixels[:height, :width] for s in scenes]), spec, placements)
+    return Boards(spec, pixels, placements, tuple(s.light for s in scenes), tuple(s.land for s in scenes))
 
 
 @lru_cache(maxsize=4)
 def training_boards(spec: puzzles.PuzzleSpec, n: int, seed: int) -> Boards:
     """The first `n` training boards of a run seed; the same for every arm with that seed."""
-    width, height = spec.board_size
-    scenes = [puzzle_scene(TRAIN_SEED + seed, i, max(width, height)) for i in range(n)]
-    pictures = np.stack([s.pixels[:height, :width] for s in scenes])
-    placements = np.array([puzzles.shuffle(spec, (TRAIN_SEED + seed) * 10**7 + i) for i in range(n)])
-    boards = puzzles.make_boards(pictures, spec, placements)
-    return Boards(spec, boards, placements, tuple(s.light for s in scenes), tuple(s.land for s in scenes))
-
-
-@dataclass(frozen=True)
-class Prompted:
-    """A picture (H, W, 3) uint8 and the text asked about it."""
-
-    pixels: np.ndarray
-    text: str
-
-
-@dataclass(frozen=True)
-class TestBoards:
-    """Held-out puzzles: boards (N, H, W, 3) uint8, their true placements, and the prompt all share."""
-
-    boards: np.ndarray
-    placements: tuple[tuple[int, ...], ...]
-    text: str
-
-    def prompted(self) -> list[Prompted]:
-        """The boards with their prompt."""
-        return [Prompted(board, self.text) for board in self.boards]
+    return make_boards(spec, range(n), TRAIN_SEED + seed)
 
 
 @lru_cache(maxsize=8)
-def held_out_boards(spec: puzzles.PuzzleSpec, n: int, seed: int = 9) -> TestBoards:
+def held_out_boards(spec: puzzles.PuzzleSpec, n: int, seed: int = 9) -> Boards:
     """`n` puzzles cut from scenes that no training puzzle uses (training scenes have other seeds)."""
     return make_boards(spec, range(n), seed)
-
-
-def make_boards(spec: puzzles.PuzzleSpec, indices: Sequence[int], seed: int) -> TestBoards:
-    """Puzzles number `indices` cut from drawn scenes of a seed."""
-    width, height = spec.board_size
-    pictures = np.stack([puzzle_scene(seed, i, max(width, height)).pixels[:height, :width] for i in indices])
-    placements = tuple(puzzles.shuffle(spec, seed * 10**7 + i) for i in indices)
-    boards = puzzles.make_boards(pictures, spec, np.array(placements))
-    return TestBoards(boards, placements, puzzles.prompt_text(spec))
