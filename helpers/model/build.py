@@ -110,7 +110,7 @@ class Loaded(NamedTuple):
 
 
 def load(source: str | Path = SHIPPED, dtype: str = "float32") -> Loaded:
-    """A model in evaluation mode with its processor, from a folder in Hugging Face format or a hub name (`owner/model`).
+    """A model in evaluation mode and its processor, from a folder in Hugging Face format or a hub name (`owner/model`).
 
     On a GPU where there is one. Raises UserError where there is no such model.
     """
