@@ -1,32 +1,50 @@
-"""Files that are written whole or not at all, with one sentence where that fails."""
+"""Files that are written whole or not at all, JSON in one form, and which packages are installed."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import uuid4
 
 from helpers.errors import UserError
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write `data` under a temporary name, then rename; on failure the earlier file stays as it was.
+class DamagedFile(UserError):
+    """A file is missing, cut short or altered, so that it has to be made again."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write `path` anew; only when the block ends well does it take the place of the earlier one.
 
     Raises `UserError` when the disk is full or the folder may not be written to.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    # Two writers of one path must not share a temporary file: each would rename what the other half wrote.
+    temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
-            file.write(data)
+            yield file
+            # A rename may reach the disk before the contents do; after a power cut the file would be empty.
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        discard(temporary)
         raise UserError(_write_trouble(path, error)) from error
+    finally:
+        discard(temporary)
+
+
+def write_file(path: Path, data: bytes | str) -> None:
+    """Write `data` (text as UTF-8) as `replacing` does: on failure the earlier file stays as it was."""
+    with replacing(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
 
 
 def discard(path: Path) -> None:
@@ -43,6 +61,29 @@ def _write_trouble(path: Path, error: OSError) -> str:
     return f"{path} could not be written ({error.strerror or error}): check that the folder may be written to."
 
 
-def json_bytes(value: object) -> bytes:
-    """Readable JSON with one form per value."""
-    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+def json_bytes(value: object, indent: int = 1) -> bytes:
+    """Readable JSON with one form per value, as UTF-8. NaN and infinity, which JSON lacks, raise `ValueError`."""
+    text = json.dumps(value, indent=indent, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")  # half a surrogate pair has no bytes, but JSON has an escape
+
+
+def read_json(path: Path, remedy: str = "delete it and run again") -> dict[str, Any]:
+    """A JSON object from `path`; `remedy` says what to do where there is none.
+
+    Raises `DamagedFile` when it is missing, cut short or something else.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedFile(f"{path} is missing or cut short: {remedy}.") from error
+    if not isinstance(value, dict):
+        raise DamagedFile(f"{path} is not a JSON object: {remedy}.")
+    return value
+
+
+def package_version(name: str) -> str:
+    """The installed version of a package, or 'absent'."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "absent"

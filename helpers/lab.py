@@ -16,11 +16,11 @@ import platform
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from helpers.errors import UserError
+from helpers.files import package_version
 from helpers.study.arms import STUDY_ARMS
 from helpers.study.profiles import Profile, get_profile
 from helpers.study.spec import RunSpec
@@ -165,20 +165,13 @@ def _enter_root() -> None:
 
 def _greeting(lab: Lab) -> str:
     """Profile, versions and folder, in two lines."""
-    versions = ", ".join(f"{name} {_version(name)}" for name in SHOWN_VERSIONS)
+    versions = ", ".join(f"{name} {package_version(name)}" for name in SHOWN_VERSIONS)
     folder = os.path.relpath(lab.figures, ROOT)
     records = "trained anew" if lab.retrain else "published where there are any"
     return (
         f"Profile {lab.name}: {MEANING[lab.name]}. Records: {records}. Figures go to {folder}/.\n"
         f"Python {platform.python_version()}, {versions}."
     )
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 def present(lab: Lab, draw: Callable[[pd.DataFrame], Figure], rows: pd.DataFrame, **saved: Any) -> Any:

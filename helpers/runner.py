@@ -1,6 +1,6 @@
 """Executes the notebooks, each in a process of its own; `./run_all.sh` is the way in.
 
-Only the standard library is imported here, so options can be checked before anything is installed.
+Nothing outside the standard library is imported here, so options can be checked before anything is installed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from helpers.errors import UserError
+from helpers.files import DamagedFile, json_bytes, read_json, write_file
 
 PROFILES = {
     "smoke": "seconds per notebook, to see that all of it runs; published figures stay as they are",
@@ -167,11 +168,10 @@ def plan(root: Path, options: Options) -> list[Task]:
 
 def _notebook(path: Path) -> dict[str, Any]:
     try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        notebook["cells"] = list(notebook["cells"])
-    except (OSError, ValueError, KeyError, TypeError):
+        notebook = read_json(path)
+        return notebook | {"cells": list(notebook["cells"])}
+    except (DamagedFile, KeyError, TypeError):
         raise UserError(f"{path.name} is not a notebook that can be read; restore it from git.") from None
-    return notebook
 
 
 def _text(cell: dict[str, Any]) -> str:
@@ -202,27 +202,24 @@ def figure_files(task: Task) -> list[str]:
     """Files, relative to the root, of the figures that the manifest says this notebook made."""
     folder = Path(task.parameters["FIGURES"])
     try:
-        manifest = json.loads((task.root / folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = read_json(task.root / folder / "manifest.json")
         own = [entry["files"] for entry in manifest.values() if entry.get("notebook") == task.name]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (DamagedFile, KeyError, TypeError, AttributeError):
         return []
     return sorted(str(folder / file) for files in own for file in files)
 
 
 def write_stamp(task: Task, key: str) -> None:
     """Note that `task` finished with inputs of digest `key`, and which figures it left."""
-    task.stamp.parent.mkdir(parents=True, exist_ok=True)
-    temporary = task.stamp.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"digest": key, "figures": figure_files(task)}), encoding="utf-8")
-    os.replace(temporary, task.stamp)
+    write_file(task.stamp, json_bytes({"digest": key, "figures": figure_files(task)}))
 
 
 def is_finished(task: Task, key: str) -> bool:
     """Whether `task` finished with the same inputs and its copy and figures are still there."""
     try:
-        stamp = json.loads(task.stamp.read_text(encoding="utf-8"))
+        stamp = read_json(task.stamp)
         kept, figures = stamp["digest"], set(stamp["figures"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (DamagedFile, KeyError, TypeError):
         return False
     left = [task.root / file for file in figures.union(figure_files(task))]
     return kept == key and all(path.is_file() for path in [task.copy, *left])
@@ -421,7 +418,8 @@ def main(argv: list[str], root: Path, train: Callable[[Options], None] | None = 
 
     `train` makes the records that the notebooks will read, where there is something to train.
 
-    0: all finished. 1: a notebook failed. 2: a wrong option. 130: interrupted. Never a traceback.
+    0: all finished. 1: a notebook failed. 2: a wrong option, or a file that cannot be written. 130: interrupted.
+    Never a traceback.
     """
     try:
         return _run(argv, root, train)

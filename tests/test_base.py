@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -294,14 +295,15 @@ def test_a_kill_while_writing_leaves_the_last_checkpoint(small: None, tmp_path: 
     pretrain.pretrain(SHORT, tmp_path, minutes=1e-9)
     before = (tmp_path / "state.pt").read_bytes()
 
-    def half(state: dict, path: Path) -> None:
-        Path(path).write_bytes(b"half")
+    def half(state: dict, file: BinaryIO) -> None:
+        file.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(KeyboardInterrupt):
         pretrain.pretrain(SHORT, tmp_path)
     assert (tmp_path / "state.pt").read_bytes() == before
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_another_recipe_is_refused(small: None, tmp_path: Path) -> None:

@@ -472,7 +472,7 @@ def test_redrawing_by_hand_keeps_the_notebook_and_replaces_the_entry(tmp_path, m
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert list(manifest) == ["curve"]
     assert (manifest["curve"]["notebook"], manifest["curve"]["alt"]) == ("03-sft", "New words.")
-    assert not list(tmp_path.glob(".*")), "temporary files were left behind"
+    assert not list(tmp_path.glob("*.tmp")), "temporary files were left behind"
 
 
 @pytest.mark.parametrize("alt", ["", "  \n", None])
@@ -504,7 +504,7 @@ def test_figures_without_numbers_are_refused(tmp_path):
 
 def test_broken_neighbour_is_named(tmp_path):
     (tmp_path / "old.json").write_text("{")
-    with pytest.raises(UserError, match=r"old\.json is not valid JSON"):
+    with pytest.raises(UserError, match=r"old\.json is missing or cut short: delete it and redraw"):
         save(tmp_path)
 
 

@@ -220,26 +220,28 @@ def test_a_resume_under_other_versions_is_kept_beside_the_first(
 @pytest.mark.parametrize(
     ("table", "change", "says"),
     [
-        ("metrics", {"value": math.nan}, "metrics, column value, row 1: must be finite, got nan"),
-        ("metrics", {"value": -math.inf}, "metrics, column value, row 1: must be finite, got -inf"),
-        ("metrics", {"value": np.float32("nan")}, "metrics, column value, row 1: must be finite"),
-        ("metrics", {"value": np.float32("inf")}, "metrics, column value, row 1: must be finite"),
-        ("metrics", {"value": np.float16("-inf")}, "metrics, column value, row 1: must be finite"),
-        ("metrics", {"value": 10**400}, "metrics, column value, row 1: must be finite"),
-        ("metrics", {"value": None}, "metrics, column value, row 1: must be a number, got None"),
-        ("metrics", {"value": "0.5"}, "metrics, column value, row 1: must be a number"),
-        ("metrics", {"value": True}, "metrics, column value, row 1: must be a number"),
-        ("metrics", {"step": 1.0}, "metrics, column step, row 1: must be a whole number, got 1.0"),
-        ("metrics", {"step": np.uint64(2**63)}, "metrics, column step, row 1: must fit in 64 bits"),
-        ("metrics", {"step": -(2**70)}, "metrics, column step, row 1: must fit in 64 bits"),
-        ("metrics", {"name": 3}, "metrics, column name, row 1: must be text, got 3"),
+        ("metrics", {"value": math.nan}, "metrics, column value, row 1: must be a finite number, got nan"),
+        ("metrics", {"value": -math.inf}, "metrics, column value, row 1: must be a finite number, got -inf"),
+        ("metrics", {"value": np.float32("nan")}, "metrics, column value, row 1: must be a finite number"),
+        ("metrics", {"value": np.float32("inf")}, "metrics, column value, row 1: must be a finite number"),
+        ("metrics", {"value": np.float16("-inf")}, "metrics, column value, row 1: must be a finite number"),
+        ("metrics", {"value": 10**400}, "metrics, column value, row 1: must be a finite number"),
+        ("metrics", {"value": None}, "metrics, column value, row 1: must be a finite number, got None"),
+        ("metrics", {"value": "0.5"}, "metrics, column value, row 1: must be a finite number"),
+        ("metrics", {"value": True}, "metrics, column value, row 1: must be a finite number"),
+        ("metrics", {"step": 1.0}, "metrics, column step, row 1: must be a whole number of at most 64 bits, got 1.0"),
+        ("metrics", {"step": True}, "metrics, column step, row 1: must be a whole number of at most 64 bits"),
+        ("metrics", {"step": None}, "metrics, column step, row 1: must be a whole number of at most 64 bits"),
+        ("metrics", {"step": np.uint64(2**63)}, "metrics, column step, row 1: must be a whole number"),
+        ("metrics", {"step": -(2**70)}, "metrics, column step, row 1: must be a whole number of at most 64 bits"),
+        ("metrics", {"name": 3}, "metrics, column name, row 1: must be text that can be written as UTF-8, got 3"),
         ("metrics", {"name": "\ud800"}, "metrics, column name, row 1: must be text that can be written"),
         ("metrics", {"nmae": 1}, "metrics, row 1: there is no column nmae"),
         ("metrics", {"seed": 4}, "metrics, column seed, row 1: 4 is another run's"),
         ("completions", {"arm": "rft"}, "completions, row 1: there is no column arm"),
-        ("completions", {"logp_base": math.nan}, "completions, column logp_base, row 1: must be finite"),
+        ("completions", {"logp_base": math.nan}, "completions, column logp_base, row 1: must be a finite number"),
         ("evaluations", {"measure": "exakt"}, "evaluations, column measure, row 1: use one of exact, hit"),
-        ("probes", {"logp": -math.inf}, "probes, column logp, row 1: must be finite"),
+        ("probes", {"logp": -math.inf}, "probes, column logp, row 1: must be a finite number"),
     ],
 )
 def test_bad_rows_are_refused_and_none_of_the_batch_is_kept(
@@ -256,7 +258,7 @@ def test_bad_rows_are_refused_and_none_of_the_batch_is_kept(
 @pytest.mark.parametrize("table", TABLES)
 def test_every_missing_column_is_named(store: RunStore, table: str) -> None:
     run = store.start(SPEC)
-    for name in set(SCHEMAS[table]) - {"run", "arm", "seed"}:
+    for name in set(SCHEMAS[table].names) - {"run", "arm", "seed"}:
         row = ROWS[table](0)
         del row[name]
         with pytest.raises(UserError, match=f"{table}, row 0: column {name} is missing"):
@@ -512,7 +514,7 @@ def test_an_empty_store_gives_an_empty_table_and_a_missing_one_an_error(store: R
     store.start(SPEC)
     frame = load_table(store.root, "probes")
     assert frame.empty
-    assert list(frame.columns) == list(SCHEMAS["probes"])
+    assert list(frame.columns) == SCHEMAS["probes"].names
 
 
 # --- publishing ---
@@ -592,10 +594,22 @@ def test_records_read_as_published_equal_the_published_ones(store: RunStore, tmp
         run.finish()
     publish(store, tmp_path / "published", names=[OTHER.name])
     for table in TABLES:
-        found = as_published(store, table, [OTHER.name, "not-there"])
+        found = as_published(store, table, [OTHER.name])
         pd.testing.assert_frame_equal(found, load_published(tmp_path / "published", table))
     assert len(as_published(store, "completions", [OTHER.name])) == 2 * 2 * published.COMPLETION_GROUPS
     assert as_published(store, "metrics", []).empty
+
+
+def test_asking_for_a_run_that_is_not_finished_is_refused(store: RunStore, tmp_path: Path) -> None:
+    finished(store)
+    store.start(OTHER)
+    for call in (
+        lambda: as_published(store, "metrics", [SPEC.name, OTHER.name]),
+        lambda: publish(store, tmp_path / "published", names=[OTHER.name]),
+    ):
+        with pytest.raises(UserError, match=f"has no finished run {OTHER.name}: finish it first"):
+            call()
+    assert not (tmp_path / "published").exists()
 
 
 def test_publishing_nothing_is_refused(store: RunStore, tmp_path: Path) -> None:

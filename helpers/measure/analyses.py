@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +14,7 @@ import pandas as pd
 from transformers.utils import logging
 
 from helpers.errors import UserError
-from helpers.files import json_bytes, write_file
+from helpers.files import write_file
 from helpers.measure import predictors, recovery, updates
 from helpers.measure.bench import (
     EARLY,
@@ -39,7 +37,7 @@ from helpers.stats.summary import per_seed
 from helpers.study import checkpoints
 from helpers.study.controls import GROUPS, SMOKE_ARMS, SMOKE_GROUPS, Control, control_specs
 from helpers.study.profiles import Profile
-from helpers.study.published import as_published, load_published, publish, write_table
+from helpers.study.published import as_published, load_published, provenance, published_runs, write_runs, write_table
 from helpers.study.schema import SCHEMAS
 from helpers.study.spec import RunSpec
 from helpers.train.engine import settings
@@ -230,7 +228,7 @@ def measure(profile: Profile, names: Iterable[str] = tuple(ANALYSES), seeds: Seq
             if _to_measure(profile, name, spec, study):
                 ready = ready or bench(profile)
                 found = ANALYSES[name](ready, spec)
-                write_file(_cached(profile, name, spec), found.to_csv(index=False, float_format="%.6g").encode())
+                write_file(_cached(profile, name, spec), found.to_csv(index=False, float_format="%.6g"))
                 if profile.name != "smoke":
                     print(f"{name}: {spec.name}", flush=True)
 
@@ -345,7 +343,7 @@ def _local(profile: Profile) -> Tables:
 
 
 def _empty_table(name: str) -> pd.DataFrame:
-    return pd.DataFrame(columns=list(SCHEMAS[name]))
+    return pd.DataFrame(columns=SCHEMAS[name].names)
 
 
 def _with_runs(parts: Sequence[pd.DataFrame], rows: pd.DataFrame) -> pd.DataFrame:
@@ -369,7 +367,7 @@ def publish_controls(profile: Profile, destination: Path = PUBLISHED) -> list[Pa
     written = {"runs.csv": found.runs} | {f"{name}.csv": frame for name, frame in found.results.items() if len(frame)}
     for name, frame in written.items():
         text = frame.sort_values(["group", "label", "seed"], kind="stable").to_csv(index=False, float_format="%.6g")
-        write_file(destination / name, text.encode())
+        write_file(destination / name, text)
     if len(found.runs):
         _publish_records(profile, found, destination)
     return sorted(destination.iterdir())
@@ -387,18 +385,12 @@ def _still_valid(profile: Profile, known: Tables | None) -> Tables | None:
 
 def _publish_records(profile: Profile, found: Tables, destination: Path) -> None:
     """The control runs' own tables and specs, without completions."""
-    here = sorted(set(found.runs["run"]) & is_done(profile))
-    path = destination / "specs.json"
-    listed = json.loads(path.read_text()) if path.exists() else {"runs": {}}
-    if here:
-        with tempfile.TemporaryDirectory() as folder:
-            publish(store(profile), folder, completion_groups=0, names=here)
-            made = json.loads((Path(folder) / "specs.json").read_text())
-        listed = made | {"runs": listed["runs"] | made["runs"]}
-    listed["runs"] = {name: entry for name, entry in sorted(listed["runs"].items()) if name in set(found.runs["run"])}
-    write_file(path, json_bytes(listed))
-    write_table(destination / "metrics.parquet", "metrics", found.metrics[found.metrics["name"].isin(METRICS)])
-    write_table(destination / "evaluations.parquet", "evaluations", found.evaluations)
+    here = set(found.runs["run"]) & is_done(profile)
+    runs = published_runs(destination) if (destination / "specs.json").exists() else {}
+    runs |= {name: provenance(store(profile).root / name) for name in here}
+    write_runs(destination, {name: runs[name] for name in runs if name in set(found.runs["run"])})
+    write_table(destination, "metrics", found.metrics[found.metrics["name"].isin(METRICS)])
+    write_table(destination, "evaluations", found.evaluations)
 
 
 def _published(source: Path = PUBLISHED) -> Tables | None:

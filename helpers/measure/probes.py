@@ -28,7 +28,7 @@ from helpers.stats.intervals import in_words, seed_interval
 from helpers.study import checkpoints
 from helpers.study.arms import RFT_ARMS
 from helpers.study.profiles import Profile, specs
-from helpers.study.published import as_published, load_published, published_specs, write_table
+from helpers.study.published import PUBLISHED, as_published, load_published, published_specs, write_table
 from helpers.study.records import RunStore
 from helpers.study.spec import RunSpec
 from helpers.train import corpora, engine
@@ -55,9 +55,6 @@ PROBES: Mapping[str, str] = MappingProxyType(
 
 
 PROBE_COLUMNS = ("probe", "item", "task", "number", "completion")
-
-
-PUBLISHED = Path("figures/records")
 
 
 STREAMED = (*RFT_ARMS, "sft-stream")
@@ -194,7 +191,7 @@ class ProbeStore:
         build.quiet_cpu()
         rft, _ = build.load(checkpoints.checkpoint_at(self.runs.folder(self.source) / "checkpoints"))
         made = make_probes(self.profile, engine.load_base(self.source), rft, n)
-        write_file(self.set_file, made.to_csv(index=False).encode())
+        write_file(self.set_file, made.to_csv(index=False))
         return made
 
     def table(self, arms: Sequence[str]) -> pd.DataFrame | None:
@@ -288,7 +285,7 @@ def publish_probes(profile: Profile, arms: Sequence[str], destination: Path = PU
     if found is None:
         raise UserError(f"Not all runs are scored: python -m helpers score --profile {profile.name} first.")
     _together(store.set_file, found)
-    write_table(destination / "probes.parquet", "probes", found)
+    write_table(destination, "probes", found)
     write_file(destination / "probe_set.csv", store.set_file.read_bytes())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import html
 import itertools
-import json
 import math
 import textwrap
 import time
@@ -22,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers.errors import UserError
+from helpers.files import read_json
 from helpers.model import evaluate
 from helpers.model.score import complete, prompt_ids
 from helpers.show import plots, save, style
@@ -57,7 +57,7 @@ def notebook_map(folder: str | Path = "notebooks") -> HTML:
 
 def _heading(path: Path) -> str:
     """The text of a notebook's first line, without the leading `#`."""
-    source = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+    source = "".join(read_json(path, "restore it from git")["cells"][0]["source"])
     return html.escape(source.splitlines()[0].lstrip("# "))
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 import os
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from IPython.display import HTML
 from matplotlib.figure import Figure
 
 from helpers.errors import UserError
+from helpers.files import json_bytes, package_version, read_json, write_file
 from helpers.show.style import use_style
 
 LIBRARIES = ("matplotlib", "numpy", "pandas", "torch", "transformers", "trl")
@@ -30,6 +29,9 @@ SUFFIXES = ("csv", "json", "png", "svg", "txt")
 
 
 MANIFEST = "manifest.json"
+
+
+REDRAW = "delete it and redraw the figure"
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,13 @@ def savefig(
     contents = {
         "png": _png(fig),
         "svg": _svg(fig, id, alt),
-        "csv": frame.to_csv(index=False, float_format="%.10g", lineterminator="\n").encode(),
-        "txt": (textwrap.fill(alt, 110) + "\n").encode(),
+        "csv": frame.to_csv(index=False, float_format="%.10g", lineterminator="\n"),
+        "txt": textwrap.fill(alt, 110) + "\n",
     }
-    contents["json"] = _json(_provenance(id, alt, specs, folder))
-    folder.mkdir(parents=True, exist_ok=True)
+    contents["json"] = json_bytes(_provenance(id, alt, specs, folder), indent=2)
     for suffix, content in contents.items():
-        _write(folder / f"{id}.{suffix}", content)
-    _write(folder / MANIFEST, _json(_manifest(folder)))
+        write_file(folder / f"{id}.{suffix}", content)
+    write_file(folder / MANIFEST, json_bytes(_manifest(folder), indent=2))
     return SavedFigure(id, folder / f"{id}.png", alt)
 
 
@@ -150,48 +151,20 @@ def _provenance(id: str, alt: str, specs: Iterable[Any], folder: Path) -> dict[s
         "files": [f"{id}.{suffix}" for suffix in SUFFIXES],
         "notebook": os.environ.get("JIGSAW_NOTEBOOK") or _known_notebook(folder / f"{id}.json"),
         "specs": hashes,
-        "versions": _versions(),
+        "versions": {name: package_version(name) for name in LIBRARIES},
     }
 
 
 def _known_notebook(path: Path) -> str | None:
     """Redrawing a figure by hand must not forget which notebook it belongs to."""
-    return _read_json(path).get("notebook") if path.exists() else None
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return read_json(path, REDRAW).get("notebook") if path.exists() else None
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
     """Rebuilt from the figures' own files each time, so parallel notebooks keep each other's entries."""
     entries = {}
     for path in sorted(folder.glob("*.json")):
-        about = {} if path.name == MANIFEST else _read_json(path)
+        about = {} if path.name == MANIFEST else read_json(path, REDRAW)
         if "figure" in about:
             entries[about["figure"]] = {key: about[key] for key in ("alt", "files", "notebook", "specs")}
     return entries
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON ({error}): delete it and redraw the figure.") from error
-    return content if isinstance(content, dict) else {}
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

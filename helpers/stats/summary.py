@@ -98,7 +98,7 @@ def write(tables: Mapping[str, pd.DataFrame], path: str | Path) -> pd.DataFrame:
 def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
     """A table as CSV, written whole or not at all; 10 significant digits, so equal numbers give equal bytes."""
     text = frame.to_csv(index=False, float_format="%.10g", lineterminator="\n")
-    write_file(Path(path), text.encode())
+    write_file(Path(path), text)
 
 
 def _both(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import pandas
-import pyarrow
+import pandas as pd
 import pyarrow as pa
 
 from helpers.errors import UserError
-from helpers.files import json_bytes, write_file
+from helpers.files import DamagedFile, json_bytes, read_json, write_file
 from helpers.study.arms import STUDY_ARMS
 from helpers.study.profiles import get_profile, specs
 from helpers.study.records import RunStore, finished_folders, read_spec
-from helpers.study.schema import (
-    SCHEMA_VERSION,
-    SCHEMAS,
-    TABLES,
-    DamagedRecord,
-    check_row,
-    check_table,
-    concat_tables,
-    encode_table,
-    read_json,
-    read_table,
-    to_arrow,
-    unknown_version,
-)
+from helpers.study.schema import SCHEMA_VERSION, TABLES, check_version, encode_table, read_table, table_file, to_arrow
 from helpers.study.spec import RunSpec
 
+PUBLISHED = Path("figures/records")
+
+
 COMPLETION_GROUPS = 80  # of each run, twice so many boards at most are published with their completions
+
+
+_REMEDY = "restore it, or publish again"
 
 
 def publish(
@@ -47,103 +39,104 @@ def publish(
     Of each run's groups (one puzzle at one step) of completions the first `completion_groups` are kept, whole, and
     at most as many evenly spaced over the rest (only groups scored under the base model, if there are any). Rows
     are sorted, so the same records give the same bytes. Replaces what was published there before. Returns the paths
-    written. Raises `UserError` when nothing is finished or the destination cannot be written.
+    written. Raises `UserError` when nothing, or not all that was named, is finished or the destination cannot be
+    written.
     """
     if isinstance(completion_groups, bool) or not isinstance(completion_groups, int) or completion_groups < 0:
         raise UserError(f"completion_groups is {completion_groups!r}: use a whole number, 0 or more.")
-    chosen = None if names is None else set(names)
-    folders = [folder for folder in finished_folders(store.root) if chosen is None or folder.name in chosen]
+    folders = finished_folders(store.root, names)
     if not folders:
         raise UserError(f"there is no finished run in {store.root}: finish one before publishing.")
-    files = {f"{table}.parquet": encode_table(_joined(folders, table, completion_groups)) for table in TABLES}
-    files["specs.json"] = json_bytes(
-        {
-            "schema": SCHEMA_VERSION,
-            "runs": {folder.name: _provenance(folder) for folder in folders},
-        }
-    )
-    for name, data in files.items():
-        write_file(Path(destination) / name, data)
-    return [Path(destination) / name for name in files]
+    runs = {folder.name: provenance(folder) for folder in folders}
+    # All is encoded before the first file is written: a damaged table leaves what was published whole.
+    files = {
+        table_file(Path(destination), table): encode_table(_joined(folders, table, completion_groups))
+        for table in TABLES
+    }
+    for path, data in files.items():
+        write_file(path, data)
+    return [*files, write_runs(Path(destination), runs)]
 
 
-def as_published(store: RunStore, table: str, names: Iterable[str]) -> pandas.DataFrame:
+def as_published(store: RunStore, table: str, names: Iterable[str]) -> pd.DataFrame:
     """A table of some finished runs with the rows, and in the order, that `publish` would write by default.
 
-    So a figure is the same on the machine that trained and in a clone that has the published records only.
+    So a figure is the same on the machine that trained and in a clone that has the published records only. Raises
+    `UserError` for a name that is no finished run.
     """
-    check_table(table)
-    chosen = set(names)
-    folders = [folder for folder in finished_folders(store.root) if folder.name in chosen]
-    return _joined(folders, table, COMPLETION_GROUPS).to_pandas()
+    return _joined(finished_folders(store.root, names), table, COMPLETION_GROUPS).to_pandas()
 
 
-def _joined(folders: Sequence[Path], table: str, groups: int) -> pyarrow.Table:
+def _joined(folders: Sequence[Path], table: str, groups: int) -> pa.Table:
     """One table of several runs, thinned and sorted."""
-    parts = [read_table(folder / f"{table}.parquet", table) for folder in folders]
+    parts = [read_table(folder, table) for folder in folders]
     if table == "completions":
         parts = [_thinned(part, groups) for part in parts]
-    return concat_tables([to_arrow(table, []), *parts]).sort_by([(name, "ascending") for name in SCHEMAS[table]])
+    return _in_order(pa.concat_tables([to_arrow(table, []), *parts]))
 
 
-def _thinned(completions: pyarrow.Table, groups: int) -> pyarrow.Table:
+def _in_order(content: pa.Table) -> pa.Table:
+    """The rows sorted by every column, so that their order does not tell when each was written."""
+    return content.sort_by([(name, "ascending") for name in content.column_names])
+
+
+def _thinned(completions: pa.Table, groups: int) -> pa.Table:
     """Whole (step, puzzle) groups of one run: the first `groups`, and at most as many evenly spaced over the rest.
 
     The early ones show where learning starts from. If any of the rest was scored under the base model, the others
     of the rest are left out.
     """
-    columns = (completions[name].to_pylist() for name in ("step", "puzzle_id", "logp_base"))
-    rows = list(zip(*columns, strict=True))
-    known = sorted({row[:2] for row in rows})
+    frame = completions.select(["step", "puzzle_id", "logp_base"]).to_pandas()
+    keys = pd.MultiIndex.from_frame(frame[["step", "puzzle_id"]])
+    known = keys.unique().sort_values()
     if len(known) <= 2 * groups:
         return completions
-    early, late = known[:groups], known[groups:]
-    scored = {row[:2] for row in rows if row[2] is not None}
-    late = [key for key in late if key in scored] or late
-    spaced = {late[round(i * (len(late) - 1) / max(groups - 1, 1))] for i in range(groups)}
-    kept = spaced | set(early)
-    return completions.filter(pa.array([row[:2] in kept for row in rows], pa.bool_()))
+    late = known[groups:]
+    # A group without base log-probs shows nothing that the figures on shift and surprise could draw.
+    scored = late[late.isin(keys[frame["logp_base"].notna()])]
+    late = scored if len(scored) else late
+    spaced = [round(i * (len(late) - 1) / max(groups - 1, 1)) for i in range(groups)]
+    return completions.filter(pa.array(keys.isin(known[:groups].append(late[spaced]))))
 
 
-def _provenance(folder: Path) -> dict[str, object]:
-    """A run's spec and the versions it was made with."""
-    spec = json.loads(read_spec(folder).to_json())
-    return {"spec": spec, "versions": read_json(folder / "versions.json")}
+def provenance(folder: Path) -> dict[str, object]:
+    """The spec of the run in `folder` and the versions it was made with."""
+    return {"spec": json.loads(read_spec(folder).to_json()), "versions": read_json(folder / "versions.json")}
 
 
-def write_table(path: str | Path, table: str, frame: pandas.DataFrame) -> None:
+def write_table(destination: Path, table: str, frame: pd.DataFrame) -> None:
     """Write rows of one table, sorted, as a published file. Raises `UserError` for rows that do not fit its schema."""
-    check_table(table)
-    rows = frame.to_dict("records")
-    for index, row in enumerate(rows):
-        check_row(table, index, row)
-    order = [(name, "ascending") for name in SCHEMAS[table]]
-    write_file(Path(path), encode_table(to_arrow(table, rows).sort_by(order)))
+    content = to_arrow(table, frame.to_dict("records"))
+    write_file(table_file(destination, table), encode_table(_in_order(content)))
 
 
-def load_published(destination: str | Path, table: str) -> pandas.DataFrame:
+def load_published(destination: str | Path, table: str) -> pd.DataFrame:
     """One published table. Raises `UserError` when it is missing, damaged or of an unknown schema version."""
-    check_table(table)
-    path = Path(destination) / f"{table}.parquet"
-    try:
-        return read_table(path, table).to_pandas()
-    except DamagedRecord as error:
-        raise UserError(f"{path} is missing or cut short: restore it, or publish again.") from error
+    return read_table(Path(destination), table, _REMEDY).to_pandas()
 
 
 def published_specs(destination: str | Path) -> dict[str, RunSpec]:
     """The published runs' specs by name. Raises `UserError` when the list is missing, damaged or newer."""
-    path = Path(destination) / "specs.json"
-    try:
-        listed = read_json(path)
-    except DamagedRecord as error:
-        raise UserError(f"{path} is missing or cut short: restore it, or publish again.") from error
-    if listed.get("schema") != SCHEMA_VERSION or not isinstance(listed.get("runs"), dict):
-        raise UserError(unknown_version(path, listed.get("schema")))
-    return {name: RunSpec.from_json(json.dumps(entry["spec"])) for name, entry in listed["runs"].items()}
+    return {
+        name: RunSpec.from_json(json.dumps(entry["spec"])) for name, entry in published_runs(Path(destination)).items()
+    }
 
 
-PUBLISHED = Path("figures/records")
+def published_runs(destination: Path) -> dict[str, dict[str, object]]:
+    """The published runs by name, each with its `provenance`. Raises as `published_specs`."""
+    path = destination / "specs.json"
+    listed = read_json(path, _REMEDY)
+    check_version(path, listed.get("schema"))
+    if not isinstance(listed.get("runs"), dict):
+        raise DamagedFile(f"{path} lists no runs: {_REMEDY}.")
+    return listed["runs"]
+
+
+def write_runs(destination: Path, runs: Mapping[str, Mapping[str, object]]) -> Path:
+    """Write the list of published runs, name to `provenance`; returns its path."""
+    path = destination / "specs.json"
+    write_file(path, json_bytes({"schema": SCHEMA_VERSION, "runs": runs}))
+    return path
 
 
 def store(profile: str) -> RunStore:
@@ -151,26 +144,29 @@ def store(profile: str) -> RunStore:
     return RunStore(Path("runs") / profile)
 
 
-def table(profile_name: str, name: str) -> pandas.DataFrame:
+def table(profile_name: str, name: str) -> pd.DataFrame:
     """One table (`evaluations`, `metrics`, `completions`, `probes`) of all runs of a profile.
 
     Runs made on this machine come first, as they would be published; without any, `cpu` falls back on the published
     records. Raises UserError where there are neither.
     """
-    folder = store(profile_name).root
-    if folder.is_dir() and any(folder.glob("*/DONE")):
-        wanted = {s.name for s in specs(get_profile(profile_name), STUDY_ARMS)}
-        if {p.parent.name for p in folder.glob("*/DONE")} >= wanted:
-            return as_published(store(profile_name), name, wanted)
+    made, wanted = store(profile_name), _study_names(profile_name)
+    if wanted <= {path.parent.name for path in made.root.glob("*/DONE")}:
+        return as_published(made, name, wanted)
     if profile_name == "cpu" and (PUBLISHED / "specs.json").exists():
         return load_published(PUBLISHED, name)
     raise UserError(f"There are no records for profile {profile_name}; make them with ./run_all.sh --retrain.")
 
 
+def _study_names(profile_name: str) -> set[str]:
+    """The names of a profile's runs of the study."""
+    return {spec.name for spec in specs(get_profile(profile_name), STUDY_ARMS)}
+
+
 def publish_records(profile_name: str = "cpu", destination: Path = PUBLISHED) -> list[Path]:
     """Copy the small tables of a profile's finished study to where a fresh clone finds them.
 
-    Only runs of the study as its profile is now: controls and runs of earlier settings lie in the same folder.
+    Only runs of the study as its profile is now: controls and runs of earlier settings lie in the same folder. Raises
+    `UserError` while a run of the study is not finished, because what is published replaces the whole study.
     """
-    wanted = [spec.name for spec in specs(get_profile(profile_name), STUDY_ARMS)]
-    return publish(store(profile_name), destination, names=wanted)
+    return publish(store(profile_name), destination, names=_study_names(profile_name))

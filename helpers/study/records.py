@@ -9,35 +9,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from itertools import count
 from pathlib import Path
 
-import pandas
-import pyarrow
+import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as compute
 
 from helpers.errors import UserError
-from helpers.files import discard, json_bytes, write_file
+from helpers.files import DamagedFile, discard, json_bytes, package_version, read_json, write_file
 from helpers.study.schema import (
     KEYS,
+    REMEDY,
     SCHEMA_VERSION,
     SCHEMAS,
     TABLES,
-    DamagedRecord,
-    check_row,
     check_table,
-    concat_tables,
+    check_version,
     encode_table,
-    read_json,
     read_table,
     shown,
+    table_file,
     to_arrow,
-    unknown_version,
 )
 from helpers.study.spec import RunSpec
 
@@ -50,26 +46,17 @@ _ASIDE = ".damaged"
 def versions() -> dict[str, str]:
     """Versions of Python, the platform and the packages that decide a run's numbers, or 'absent'."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
-    return found | {package: _version(package) for package in _PACKAGES}
-
-
-def _version(package: str) -> str:
-    """One package's installed version."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "absent"
+    return found | {package: package_version(package) for package in _PACKAGES}
 
 
 def read_spec(folder: Path) -> RunSpec:
-    """The spec a folder holds. Raises `DamagedRecord` when it is missing, cut short or impossible."""
+    """The spec a folder holds. Raises `DamagedFile` when it is missing, cut short or impossible."""
     path = folder / "spec.json"
+    listed = read_json(path, REMEDY)
     try:
-        return RunSpec.from_json(json.dumps(read_json(path)))
-    except DamagedRecord:
-        raise
+        return RunSpec.from_json(json.dumps(listed))
     except UserError as error:
-        raise DamagedRecord(f"{path} cannot be used: {error}") from error
+        raise DamagedFile(f"{path} cannot be used: {error}") from error
 
 
 def problem(folder: str | Path) -> str | None:
@@ -87,9 +74,10 @@ def problem(folder: str | Path) -> str | None:
     if not (folder / "DONE").exists():
         return f"{folder.name} is unfinished: it was stopped before its end; run it again to resume."
     try:
-        return _spec_trouble(folder) or _tables_trouble(folder)
-    except DamagedRecord as error:
+        _check_finished(folder)
+    except DamagedFile as error:
         return f"{folder.name} is unfinished: {error}"
+    return None
 
 
 def _leftovers(folder: Path) -> list[Path]:
@@ -97,44 +85,40 @@ def _leftovers(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.tmp"))
 
 
-def _spec_trouble(folder: Path) -> str | None:
-    """Whether the spec in the folder belongs to the folder's name, and the versions can be read."""
+def _check_finished(folder: Path) -> None:
+    """Raise `DamagedFile` where a finished run's spec, versions, seal or tables are not what they should be."""
     name = read_spec(folder).name
-    read_json(folder / "versions.json")
+    read_json(folder / "versions.json", REMEDY)
     if name != folder.name:
-        return f"{folder.name} is unfinished: its spec.json belongs to {name}; move it away and run again."
-    return None
+        raise DamagedFile(f"its spec.json belongs to {name}; move it away and run again.")
+    _check_sizes(folder)
 
 
-def _tables_trouble(folder: Path) -> str | None:
-    """Whether every table is as large as `DONE` says, under a schema version this project knows."""
-    done = read_json(folder / "DONE")
-    if done.get("schema") != SCHEMA_VERSION:
-        raise UserError(unknown_version(folder, done.get("schema")))
-    for table in TABLES:
-        path, sealed = folder / f"{table}.parquet", _sealed(done, table)
-        size = path.stat().st_size if path.exists() else -1
-        if size != sealed.get("bytes"):
-            return f"{folder.name} is unfinished: {path.name} is missing or cut short; run it again."
-    return None
+def _check_sizes(folder: Path) -> None:
+    """Raise `DamagedFile` unless every table is as large as `DONE` says."""
+    sealed = _sealed(folder, "bytes")
+    for path in (table_file(folder, table) for table in TABLES):
+        if not path.exists() or path.stat().st_size != sealed[path.stem]:
+            raise DamagedFile(f"{path.name} is missing or cut short; run it again.")
 
 
-def _sealed(done: Mapping[str, object], table: str) -> Mapping[str, object]:
-    """What `DONE` says about one table; empty when it says nothing usable."""
-    tables = done.get("tables")
-    entry = tables.get(table) if isinstance(tables, dict) else None
-    return entry if isinstance(entry, dict) else {}
+def _sealed(folder: Path, what: str) -> dict[str, object]:
+    """The "bytes" or "sha256" of every table, as `DONE` has them; `UserError` for an unknown schema version."""
+    done = read_json(folder / "DONE", REMEDY)
+    check_version(folder, done.get("schema"))
+    try:
+        return {table: done["tables"][table][what] for table in TABLES}
+    except (KeyError, TypeError) as error:
+        raise DamagedFile(f"{folder / 'DONE'} does not list every table: {REMEDY}.") from error
 
 
 def _seal(folder: Path) -> dict[str, object]:
     """The contents of `DONE`: size and digest of every table."""
-    contents = {table: (folder / f"{table}.parquet").read_bytes() for table in TABLES}
-    return {
-        "schema": SCHEMA_VERSION,
-        "tables": {
-            table: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for table, data in contents.items()
-        },
-    }
+    tables = {}
+    for table in TABLES:
+        data = table_file(folder, table).read_bytes()
+        tables[table] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return {"schema": SCHEMA_VERSION, "tables": tables}
 
 
 def _run_folders(root: str | Path) -> list[Path]:
@@ -145,9 +129,19 @@ def _run_folders(root: str | Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def finished_folders(root: str | Path) -> list[Path]:
-    """The folders under `root` that hold a finished run."""
-    return [folder for folder in _run_folders(root) if _ASIDE not in folder.name and problem(folder) is None]
+def finished_folders(root: str | Path, names: Iterable[str] | None = None) -> list[Path]:
+    """The folders under `root` that hold a finished run, sorted; those of the runs in `names` where it is given.
+
+    Raises `UserError` when there is no store, and for a name that is no finished run.
+    """
+    found = [folder for folder in _run_folders(root) if _ASIDE not in folder.name and problem(folder) is None]
+    if names is None:
+        return found
+    wanted = set(names)
+    missing = sorted(wanted - {folder.name for folder in found})
+    if missing:
+        raise UserError(f"{root} has no finished run {', '.join(missing)}: finish it first, or leave it out.")
+    return [folder for folder in found if folder.name in wanted]
 
 
 @dataclass(frozen=True)
@@ -183,8 +177,11 @@ class RunStore:
         checkpoint, call `Run.truncate` with its step next. Raises `UserError` when the folder holds another
         spec, an unknown schema version, or cannot be written.
         """
-        folder = self.folder(spec)
-        note = self._set_aside_if_damaged(folder, spec)
+        folder, note = self.folder(spec), ""
+        try:
+            _check_resumable(folder, spec)
+        except DamagedFile as error:
+            note = f"{folder.name} begins anew and its old folder is now {_set_aside(folder).name}: {error}"
         for path in _leftovers(folder):
             discard(path)
         if not (folder / "spec.json").exists():
@@ -193,55 +190,40 @@ class RunStore:
             _note_versions(folder / "versions.json")
         return Run(spec, folder, note)
 
-    def _set_aside_if_damaged(self, folder: Path, spec: RunSpec) -> str:
-        """Rename a folder that holds a damaged file; returns the sentence that says so, or an empty text."""
-        try:
-            _check_resumable(folder, spec)
-        except DamagedRecord as error:
-            aside = _free_name(folder)
-            try:
-                os.rename(folder, aside)
-            except OSError as trouble:
-                raise UserError(f"{folder} is damaged and could not be renamed: move it away by hand.") from trouble
-            return f"{folder.name} begins anew and its old folder is now {aside.name}: {error}"
-        return ""
-
 
 def _check_resumable(folder: Path, spec: RunSpec) -> None:
-    """Raise `DamagedRecord` for a damaged file, `UserError` for a folder that holds another spec."""
+    """Raise `DamagedFile` for a damaged file, `UserError` for a folder that holds another spec."""
     if (folder / "spec.json").exists():
         found = read_spec(folder)
         if found != spec:
             raise UserError(f"{folder} holds another spec ({found.name}): move that folder away and run again.")
     if (folder / "versions.json").exists():
-        read_json(folder / "versions.json")
+        read_json(folder / "versions.json", REMEDY)
     if (folder / "DONE").exists():
-        trouble = _tables_trouble(folder)
-        if trouble:
-            raise DamagedRecord(trouble)
+        _check_sizes(folder)
     for table in TABLES:
-        path = folder / f"{table}.parquet"
-        if path.exists():
-            read_table(path, table)
+        if table_file(folder, table).exists():
+            read_table(folder, table)
 
 
-def _free_name(folder: Path) -> Path:
-    """`<name>.damaged`, or the first of `<name>.damaged-2`, `-3`, ... that is free."""
+def _set_aside(folder: Path) -> Path:
+    """Rename a folder to `<name>.damaged`, or to the first of `<name>.damaged-2`, `-3`, ... that is free."""
     names = (folder.with_name(f"{folder.name}{_ASIDE}" + (f"-{n}" if n > 1 else "")) for n in count(1))
-    return next(path for path in names if not path.exists())
+    try:
+        return folder.rename(next(path for path in names if not path.exists()))
+    except OSError as error:
+        raise UserError(f"{folder} is damaged and could not be renamed: move it away by hand.") from error
 
 
 def _note_versions(path: Path) -> None:
     """Write the versions in use; on a resume under other ones, add those instead of hiding the first."""
     now = versions()
-    if not path.exists():
-        write_file(path, json_bytes(now))
-        return
-    before = read_json(path)
+    before = read_json(path, REMEDY) if path.exists() else now
     resumed = before.get("resumed_with", [])
     last = resumed[-1] if resumed else {key: value for key, value in before.items() if key != "resumed_with"}
     if last != now:
-        write_file(path, json_bytes(before | {"resumed_with": [*resumed, now]}))
+        before |= {"resumed_with": [*resumed, now]}
+    write_file(path, json_bytes(before))
 
 
 class Run:
@@ -252,18 +234,13 @@ class Run:
         self.spec = spec
         self.folder = folder
         self.note = note
-        self._identity = {"run": spec.name, "arm": spec.arm, "seed": spec.seed}
-        self._waiting: dict[str, list[dict[str, object]]] = {table: [] for table in TABLES}
         self._stored = {table: self._stored_table(table) for table in TABLES}
+        self._waiting = {table: to_arrow(table, []) for table in TABLES}
 
-    def _stored_table(self, table: str) -> pyarrow.Table:
+    def _stored_table(self, table: str) -> pa.Table:
         """The table on disk, or an empty one."""
-        path = self._path(table)
-        return read_table(path, table) if path.exists() else to_arrow(table, [])
-
-    def _path(self, table: str) -> Path:
-        """Where a table lives."""
-        return self.folder / f"{table}.parquet"
+        there = table_file(self.folder, table).exists()
+        return read_table(self.folder, table) if there else to_arrow(table, [])
 
     @property
     def done(self) -> bool:
@@ -286,23 +263,15 @@ class Run:
         """
         check_table(table)
         self._check_open()
-        complete = [self._identity_for(table) | dict(row) for row in rows]
+        identity = {"run": self.spec.name, "arm": self.spec.arm, "seed": self.spec.seed}
+        identity = {name: value for name, value in identity.items() if name in SCHEMAS[table].names}
+        complete = [identity | dict(row) for row in rows]
         for index, row in enumerate(complete):
-            check_row(table, index, row)
-            self._check_identity(table, index, row)
-        self._waiting[table].extend(complete)
-
-    def _identity_for(self, table: str) -> dict[str, object]:
-        """The columns that are the same in every row of this run."""
-        return {name: value for name, value in self._identity.items() if name in SCHEMAS[table]}
-
-    def _check_identity(self, table: str, index: int, row: Mapping[str, object]) -> None:
-        """Refuse a row that belongs to another run."""
-        for name, value in self._identity_for(table).items():
-            if row[name] != value:
+            for name in (name for name in identity if row[name] != identity[name]):
                 raise UserError(
                     f"{table}, column {name}, row {index}: {shown(row[name])} is another run's; leave {name} out."
                 )
+        self._waiting[table] = pa.concat_tables([self._waiting[table], to_arrow(table, complete)])
 
     def _check_open(self) -> None:
         """Refuse to change a finished record."""
@@ -315,14 +284,14 @@ class Run:
         Each table is replaced whole. Raises `UserError` when the disk is full or may not be written; the file
         on disk is then the earlier one and the rows still wait.
         """
-        for table in TABLES:
-            if self._waiting[table]:
-                self._write(table, concat_tables([self._stored[table], to_arrow(table, self._waiting[table])]))
-                self._waiting[table] = []
+        for table, waiting in self._waiting.items():
+            if waiting.num_rows:
+                self._write(table, pa.concat_tables([self._stored[table], waiting]))
+                self._waiting[table] = waiting.slice(0, 0)
 
-    def _write(self, table: str, content: pyarrow.Table) -> None:
+    def _write(self, table: str, content: pa.Table) -> None:
         """Replace a table on disk, then in memory."""
-        write_file(self._path(table), encode_table(content))
+        write_file(table_file(self.folder, table), encode_table(content))
         self._stored[table] = content
 
     def truncate(self, step: int) -> None:
@@ -332,10 +301,10 @@ class Run:
         Raises `UserError` when the run is finished.
         """
         self._check_open()
-        for table in TABLES:
-            self._waiting[table] = [row for row in self._waiting[table] if row["step"] <= step]
-            stored = self._stored[table]
-            kept = stored.filter(compute.less_equal(stored["step"], step))
+        early = compute.field("step") <= step
+        for table, stored in self._stored.items():
+            self._waiting[table] = self._waiting[table].filter(early)
+            kept = stored.filter(early)
             if kept.num_rows < stored.num_rows:
                 self._write(table, kept)
 
@@ -345,25 +314,25 @@ class Run:
             return
         self.flush()
         for table in TABLES:
-            if not self._path(table).exists():
+            if not table_file(self.folder, table).exists():
                 self._write(table, self._stored[table])
+        # Last, because it vouches for the others: a process that dies before it leaves a run to be resumed.
         write_file(self.folder / "DONE", json_bytes(_seal(self.folder)))
 
 
-def load_table(roots: str | Path | Sequence[str | Path], table: str) -> pandas.DataFrame:
+def load_table(roots: str | Path | Sequence[str | Path], table: str) -> pd.DataFrame:
     """One table of every finished run under one or more stores, below each other.
 
     Unfinished runs are left out, and a run that several stores hold is taken from the first. With no finished
     run the frame is empty but has its columns. Raises `UserError` for an unknown table, a store that does not
     exist and an unknown schema version.
     """
-    check_table(table)
     several = [roots] if isinstance(roots, str | Path) else list(roots)
     folders: dict[str, Path] = {}
     for folder in (folder for root in several for folder in finished_folders(root)):
         folders.setdefault(folder.name, folder)
-    parts = [read_table(folder / f"{table}.parquet", table) for folder in folders.values()]
-    return concat_tables([to_arrow(table, []), *parts]).to_pandas()
+    parts = [read_table(folder, table) for folder in folders.values()]
+    return pa.concat_tables([to_arrow(table, []), *parts]).to_pandas()
 
 
 def verify(root: str | Path) -> list[str]:
@@ -387,20 +356,19 @@ def _folder_problems(folder: Path) -> list[str]:
     trouble = problem(folder)
     if trouble:
         return [trouble]
-    done = read_json(folder / "DONE")
-    return [text for table in TABLES for text in _table_problems(folder, table, _sealed(done, table))]
+    sealed = _sealed(folder, "sha256")
+    troubles = [_table_problem(folder, table, sealed[table]) for table in TABLES]
+    return [f"{folder.name}: {trouble}" for trouble in troubles if trouble]
 
 
-def _table_problems(folder: Path, table: str, sealed: Mapping[str, object]) -> list[str]:
+def _table_problem(folder: Path, table: str, digest: object) -> str | None:
     """What is wrong with the contents of one table of a finished run."""
-    path = folder / f"{table}.parquet"
-    if hashlib.sha256(path.read_bytes()).hexdigest() != sealed.get("sha256"):
-        return [f"{folder.name}: {path.name} was changed after the run finished; delete the folder and run again."]
-    frame = read_table(path, table).to_pandas()
+    path = table_file(folder, table)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        return f"{path.name} was changed after the run finished; delete the folder and run again."
+    frame = read_table(folder, table).to_pandas()
     if (frame["run"] != folder.name).any():
-        return [f"{folder.name}: {path.name} holds rows of another run; delete the folder and run again."]
+        return f"{path.name} holds rows of another run; delete the folder and run again."
     keys = list(KEYS.get(table, ()))
     twice = int(frame.duplicated(keys).sum()) if keys else 0
-    if twice:
-        return [f"{folder.name}: {path.name} repeats {', '.join(keys)} in {twice} rows; run it anew."]
-    return []
+    return f"{path.name} repeats {', '.join(keys)} in {twice} rows; run it anew." if twice else None

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from helpers.errors import UserError
+from helpers.files import replacing, write_file
 from helpers.model.build import build_model, quiet_cpu, save
 from helpers.model.forward import patches_of, picture_features, scored_logits
 from helpers.model.packing import Branch, Group, pack
@@ -380,18 +381,17 @@ def pretrain(recipe: Recipe, folder: Path, minutes: float | None = None) -> list
 
 
 def _log(folder: Path, rows: list[dict[str, float]], end: int) -> None:
-    """Bring `training_log.csv` up to step `end`: a row per step, written whole and then renamed."""
+    """Bring `training_log.csv` up to step `end`: a row per step."""
     path = folder / "training_log.csv"
     old = path.read_text().splitlines()[1:] if path.exists() else []
     new = [f"{int(r['step'])},{r['loss']:.5f},{r['grad_norm']:.4f},{r['seconds']:.3f}" for r in rows]
     lines = {int(line.split(",")[0]): line for line in [*old, *new]}
     text = "\n".join(["step,loss,grad_norm,seconds", *(lines[k] for k in sorted(lines) if k < end)])
-    (folder / "training_log.tmp").write_text(text + "\n")
-    os.replace(folder / "training_log.tmp", path)
+    write_file(path, text + "\n")
 
 
 def _checkpoint(folder: Path, learner: Learner, step: int) -> None:
-    """Write the full state under a temporary name, then rename: a kill never leaves half a checkpoint."""
+    """Write the full state; a kill never leaves half a checkpoint."""
     state = {
         "recipe": asdict(learner.recipe),
         "step": step,
@@ -399,8 +399,8 @@ def _checkpoint(folder: Path, learner: Learner, step: int) -> None:
         "heads": learner.heads.state_dict(),
         "optims": [o.state_dict() for o in learner.optims],
     }
-    torch.save(state, folder / "state.tmp")
-    os.replace(folder / "state.tmp", folder / "state.pt")
+    with replacing(folder / "state.pt") as file:
+        torch.save(state, file)
 
 
 def _resume(folder: Path, learner: Learner) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from helpers.errors import UserError
+from helpers.files import write_file
 from helpers.stats.curves import ALL
 from helpers.stats.intervals import seed_interval
 from helpers.stats.summary import arms, look_up
@@ -227,6 +227,4 @@ def put_between(readme: Path, marks: tuple[str, str], content: str) -> None:
         raise UserError(f"{readme} needs {marks[0]} and {marks[1]} once each; put them back.")
     head, rest = text.split(marks[0])
     tail = rest.split(marks[1])[1]
-    temporary = readme.with_suffix(".tmp")
-    temporary.write_text(f"{head}{marks[0]}\n{content}\n{marks[1]}{tail}", encoding="utf-8")
-    os.replace(temporary, readme)
+    write_file(readme, f"{head}{marks[0]}\n{content}\n{marks[1]}{tail}")

@@ -19,7 +19,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -35,6 +34,7 @@ from transformers.utils import logging
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from helpers.errors import UserError
+from helpers.files import package_version
 from helpers.model import build, score
 from helpers.model.generate import Sampling, generate
 from helpers.model.processor import SHIPPED, load_processor, share_work
@@ -182,7 +182,7 @@ def machine(threads: str = "1 thread") -> str:
     """Processor, cores, threads and torch version; never a host's name."""
     found = re.search(r"^model name\s*:\s*(.+)$", _read(Path("/proc/cpuinfo")), re.MULTILINE)
     name = found.group(1).strip() if found else platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores, {threads}, torch {metadata.version('torch')}"
+    return f"{name}, {os.cpu_count()} cores, {threads}, torch {package_version('torch')}"
 
 
 def _read(path: Path) -> str:
