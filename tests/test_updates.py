@@ -16,7 +16,7 @@ from helpers.model import score
 from helpers.model.generate import Sampling
 from helpers.stats import fits
 from helpers.train import rows
-from helpers.world import battery, boards, puzzles
+from helpers.world import battery, boards, puzzles, seeds
 
 BOARDS = puzzles.PuzzleSpec(size=32)
 
@@ -235,7 +235,7 @@ def test_halves_hold_every_task_once() -> None:
 
 def test_restoring_learns_the_samples_and_nothing_without_them(tiny) -> None:
     model, processor = tiny.load()
-    samples = rows.prior_samples(6, recovery.RECOVERY_SEED, ("lists",))
+    samples = rows.prior_samples(6, seeds.RECOVERY, ("lists",))
     prompts = [boards.Prompted(s.pixels, s.question.text) for s in samples]
     texts = [[s.question.completion] for s in samples]
 

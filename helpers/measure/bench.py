@@ -23,7 +23,8 @@ from helpers.study.records import RunStore
 from helpers.study.spec import RunSpec
 from helpers.train import engine, recipes, rows
 from helpers.train.jobs import run_all
-from helpers.world.boards import TRAIN_SEED, Prompted, make_boards, training_boards
+from helpers.world import seeds
+from helpers.world.boards import Prompted, make_boards, training_boards
 from helpers.world.puzzles import PuzzleSpec
 
 PUBLISHED = Path("figures/records/controls")
@@ -164,7 +165,7 @@ def _replayed(spec: RunSpec, n: int) -> list[tuple[Any, str]]:
     if spec.arm != "sft-replay":
         return []
     share = float(spec.settings.get("replay_share", 0.5))
-    drawn = rows.prior_samples(round(n * share), rows.REPLAY_SEED + spec.seed)
+    drawn = rows.prior_samples(round(n * share), seeds.REPLAY + spec.seed)
     return [(Prompted(s.pixels, s.question.text), s.question.completion) for s in drawn]
 
 
@@ -191,7 +192,7 @@ def _asked(bench: Bench, spec: RunSpec, pairs: Sequence[Sequence[Any]]) -> list[
     """Completions with the prompts of their training boards."""
     if not pairs:
         return []
-    made = make_boards(bench.puzzles, [int(i) for i, _ in pairs], TRAIN_SEED + spec.seed)
+    made = make_boards(bench.puzzles, [int(i) for i, _ in pairs], seeds.training(spec.seed))
     return [(prompt, text) for prompt, (_, text) in zip(made.prompted(), pairs, strict=True)]
 
 

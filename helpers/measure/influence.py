@@ -27,8 +27,6 @@ from helpers.measure.linear import (
 )
 from helpers.stats.intervals import in_words, seed_interval
 
-PROBE_SEED = 77  # boards of no run of the study
-
 
 @dataclass(frozen=True)
 class Step:

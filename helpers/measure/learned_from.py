@@ -9,14 +9,14 @@ from typing import Any
 import pandas as pd
 
 from helpers.errors import UserError
-from helpers.measure.influence import PROBE_SEED
 from helpers.measure.linear import Item
 from helpers.study.profiles import Profile
 from helpers.study.spec import RunSpec
 from helpers.train import corpora
 from helpers.train.corpora import answer
+from helpers.world import seeds
 from helpers.world.battery import battery_samples
-from helpers.world.boards import TRAIN_SEED, Corpus, Prompted, make_boards, training_boards
+from helpers.world.boards import Corpus, Prompted, make_boards, training_boards
 from helpers.world.puzzles import PuzzleSpec
 
 
@@ -72,7 +72,7 @@ def _puzzles(profile: Profile) -> Any:
 
 def _scene_seed(profile: Profile) -> int:
     """The scene seed of the first seed's training boards, as `corpora.training_boards` uses it."""
-    return TRAIN_SEED + profile.seeds[0]
+    return seeds.training(profile.seeds[0])
 
 
 def prior_items(tasks: Sequence[str], numbers: Sequence[int]) -> list[Item]:
@@ -100,8 +100,8 @@ def puzzle_items(profile: Profile, base: tuple[Any, Any], n: int) -> list[Item]:
     `puzzle wrong`: the same think, then a wrong one (turned by one place). `puzzle taught`: the teacher's words (2 x 2
     boards only). A board whose think does not close has the first and the last.
     """
-    boards = training_boards(probe_puzzles(profile), n, PROBE_SEED)
-    own = corpora.self_completions(*base, boards, PROBE_SEED)
+    boards = training_boards(probe_puzzles(profile), n, seeds.INFLUENCE_PROBES)
+    own = corpora.self_completions(*base, boards, seeds.INFLUENCE_PROBES)
     taught = corpora.expert_completions(boards) if (profile.rows, profile.cols) == (2, 2) else [None] * n
     found = []
     for i, placement in enumerate(boards.placements.tolist()):
@@ -175,7 +175,7 @@ def _recorded(profile: Profile, rows: pd.DataFrame, arm: str) -> list[Item]:
     for row in rows.itertuples():
         key = (int(row.seed), int(row.puzzle_id))
         if key not in known:
-            made = make_boards(probe_puzzles(profile), [key[1]], TRAIN_SEED + key[0])
+            made = make_boards(probe_puzzles(profile), [key[1]], seeds.training(key[0]))
             known[key] = made.prompted()[0], made.placements[0].tolist()
         prompt, placement = known[key]
         text, weight = row.completion, float(row.advantage) if arm == "rft" else 1.0

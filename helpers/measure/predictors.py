@@ -18,14 +18,11 @@ from helpers.model.generate import Sampling
 from helpers.model.score import complete, pack_completions, token_logps
 from helpers.stats.fits import percentile_interval, r_squared, resampled_fits
 from helpers.train.trainers import token_kl
-from helpers.world import battery, boards
+from helpers.world import battery, boards, seeds
 from helpers.world.boards import Prompted
 from helpers.world.puzzles import PuzzleSpec
 
 Weights = Mapping[str, torch.Tensor]
-
-
-DRIFT_SEED = 8  # draws completions for divergences
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ class Said:
 
 def said(loaded: tuple[Any, Any], prompts: Sequence[Prompted]) -> Said:
     """What a model writes to prompts; equal for equal weights."""
-    rows = complete(*loaded, list(prompts), Sampling(1, 1.0, 128, DRIFT_SEED))
+    rows = complete(*loaded, list(prompts), Sampling(1, 1.0, 128, seeds.DIVERGENCE))
     return Said(tuple(prompts), tuple(row[0] for row in rows))
 
 

@@ -33,12 +33,9 @@ from helpers.study.records import RunStore
 from helpers.study.spec import RunSpec
 from helpers.train import corpora, engine
 from helpers.train.corpora import answer
-from helpers.world import battery
+from helpers.world import battery, seeds
 from helpers.world.boards import Boards, Prompted, training_boards
 from helpers.world.puzzles import PuzzleSpec
-
-PROBE_SEED = 800  # boards of no run: training ones are of small seeds, held-out ones of other scenes
-
 
 PROBES: Mapping[str, str] = MappingProxyType(
     {
@@ -71,8 +68,8 @@ def make_probes(profile: Profile, base: tuple[Any, Any], rft: Any, n: int) -> pd
     written = {"answer": corpora.answer_completions(boards)}
     if (profile.rows, profile.cols) == (2, 2):
         written["expert"] = corpora.expert_completions(boards)
-    written["rollout"] = corpora.rollout_completions(rft, base[1], boards, PROBE_SEED, rounds=6)
-    written["base-right"] = corpora.rollout_completions(*base, boards, PROBE_SEED, tries=16, rounds=6)
+    written["rollout"] = corpora.rollout_completions(rft, base[1], boards, seeds.PROBES, rounds=6)
+    written["base-right"] = corpora.rollout_completions(*base, boards, seeds.PROBES, tries=16, rounds=6)
     pairs = [(text, boards.placements[i].tolist()) for i, text in enumerate(written["rollout"])]
     written["wrong"] = [text and misplace(text, placement) for text, placement in pairs]
     written["shuffled"] = [text and shuffle_tokens(base[1].tokenizer, text, i) for i, (text, _) in enumerate(pairs)]
@@ -82,7 +79,7 @@ def make_probes(profile: Profile, base: tuple[Any, Any], rft: Any, n: int) -> pd
 
 def probe_boards(profile: Profile, n: int) -> Boards:
     """The first `n` boards of the probe set, which no run trains on and no evaluation uses."""
-    return training_boards(puzzle_spec(profile), n, PROBE_SEED)
+    return training_boards(puzzle_spec(profile), n, seeds.PROBES)
 
 
 def puzzle_spec(profile: Profile) -> PuzzleSpec:
@@ -105,7 +102,7 @@ def shuffle_tokens(tokenizer: Any, text: str, item: int) -> str | None:
 
     Orders whose text the tokenizer would cut into other tokens are passed over; None where 100 orders all are.
     """
-    ids, rng = tokenizer(text, add_special_tokens=False)["input_ids"], np.random.default_rng((PROBE_SEED, item))
+    ids, rng = tokenizer(text, add_special_tokens=False)["input_ids"], np.random.default_rng((seeds.PROBES, item))
     for _ in range(100):
         mixed = [ids[k] for k in rng.permutation(len(ids))]
         found = tokenizer.decode(mixed)

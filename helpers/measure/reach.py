@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 
 from helpers.errors import UserError
-from helpers.measure.probes import PROBE_SEED, PROBES, probe_boards, puzzle_spec
+from helpers.measure.probes import PROBES, probe_boards, puzzle_spec
 from helpers.model.generate import Sampling
 from helpers.model.processor import encode_target
 from helpers.model.score import complete, completion_logps
 from helpers.stats.intervals import perplexity_interval, wilson
 from helpers.study.profiles import Profile
 from helpers.train.corpora import answer
-from helpers.world import answers
-from helpers.world.boards import TRAIN_SEED, Corpus, Prompted, make_boards
+from helpers.world import answers, seeds
+from helpers.world.boards import Corpus, Prompted, make_boards
 
 EXACT_ORDERS = 8  # up to so many arms, every order of them is tried; beyond, a random sample of orders
 
@@ -50,7 +50,7 @@ def own_samples(base: tuple[Any, Any], profile: Profile, boards: int, samples: i
     Columns board, completion, exact, format, logp (nats, end token included), tokens, per_token.
     """
     held = asked_probes(profile, boards)
-    sampling = Sampling(samples, 1.0, profile.max_completion_length, PROBE_SEED)
+    sampling = Sampling(samples, 1.0, profile.max_completion_length, seeds.PROBES)
     drawn = complete(*base, held.prompts, sampling, 32)
     logps = completion_logps(*base, held.prompts, drawn, chunk=16)
     rows = []
@@ -141,7 +141,7 @@ def early_reach(base: tuple[Any, Any], profile: Profile, completions: pd.DataFra
     early, parts = completions[completions["step"] <= last], []
     for seed, rows in early.groupby("seed"):
         ids = sorted(rows["puzzle_id"].unique().tolist())
-        boards = make_boards(puzzle_spec(profile), ids, TRAIN_SEED + int(seed))
+        boards = make_boards(puzzle_spec(profile), ids, seeds.training(int(seed)))
         written = rows.assign(board=rows["puzzle_id"].map({k: i for i, k in enumerate(ids)}))
         found = reachability(base, asked(boards.pixels, boards.placements, boards.text), written)
         parts.append(found.assign(seed=int(seed)))

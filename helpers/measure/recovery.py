@@ -15,13 +15,11 @@ from helpers.measure.updates import put, weights_of
 from helpers.model import evaluate, score
 from helpers.model.score import pack_completions, token_logps
 from helpers.train import rows
-from helpers.world import answers, boards
+from helpers.world import answers, boards, seeds
 from helpers.world.battery import battery_samples, battery_tasks
 from helpers.world.boards import Prompted
 from helpers.world.puzzles import PuzzleSpec
 from helpers.world.questions import PriorSample
-
-RECOVERY_SEED = 700  # training samples that bring a skill back: of no battery, no replay and no pretraining
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ def halves(tasks: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def restore(loaded: tuple[Any, Any], samples: Sequence[PriorSample], how: Recovery) -> None:
     """Train a model in place on few prior-task samples; nothing where there are none."""
     model, processor = loaded
-    rng, pairs = np.random.default_rng(RECOVERY_SEED), []
+    rng, pairs = np.random.default_rng(seeds.RECOVERY), []
     optimizer = torch.optim.AdamW(model.parameters(), lr=how.rate, weight_decay=0.0)
     for _ in range(how.steps if samples else 0):
         while len(pairs) < how.batch:  # each sample once before any is seen again
@@ -76,7 +74,7 @@ def recovery_table(
     start, parts = weights_of(tuned[0]), []
     for n in counts:
         put(tuned[0], start)
-        restore(tuned, rows.prior_samples(n, RECOVERY_SEED, shown) if n else [], how or Recovery())
+        restore(tuned, rows.prior_samples(n, seeds.RECOVERY, shown) if n else [], how or Recovery())
         exact = evaluate.score_puzzles(*tuned, boards.held_out_boards(spec, sizes.boards))["exact"]
         parts.append(half_scores(tuned, sizes.battery).assign(samples=n, exact=exact))
     put(tuned[0], start)

@@ -50,8 +50,8 @@ from helpers.model.generate import Sampling
 from helpers.stats.intervals import Interval, jackknife
 from helpers.study.profiles import Profile
 from helpers.train import live
-from helpers.world import answers
-from helpers.world.boards import TRAIN_SEED, make_boards
+from helpers.world import answers, seeds
+from helpers.world.boards import make_boards
 
 
 class Pair(NamedTuple):
@@ -180,7 +180,7 @@ def on_policy(base: tuple[Any, Any], profile: Profile, boards: int) -> Source:
 
 def rollout_items(model: tuple[Any, Any], profile: Profile, boards: range, seed: int) -> list[Item]:
     """A group of completions (T = 1) per training board, as items of `rft` whose weights are their advantages."""
-    made = make_boards(probe_puzzles(profile), boards, TRAIN_SEED + seed)
+    made = make_boards(probe_puzzles(profile), boards, seeds.training(seed))
     prompts = made.prompted()
     sampling = Sampling(profile.group_size, 1.0, profile.max_completion_length, seed + boards.start)
     items = []

@@ -12,7 +12,7 @@ from typing import Any
 from helpers.errors import UserError
 from helpers.model.generate import Sampling
 from helpers.model.score import complete
-from helpers.world import answers
+from helpers.world import answers, seeds
 from helpers.world.boards import Boards
 from helpers.world.scenes import QUARTERS
 
@@ -60,7 +60,7 @@ def rollout_completions(
         open_ = [i for i, text in enumerate(found) if text is None]
         if not open_:
             break
-        drawn = _sample(model, processor, boards.only(open_), seed + 10**6 * turn, tries)
+        drawn = _sample(model, processor, boards.only(open_), seed + seeds.ROUND * turn, tries)
         for i, row in zip(open_, drawn, strict=True):
             right = [t for t in row if _is_correct(t, boards.placements[i].tolist())]
             found[i] = right[0] if right else None

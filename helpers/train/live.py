@@ -21,9 +21,8 @@ from helpers.study.records import RunStore, load_table
 from helpers.study.schema import TABLES
 from helpers.train.engine import Settings, puzzle_spec
 from helpers.train.run import make_trainer, prepare
+from helpers.world import seeds
 from helpers.world.boards import Boards, Corpus
-
-LIVE_SEED = 77  # no seed of any profile: a live run repeats none of the study's
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def run(profile: Profile, arm: str, steps: int, corpus: Corpus | None = None) ->
     """
     if arm in SOURCE_ARMS and corpus is None:
         raise UserError(f"The arm {arm} learns from another run: pass the corpus it should train on.")
-    spec = replace(specs(profile, [arm])[0], steps=steps, seed=LIVE_SEED)
+    spec = replace(specs(profile, [arm])[0], steps=steps, seed=seeds.LIVE)
     tests = min(100, profile.puzzle_test_size)
     battery = min(12, profile.battery_per_task)
     settings = Settings(puzzle_tests=tests, final_tests=tests, battery=battery, final_battery=battery, per_octave=1)

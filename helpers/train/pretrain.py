@@ -22,6 +22,7 @@ from helpers.model.build import build_model, quiet_cpu, save
 from helpers.model.forward import patches_of, picture_features, scored_logits
 from helpers.model.packing import Branch, Group, pack
 from helpers.model.processor import build_processor, build_tokenizer, encode_prefix, question_text, target_text
+from helpers.world import seeds
 from helpers.world.easy_vqa import easy_vqa_names, easy_vqa_question, read_split
 from helpers.world.questions import EASY_VQA_WORDS, Question, ask, with_instruction
 from helpers.world.scenes import CELL_NAMES, cell_labels, draw_scene
@@ -66,9 +67,6 @@ PRACTICE_TASKS = {
 }  # fmt: skip
 
 
-TRAIN_SEED = 1000  # the battery draws from seeds below 100
-
-
 @dataclass(frozen=True)
 class Recipe:
     """Settings of one pretraining: `eye_steps` of the vision tower alone, then `steps` of the whole model.
@@ -94,9 +92,9 @@ class Recipe:
 
 def pretraining_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray, list[Question]]:
     """Picture number `slot` of a step, (64, 64, 3) uint8, and its instructed questions; fixed by its numbers."""
-    rng = np.random.default_rng((TRAIN_SEED + recipe.seed, step, slot))
+    rng = np.random.default_rng((seeds.PRETRAINING + recipe.seed, step, slot))
     # The teacher's long thinks come together in steps of their own, or every row would be padded to their length.
-    teacher = np.random.default_rng((TRAIN_SEED + recipe.seed, step, 10**6)).random() < recipe.teacher_share
+    teacher = np.random.default_rng((seeds.PRETRAINING + recipe.seed, step, 10**6)).random() < recipe.teacher_share
     easy, scenes, tasks = _mixture(recipe, step)
     if rng.random() < easy:
         return _easy_vqa_sample(rng, recipe.questions)
@@ -123,7 +121,7 @@ def _mixture(recipe: Recipe, step: int) -> tuple[float, dict[str, float], dict[s
 
 def eye_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Picture number `slot` of a step of the eyes, (64, 64, 3) uint8, and what its 4 x 4 cells show."""
-    rng = np.random.default_rng((TRAIN_SEED + recipe.seed, step, slot, 1))
+    rng = np.random.default_rng((seeds.PRETRAINING + recipe.seed, step, slot, 1))
     if rng.random() < EASY_VQA_WEIGHT:
         position = int(rng.integers(len(_positions_by_picture())))
         pixels, question = easy_vqa_question("train", _positions_by_picture()[position][0])

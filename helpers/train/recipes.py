@@ -35,7 +35,7 @@ from helpers.train.trainers import (
     StudyReinforceTrainer,
     StudySFTTrainer,
 )
-from helpers.world import answers
+from helpers.world import answers, seeds
 from helpers.world.boards import Boards, training_boards
 
 DRAWN = ("iterative-sft", "sft-stream")
@@ -167,7 +167,7 @@ class Refreshed:
         """Correct completions of the model as it is, for the next boards; UserError where it wrote none at all."""
         engine, each = self.engine, _phase_boards(self.spec)
         chosen = [k % len(engine.boards) for k in range(phase * each, (phase + 1) * each)]
-        seed = self.spec.seed + 1000 * (phase + 1)
+        seed = self.spec.seed + seeds.PHASE * (phase + 1)
         training = engine.model.training
         engine.model.eval()
         texts = rollout_completions(

@@ -15,7 +15,7 @@ from PIL import Image
 from helpers.errors import UserError
 from helpers.study.spec import RunSpec
 from helpers.train.engine import Engine
-from helpers.world import battery, easy_vqa
+from helpers.world import battery, easy_vqa, seeds
 from helpers.world.boards import Boards
 
 
@@ -52,9 +52,6 @@ def _reader(boards: Boards, completions: Sequence[str | None] | None) -> Callabl
     return read
 
 
-REPLAY_SEED = 500  # the battery draws from seeds below 100, the base's own training from 1000 on
-
-
 def training_row(pixels: np.ndarray, prompt: str, completion: str) -> dict[str, Any]:
     """One training sample in TRL's conversational format."""
     return {
@@ -77,7 +74,7 @@ def lazy_rows(n: int, read: Callable[[int], dict[str, Any]]) -> Dataset:
 def replay_rows(engine: Engine) -> Dataset:
     """`sft-replay`: the boards with their bare placements, and prior-task samples behind them."""
     share = float(engine.spec.settings.get("replay_share", 0.5))
-    prior = prior_samples(replay_count(len(engine.boards), share), REPLAY_SEED + engine.spec.seed)
+    prior = prior_samples(replay_count(len(engine.boards), share), seeds.REPLAY + engine.spec.seed)
     boards, n = engine.boards, len(engine.boards)
     side = boards.pixels.shape[1:3]
 

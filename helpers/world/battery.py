@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from helpers.errors import UserError
-from helpers.world import questions
+from helpers.world import questions, seeds
 from helpers.world.easy_vqa import easy_vqa_samples
 from helpers.world.questions import (
     EASY_VQA_WORDS,
@@ -25,7 +25,7 @@ from helpers.world.questions import (
 from helpers.world.scenes import COLOURS, LANDS, SHAPES, draw_scene
 
 
-def battery(task: str, n: int, seed: int = 1) -> list[PriorSample]:
+def battery(task: str, n: int, seed: int = seeds.BATTERY) -> list[PriorSample]:
     """`n` held-out samples of one task, fixed by (task, seed); pretraining draws from other seeds.
 
     `task` is a key of `TASKS` or "easy_vqa" (its official test split, sampled without replacement; all of it

@@ -12,10 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from helpers.world import puzzles
+from helpers.world import puzzles, seeds
 from helpers.world.scenes import puzzle_scene
-
-TRAIN_SEED = 100  # training boards of run seed s come from scenes of seed 100 + s; held-out ones from seed 9
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def make_boards(spec: puzzles.PuzzleSpec, indices: Sequence[int], seed: int) -> 
     """Puzzles number `indices` cut from drawn scenes of a seed; a number is the same puzzle whatever stands beside."""
     width, height = spec.board_size
     scenes = [puzzle_scene(seed, i, max(width, height)) for i in indices]
-    placements = np.array([puzzles.shuffle(spec, seed * 10**7 + i) for i in indices])
+    placements = np.array([puzzles.shuffle(spec, seed * seeds.SHUFFLES + i) for i in indices])
     pixels = puzzles.make_boards(np.stack([s.pixels[:height, :width] for s in scenes]), spec, placements)
     return Boards(spec, pixels, placements, tuple(s.light for s in scenes), tuple(s.land for s in scenes))
 
@@ -110,10 +108,10 @@ def make_boards(spec: puzzles.PuzzleSpec, indices: Sequence[int], seed: int) -> 
 @lru_cache(maxsize=4)
 def training_boards(spec: puzzles.PuzzleSpec, n: int, seed: int) -> Boards:
     """The first `n` training boards of a run seed; the same for every arm with that seed."""
-    return make_boards(spec, range(n), TRAIN_SEED + seed)
+    return make_boards(spec, range(n), seeds.training(seed))
 
 
 @lru_cache(maxsize=8)
-def held_out_boards(spec: puzzles.PuzzleSpec, n: int, seed: int = 9) -> Boards:
+def held_out_boards(spec: puzzles.PuzzleSpec, n: int, seed: int = seeds.HELD_OUT) -> Boards:
     """`n` puzzles cut from scenes that no training puzzle uses (training scenes have other seeds)."""
     return make_boards(spec, range(n), seed)

@@ -44,7 +44,7 @@ from helpers.show.style import Label, direct_labels
 from helpers.stats.summary import write_csv
 from helpers.study.profiles import get_profile
 from helpers.train import corpora, rows, trainers
-from helpers.world import answers, battery, pictures, puzzles
+from helpers.world import answers, battery, pictures, puzzles, seeds
 from helpers.world.boards import Boards, Prompted, training_boards
 from helpers.world.puzzles import PuzzleSpec
 from helpers.world.scenes import puzzle_scene
@@ -55,7 +55,7 @@ COLUMNS = ("what", "ours", "stock", "ratio", "unit", "repeats", "machine")
 RATE = 1e-12  # learning rate while timing: every step does its whole work and leaves the model as it was
 
 
-SEED = 17
+SEED = seeds.BENCHMARK
 
 
 ALLOCATOR = {  # large temporaries stay in the process; must stand before Python starts; both sides profit
