@@ -89,8 +89,8 @@ def pretrain(options: argparse.Namespace) -> None:
 
 
 def tables(options: argparse.Namespace) -> None:
-    """Write README.md's table of results from figures/summary.csv."""
-    from helpers.verdicts.paper import write_readme
+    """Write README.md's table of results and its count of claims from figures/summary.csv and figures/claims.csv."""
+    from helpers.verdicts.readme import write_readme
 
     write_readme()
 

@@ -1,5 +1,6 @@
 """Claims: the verdict follows from interval, threshold and seeds, and from nothing else."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -15,15 +16,23 @@ from swapping import swap
 from helpers.errors import UserError
 from helpers.measure.analyses import ANALYSES, RUN_COLUMNS, Tables
 from helpers.model import evaluate
-from helpers.verdicts import claims
-from helpers.verdicts.claims import CLAIMS, Claim, Evidence, Finding
+from helpers.verdicts import claims, statistics
+from helpers.verdicts.claims import Claim
+from helpers.verdicts.statistics import Estimate, Evidence
 from helpers.world import battery
 
+CLAIMS = claims.all_claims()
+HALF = "drop_at_0.5"
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
 
-def claim(direction: str = ">", threshold: float = 0.5, statistic=None) -> Claim:
-    return Claim("name", "paper", "says", "meaning", statistic or (lambda _: None), direction, threshold, "05", "x")
+FIELDS = {"id": "name", "source": "paper", "statement": "says", "measured": "meaning", "statistic": "level",
+          "arguments": {"quantity": "drop_at_0.5", "label": "rft"}, "direction": ">", "threshold": 0.5, "units": "none",
+          "notebook": "05", "figure": "x"}  # fmt: skip
+
+
+def claim(direction: str = ">", threshold: float = 0.5, **fields: object) -> Claim:
+    return Claim(**FIELDS | {"direction": direction, "threshold": threshold} | fields)
 
 
 def tables(**results: pd.DataFrame) -> Tables:
@@ -51,35 +60,53 @@ def evidence(rows: list[tuple[str, str, int, float]] = (), **results: pd.DataFra
     ],
 )  # fmt: skip
 def test_the_verdict_table(direction: str, low: float, high: float, seeds: int, expected: str) -> None:
-    found, reason = claims.verdict(claim(direction), Finding(0.5, low, high, seeds))
+    found, reason = claims.decide(claim(direction), Estimate(0.5, low, high, seeds))
     assert found == expected and bool(reason) == (expected == "undecided")
 
 
 def test_what_was_not_run_is_undecided() -> None:
-    assert claims.verdict(claim(), None) == ("undecided", claims.NO_VALUE)
-    assert claims.verdict(claim(), Finding(1, 1, 1, 1)) == ("undecided", "1 seed of at least 5")
+    assert claims.decide(claim(), None) == ("undecided", claims.NO_VALUE)
+    assert claims.decide(claim(), Estimate(1, 1, 1, 1)) == ("undecided", "1 seed of at least 5")
 
 
 @given(st.floats(-2, 2), st.floats(0, 1), st.floats(-2, 2), st.integers(1, 9))
 def test_turning_a_claim_round_turns_its_verdict_round(value: float, half: float, threshold: float, seeds: int) -> None:
-    found = Finding(value, value - half, value + half, seeds)
-    pair = {claims.verdict(claim(direction, threshold), found)[0] for direction in "<>"}
+    found = Estimate(value, value - half, value + half, seeds)
+    pair = {claims.decide(claim(direction, threshold), found)[0] for direction in "<>"}
     assert pair in ({"holds", "fails"}, {"undecided"})
 
 
 def test_the_t_interval_over_five_seeds_by_hand() -> None:
     values = [0.1, 0.2, 0.3, 0.4, 0.5]
-    found = claims.over_seeds(dict(enumerate(values)))
+    found = statistics.over_seeds(dict(enumerate(values)))
     half = 2.776445 * math.sqrt(0.025 / 5)  # t quantile of 4 degrees of freedom, variance 0.025
     assert (found.value, found.low, found.high, found.seeds) == pytest.approx((0.3, 0.3 - half, 0.3 + half, 5))
-    assert claims.over_seeds({0: math.nan}) is None and claims.over_seeds({}) is None
-    assert claims.over_seeds({0: math.nan, 1: 2.0}) == Finding(2.0, 2.0, 2.0, 1)
+    assert statistics.over_seeds({0: math.nan}) is None and statistics.over_seeds({}) is None
+    assert statistics.over_seeds({0: math.nan, 1: 2.0}) == Estimate(2.0, 2.0, 2.0, 1)
 
 
-@pytest.mark.parametrize(("direction", "threshold"), [("=", 0.0), (">", math.nan), ("<", math.inf)])
-def test_a_claim_that_decides_nothing_is_refused(direction: str, threshold: float) -> None:
-    with pytest.raises(UserError, match="direction"):
-        claim(direction, threshold)
+def written(**fields: object) -> str:
+    """A claim as it stands in a TOML file."""
+    values = FIELDS | {"threshold": 0.0, "arguments": {"quantity": "steps", "label": "rft"}} | fields
+    table = ", ".join(f"{name} = {json.dumps(value)}" for name, value in values.pop("arguments").items())
+    lines = [f"{n} = {v if isinstance(v, float) else json.dumps(v)}" for n, v in values.items()]
+    return "\n".join(["[[claim]]", *lines, f"arguments = {{ {table} }}"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"direction": "="}, "name is no claim: direction"), ({"threshold": math.nan}, "threshold"),
+        ({"threshold": math.inf}, "threshold"), ({"statistic": "magic"}, "there is no statistic magic"),
+        ({"arguments": {"quantity": "steps"}}, "level: missing a required argument: 'label'"),
+        ({"arguments": {"quantity": "steps", "label": "rft", "arm": "rft"}}, "unexpected keyword argument 'arm'"),
+        ({"thresold": 0.1}, "thresold"),
+    ],
+)  # fmt: skip
+def test_a_claim_that_decides_nothing_is_refused(fields: dict[str, object], said: str) -> None:
+    assert claims.read_claims(written()) == (claim(threshold=0.0, arguments={"quantity": "steps", "label": "rft"}),)
+    with pytest.raises(UserError, match=said):
+        claims.read_claims(written(**fields))
 
 
 # --- statistics -------------------------------------------------------------------------------------------
@@ -89,23 +116,29 @@ def test_only_seeds_that_have_all_parts_count() -> None:
     rows = [("drop_at_0.5", "sft-answer", s, 0.5) for s in (0, 1, 2)] + [
         ("drop_at_0.5", "rft", s, 0.1) for s in (1, 2, 3)
     ]
-    found = claims.difference("sft-answer", "rft")(evidence(rows))
+    found = statistics.difference(evidence(rows), HALF, "sft-answer", "rft")
     assert (found.value, found.seeds) == pytest.approx((0.4, 2))
-    assert claims.difference("sft-answer", "sft-kl")(evidence(rows)) is None
-    assert claims.level("drop_at_0.5", "rft")(evidence(rows)).seeds == 3
+    assert statistics.difference(evidence(rows), HALF, "sft-answer", "sft-kl") is None
+    assert statistics.level(evidence(rows), HALF, "rft").seeds == 3
 
 
 def test_a_ratio_to_nothing_is_left_out() -> None:
     rows = [("samples_to_0.5", "rft", s, v) for s, v in enumerate((300.0, 400.0))]
     rows += [("samples_to_0.5", "sft-answer", s, v) for s, v in enumerate((100.0, 0.0))]
-    assert claims.ratio("rft", "sft-answer", "samples_to_0.5")(evidence(rows)) == Finding(3.0, 3.0, 3.0, 1, ran=2)
+    assert statistics.ratio(evidence(rows), "samples_to_0.5", "rft", "sft-answer") == Estimate(3.0, 3.0, 3.0, 1, ran=2)
+
+
+def data_story(statistic: str, answer: float, rollout: float, rft: float) -> float:
+    arms = {"sft-answer": answer, "sft-rollout": rollout, "rft": rft}
+    rows = [(HALF, label, 0, value) for label, value in arms.items()]
+    return statistics.STATISTICS[statistic](evidence(rows), HALF, *arms).value
 
 
 def test_the_two_statistics_of_the_data_story_by_hand() -> None:
-    assert claims.data_over_algorithm(answer=0.5, rollout=0.2, rft=0.1) == pytest.approx(0.3 - 0.1)
-    assert claims.data_over_algorithm(answer=0.5, rollout=0.4, rft=0.1) < 0  # another loss changes more
-    assert claims.nearer(answer=0.5, rollout=0.2, rft=0.1) == pytest.approx(0.1)
-    assert claims.nearer(answer=0.5, rollout=0.4, rft=0.1) < 0
+    assert data_story("data_over_algorithm", answer=0.5, rollout=0.2, rft=0.1) == pytest.approx(0.3 - 0.1)
+    assert data_story("data_over_algorithm", answer=0.5, rollout=0.4, rft=0.1) < 0  # another loss changes more
+    assert data_story("nearer", answer=0.5, rollout=0.2, rft=0.1) == pytest.approx(0.1)
+    assert data_story("nearer", answer=0.5, rollout=0.4, rft=0.1) < 0
 
 
 def test_ranks_agree_over_arms_at_interpolated_drops() -> None:
@@ -116,18 +149,21 @@ def test_ranks_agree_over_arms_at_interpolated_drops() -> None:
         for seed in range(2 if arm == "sft-stream" else 5):
             where = {"group": "study", "label": arm, "arm": arm, "seed": seed, "lbk": None}
             rows += [where | {"at": at, "perplexity": perplexity + seed / 10, "drop": 9.0} for at in ("0.5", "end")]
-            drops.append((claims.HALF, arm, seed, drop))
+            drops.append((HALF, arm, seed, drop))
     swept = rows[0] | {"group": "sft-rates", "label": "sft-answer at 1", "perplexity": 0.1}
     given_ = evidence(drops, predictors=pd.DataFrame([*rows, swept]))
-    found = claims.rank_agreement("perplexity")(given_)
+    found = statistics.rank_agreement(given_, "perplexity", HALF)
     # ranks of perplexity: 4 3 1 2, of the drop: 4 1 2 3; 1 - 6 (0 + 4 + 1 + 1) / (4 (16 - 1))
     assert (found.value, found.seeds) == pytest.approx((0.4, 5)) and found.low < 0.4 < found.high == pytest.approx(1.0)
-    assert claims.rank_agreement("lbk")(given_) is None and claims.rank_agreement("lbk")(evidence()) is None
+    assert (
+        statistics.rank_agreement(given_, "lbk", HALF) is None
+        and statistics.rank_agreement(evidence(), "lbk", HALF) is None
+    )
 
 
 def test_runs_that_never_get_there_are_told_from_runs_that_are_missing() -> None:
     rows = [("drop_final", "sft-kl", s, 0.5) for s in range(3)] + [("drop_at_0.5", "rft", s, 0.1) for s in range(5)]
-    made = Claim("x", "paper", "s", "m", claims.level("drop_at_0.5", "sft-kl"), ">", 0.1, "09", "f")
+    made = claim(arguments={"quantity": HALF, "label": "sft-kl"})
     found = claims.table(evidence(rows), [made]).iloc[0]
     assert found["reason"] == "reached by none of 3 seeds that were run; 0 seeds of at least 5"
     assert found["verdict"] == "undecided" and found["seeds"] == 0 and math.isnan(found["value"])
@@ -140,13 +176,13 @@ def test_what_is_lost_is_a_share_of_what_can_be_lost(monkeypatch: pytest.MonkeyP
     swap(monkeypatch, battery, "battery_tasks", lambda: ("a", "b"))
     swap(monkeypatch, evaluate, "likelihood_chance", {"a": 0.25, "b": 0.75}.get)
     rows = [("prior_score", "base", 0, 0.8), ("prior_score_likelihood", "base", 0, 0.9)]
-    assert claims.knowledge_share("sft-answer")(evidence(rows)) is None
-    rows += [(claims.HALF, "sft-answer", s, drop) for s, drop in enumerate((0.4, 0.04))]
-    rows += [(f"{claims.HALF}_likelihood", "sft-answer", s, 0.1) for s in range(2)]
-    found = claims.knowledge_share("sft-answer")(evidence(rows))
+    assert statistics.knowledge_share(evidence(rows), HALF, "sft-answer", 0.05) is None
+    rows += [(HALF, "sft-answer", s, drop) for s, drop in enumerate((0.4, 0.04))]
+    rows += [(f"{HALF}_likelihood", "sft-answer", s, 0.1) for s in range(2)]
+    found = statistics.knowledge_share(evidence(rows), HALF, "sft-answer", 0.05)
     # (0.1 / (0.9 - 0.5)) / (0.4 / 0.8); seed 1 lost nothing
     assert (found.value, found.seeds, found.ran) == pytest.approx((0.5, 1, 2))
-    assert claims.knowledge_share("sft-answer")(evidence(rows[2:])) is None
+    assert statistics.knowledge_share(evidence(rows[2:]), HALF, "sft-answer", 0.05) is None
 
 
 def test_explained_and_better_come_with_bootstrap_intervals() -> None:
@@ -155,10 +191,10 @@ def test_explained_and_better_come_with_bootstrap_intervals() -> None:
     frame = pd.DataFrame({"at": "end", "arm": ["a", "b"] * 10, "seed": list(range(5)) * 4, "drop": drop,
                           "kl_prior": np.exp(4 * drop), "kl_forward": np.exp(rng.standard_normal(n))})  # fmt: skip
     given_ = evidence(predictors=frame)
-    assert claims.explained("kl_prior")(given_) == Finding(*[pytest.approx(1.0)] * 3, 5)
-    apart = claims.better("kl_prior", "kl_forward")(given_)
-    assert apart.low > 0.3 and claims.verdict(claim(">", 0.0), apart) == ("holds", "")
-    assert claims.explained("kl_prior")(evidence()) is None
+    assert statistics.explained(given_, "kl_prior") == Estimate(*[pytest.approx(1.0)] * 3, 5)
+    apart = statistics.better(given_, "kl_prior", "kl_forward")
+    assert apart.low > 0.3 and claims.decide(claim(">", 0.0), apart) == ("holds", "")
+    assert statistics.explained(evidence(), "kl_prior") is None
 
 
 def test_norm_matched_rate_gap_unchanged_and_regained_by_hand() -> None:
@@ -167,20 +203,22 @@ def test_norm_matched_rate_gap_unchanged_and_regained_by_hand() -> None:
         for s in (0, 1)
         for a, n, v in (("rft", "rft", 0.8), ("sft-answer", "rft", 0.3), ("sft-answer", "sft-answer", 0.1))
     ])  # fmt: skip
-    assert claims.matched_excess(evidence(matched=matched)).value == pytest.approx(0.5)
-    assert claims.matched_excess(evidence(matched=matched[matched["arm"] != "rft"])) is None
+    assert statistics.matched_excess(evidence(matched=matched), "sft-answer", "rft").value == pytest.approx(0.5)
+    assert statistics.matched_excess(evidence(matched=matched[matched["arm"] != "rft"]), "sft-answer", "rft") is None
     drops = {"sft-answer": 0.6, "sft-answer at 2e-05": 0.4, "sft-rollout": 0.1, "sft-rollout at 2e-05": 0.2}
     rows = [("drop_at_0.5", label, 0, value) for label, value in drops.items()]
-    assert claims.rate_gap(evidence(rows)) == Finding(*[pytest.approx(0.2)] * 3, 1)
-    assert claims.rate_gap(evidence(rows[:3])) is None
+    assert statistics.rate_gap(evidence(rows), HALF, "sft-answer", "sft-rollout") == Estimate(
+        *[pytest.approx(0.2)] * 3, 1
+    )
+    assert statistics.rate_gap(evidence(rows[:3]), HALF, "sft-answer", "sft-rollout") is None
     weights = pd.DataFrame({"part": ["all", "text 1"], "label": "rft", "seed": 0, "same_bf16": [0.25, 0.9]})
-    assert claims.unchanged("rft", "same_bf16")(evidence(weights=weights)).value == 0.25
+    assert statistics.equal_weights(evidence(weights=weights), "rft", "same_bf16").value == 0.25
     recovery = pd.DataFrame([
         {"label": "sft-answer", "half": h, "seed": s, "samples": n, "score": v, "base_score": 0.9}
         for s, after in ((0, 0.7), (1, 0.3)) for h in ("shown", "unshown")
         for n, v in ((0, 0.3), (32, after if h == "unshown" else 0.9))
     ])  # fmt: skip
-    found = claims.regained("sft-answer", 32)(evidence(recovery=recovery))
+    found = statistics.regained(evidence(recovery=recovery), "sft-answer", 32, 0.05)
     assert (found.value, found.low, found.high) == pytest.approx((1 / 3, 0.0, 2 / 3))
 
 
@@ -199,13 +237,13 @@ def theory_rows(better: int) -> pd.DataFrame:
 
 @pytest.mark.parametrize(("better", "expected"), [(1, "holds"), (-1, "fails")])
 def test_the_theory_s_claims_follow_what_was_measured(better: int, expected: str) -> None:
-    made = claims._theory_claims()
+    made = [c for c in CLAIMS if c.notebook in ("06", "07")]
     noise = 1 + np.random.default_rng(0).normal(0, 0.001, 25)
     found = theory_rows(better)
     numbers = found.columns.difference(["label", "seed"])
     given_ = evidence(theory=found.assign(**{name: found[name] * noise for name in numbers}))
     rows = claims.table(given_, made)
-    assert dict(zip(rows["claim"], rows["verdict"], strict=True)) == {c.name: expected for c in made}
+    assert dict(zip(rows["claim"], rows["verdict"], strict=True)) == {c.id: expected for c in made}
     some = claims.table(evidence(theory=found[found["label"] != "sft-expert"]), made).set_index("claim")["verdict"]
     assert some["lbk-order"] == "undecided" and some["direction"] == expected
 
@@ -213,11 +251,11 @@ def test_the_theory_s_claims_follow_what_was_measured(better: int, expected: str
 def test_a_seed_counts_where_all_its_arms_were_measured() -> None:
     found = theory_rows(1)
     found.loc[(found["label"] == "sft-answer") & (found["seed"] == 3), "lbk"] = math.nan
-    assert claims.measured("lbk", "sft-answer", "rft")(evidence(theory=found)) == Finding(2.1, 2.1, 2.1, 4)
-    assert claims.measured("nothing", "rft")(evidence(theory=found)) is None
-    assert claims.measured("lbk", "rft", "no-arm")(evidence(theory=found)) is None
-    assert claims.falling(6.0, 3.0, 2.0) == 1.5 and claims.falling(2.0, 3.0, 1.0) < 1
-    assert math.isnan(claims.falling(2.0, 0.0))
+    assert statistics.measured(evidence(theory=found), "lbk", ["sft-answer", "rft"]) == Estimate(2.1, 2.1, 2.1, 4)
+    assert statistics.measured(evidence(theory=found), "nothing", ["rft"]) is None
+    assert statistics.measured(evidence(theory=found), "lbk", ["rft", "no-arm"]) is None
+    assert statistics.falling(6.0, 3.0, 2.0) == 1.5 and statistics.falling(2.0, 3.0, 1.0) < 1
+    assert math.isnan(statistics.falling(2.0, 0.0))
 
 
 def test_the_early_share_is_read_from_the_evaluations() -> None:
@@ -228,20 +266,20 @@ def test_the_early_share_is_read_from_the_evaluations() -> None:
         for step, v in path for t, m in (("puzzle", "exact"), ("colour", "score"))
     ]  # fmt: skip
     given_ = Evidence(evidence().quantities, pd.DataFrame(rows), tables())
-    assert claims.early_share("sft-answer", 32)(given_).value == pytest.approx(0.75)
-    assert claims.early_share("sft-answer", 16)(given_) is None
+    assert statistics.early_share(given_, "sft-answer", 32, 0.05).value == pytest.approx(0.75)
+    assert statistics.early_share(given_, "sft-answer", 16, 0.05) is None
 
 
 # --- the table --------------------------------------------------------------------------------------------
 
 
 def test_there_are_enough_claims_the_papers_main_four_first() -> None:
-    assert len(CLAIMS) >= 15 and len({c.name for c in CLAIMS}) == len(CLAIMS)
+    assert len(CLAIMS) >= 15 and len({c.id for c in CLAIMS}) == len(CLAIMS)
     assert {c.source for c in CLAIMS[:4]} == {"paper"}
-    assert [c.name for c in CLAIMS[:4]] == ["answer-forgets", "rft-keeps", "rollouts-keep", "data-not-algorithm"]
+    assert [c.id for c in CLAIMS[:4]] == ["answer-forgets", "rft-keeps", "rollouts-keep", "data-not-algorithm"]
 
 
-@pytest.mark.parametrize("made", CLAIMS, ids=lambda c: c.name)
+@pytest.mark.parametrize("made", CLAIMS, ids=lambda c: c.id)
 def test_every_claim_points_at_a_figure_of_its_notebook(made: Claim) -> None:
     (path,) = NOTEBOOKS.glob(f"{made.notebook}_*.ipynb")
     assert re.search(rf'\\"{made.figure}\\"', path.read_text(encoding="utf-8")), f"{path.name} draws no {made.figure}"
@@ -271,16 +309,18 @@ def test_every_claim_is_a_whole_line_of_a_table_that_markdown_reads() -> None:
 
 
 def test_a_table_line_by_line() -> None:
-    made = [claim(">", 0.5, lambda _: Finding(0.75, 0.6, 0.9, 5)), claim("<", 0.0, lambda _: Finding(1.0, 1.0, 1.0, 1)),
-            claim()]  # fmt: skip
-    rows = claims.table(evidence(), made)
+    known = [("steps", "rft", seed, value) for seed, value in enumerate((0.65, 0.7, 0.75, 0.8, 0.85))]
+    known.append(("steps", "sft-kl", 0, 1.0))
+    labels = [(">", 0.5, "rft"), ("<", 0.0, "sft-kl"), (">", 0.5, "sft-dft")]
+    made = [claim(way, threshold, arguments={"quantity": "steps", "label": name}) for way, threshold, name in labels]
+    rows = claims.table(evidence(known), made)
     assert rows["verdict"].tolist() == ["holds", "undecided", "undecided"]
     lines = claims.markdown(rows).splitlines()
     assert len(lines) == 5 and all(line.count("|") == lines[0].count("|") for line in lines)
-    assert lines[2] == "| 1 | says | paper | meaning > 0.5 | 0.75 (0.60 to 0.90) | 5 | **holds** | 05, `x` |"
+    assert lines[2] == "| 1 | says | paper | meaning > 0.5 | 0.75 (0.65 to 0.85) | 5 | **holds** | 05, `x` |"
     assert lines[3].endswith("| 1.00 | 1 | undecided: 1 seed of at least 5 | 05, `x` |")
     assert lines[4].endswith("| – | 0 | undecided: not run | 05, `x` |")
-    assert (
-        "1 hold, 0 fail and 2 are undecided (1 were not run or never reached the accuracy, 1 have fewer"
-        in claims.count_sentence(rows)
+    assert claims.count_sentence(rows) == (
+        "Of 3 claims 1 hold, 0 fail and 2 are undecided: 0 have an interval across the threshold, "
+        "1 have values of fewer than 5 seeds and 1 were not run."
     )

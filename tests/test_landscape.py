@@ -19,7 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from scipy.stats import percentileofscore, rankdata, spearmanr
+from scipy.stats import percentileofscore, rankdata
 from swapping import swap
 
 from helpers import __main__ as command_line
@@ -49,7 +49,7 @@ from helpers.model import build
 from helpers.model.generate import Sampling
 from helpers.model.score import complete
 from helpers.show import comparisons
-from helpers.stats import intervals
+from helpers.stats import fits, intervals
 from helpers.study import controls, published
 from helpers.study.profiles import PROFILES, Profile, get_profile, specs
 from helpers.study.published import publish
@@ -798,33 +798,29 @@ arm_points = st.lists(
 
 @settings(max_examples=40)
 @given(arm_points)
-def test_rank_correlation_equals_scipys_and_a_count_of_all_orders(drawn: list) -> None:
-    points = pd.DataFrame(drawn, columns=["arm", "perplexity", "drop"])
-    means = points.groupby("arm").mean()
-    found = rates.rank_correlation(points)
+def test_luck_is_a_count_of_all_orders(drawn: list) -> None:
+    means = pd.DataFrame(drawn, columns=["arm", "perplexity", "drop"]).groupby("arm").mean()
+    rank = fits.rank_luck(means["perplexity"], means["drop"])
     if means["perplexity"].nunique() < 2 or means["drop"].nunique() < 2:
-        assert found is None
+        assert rank is None
         return
-    arms, rho, luck = found
-    assert arms == len(means)
-    assert rho == pytest.approx(spearmanr(means["perplexity"], means["drop"]).statistic)
     x, y = rankdata(means["perplexity"]).tolist(), rankdata(means["drop"]).tolist()
+    assert rank[0] == pytest.approx(np.corrcoef(x, y)[0, 1])
     score = lambda order: sum(a * b for a, b in zip(x, order, strict=True))  # noqa: E731 -- the ranks' means are fixed
     orders = list(permutations(y))
-    assert luck == pytest.approx(sum(score(o) >= score(y) - 1e-9 for o in orders) / len(orders))
+    assert rank[1] == pytest.approx(sum(score(o) >= score(y) - 1e-9 for o in orders) / len(orders))
 
 
-def test_rank_correlation_of_many_arms_is_estimated() -> None:
+def test_luck_of_many_arms_is_estimated() -> None:
     ranks = [3, 0, 5, 1, 8, 2, 4, 7, 6]
-    many = pd.DataFrame({"arm": list("abcdefghi"), "perplexity": range(9), "drop": ranks})
-    arms, rho, luck = rates.rank_correlation(many)
-    assert (arms, rho) == (9, pytest.approx(1 - 6 * sum((i - r) ** 2 for i, r in enumerate(ranks)) / (9 * 80)))
+    rho, luck = fits.rank_luck(pd.Series(range(9)), pd.Series(ranks))
+    assert rho == pytest.approx(1 - 6 * sum((i - r) ** 2 for i, r in enumerate(ranks)) / (9 * 80))
     every = np.array(list(permutations(range(9)))) @ np.arange(9)
     exact = (every >= np.dot(ranks, range(9))).mean()
     assert exact > 0.005 and luck == pytest.approx(exact, rel=0.25)
 
 
-def test_rank_correlation_in_words() -> None:
+def test_rank_correlation_over_arms_in_words() -> None:
     points = pd.DataFrame({"arm": ["a", "b", "c"], "perplexity": [1, 2, 3], "drop": [0.1, 0.2, 0.3]})
     assert rates.rank_sentence(points) == (
         "Rank correlation over 3 arms: 1.00; by luck alone at least that in 16.7% of all orders."

@@ -4,18 +4,19 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
-from helpers.verdicts import paper
+from helpers.errors import UserError
+from helpers.verdicts import readme
 from tests.benchmarks import benchmarks
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_readmes_numbers_are_the_summarys() -> None:
-    table = paper.readme_table(pd.read_csv(ROOT / "figures" / "summary.csv"))
-    written = README.split(paper.README_MARKS[0])[1].split(paper.README_MARKS[1])[0]
-    assert written.strip() == table.strip()
+def test_writing_the_tables_anew_changes_nothing() -> None:
+    """The README's results and its count of claims are those of `figures/`."""
+    assert readme.written(README, ROOT / "figures") == README
 
 
 def test_the_readmes_speeds_are_the_benchmarks() -> None:
@@ -44,17 +45,26 @@ def test_the_table_shows_intervals_and_dashes() -> None:
         ("minutes", "rft", "puzzle", 12.345, 12.0, 13.0, 3, 3),
     ]
     columns = ["quantity", "arm", "task", "value", "low", "high", "seeds", "n"]
-    lines = paper.readme_table(pd.DataFrame(rows, columns=columns)).splitlines()
+    lines = readme.results_table(pd.DataFrame(rows, columns=columns)).splitlines()
     assert lines[2] == "| `base` | 1 | 0.04 | – | – | – | – | – | – | – |"
     assert lines[3] == "| `rft` | 3 | 0.50 [0.25, 0.75] | – | – | – | – | – | – | 12.3 [12.0, 13.0] |"
 
 
 def test_writing_replaces_only_what_stands_between_the_marks(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{paper.README_MARKS[0]}\nold\n{paper.README_MARKS[1]}\nafter\n", encoding="utf-8")
+    file, text = tmp_path / "README.md", "before\n<!-- results -->\nold\n<!-- /results -->\nbetween\n<!-- claims -->"
+    file.write_text(f"{text}\nold\n<!-- /claims -->\nafter\n", encoding="utf-8")
+    with pytest.raises(UserError, match="summary.csv is missing"):
+        readme.write_readme(file, tmp_path)
     rows = [("puzzle_exact", "base", "puzzle", 0.04, 0.04, 0.04, 1, 500)]
     frame = pd.DataFrame(rows, columns=["quantity", "arm", "task", "value", "low", "high", "seeds", "n"])
     frame.to_csv(tmp_path / "summary.csv", index=False)
-    paper.write_readme(tmp_path / "summary.csv", readme)
-    text = readme.read_text(encoding="utf-8")
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text and "| `base` |" in text
+    verdicts = pd.DataFrame({"verdict": ["holds", "undecided"], "reason": ["", "not run"]})
+    verdicts.to_csv(tmp_path / "claims.csv", index=False)
+    readme.write_readme(file, tmp_path)
+    lines = file.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "before" and lines[-1] == "after" and "old" not in lines and "between" in lines
+    assert any(line.startswith("| `base` |") for line in lines)
+    assert lines[-3].startswith("Of 2 claims 1 hold, 0 fail and 1 are undecided")
+    file.write_text("no marks", encoding="utf-8")
+    with pytest.raises(UserError, match="once each"):
+        readme.write_readme(file, tmp_path)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from setuptools import find_packages
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 ORDER = (
@@ -94,3 +96,17 @@ def test_the_notebooks_first_line_is_light() -> None:
     code = "import sys, helpers.lab; print([m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HELPERS.parent)
     assert found.stdout.strip() == "[]", found.stderr
+
+
+def test_an_installation_holds_every_package_and_every_data_file() -> None:
+    settings = tomllib.loads((HELPERS.parent / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = set(find_packages(str(HELPERS.parent), include=settings["packages"]["find"]["include"]))
+    assert found == {".".join(p.parent.relative_to(HELPERS.parent).parts) for p in HELPERS.rglob("__init__.py")}
+    data = {
+        file
+        for package, patterns in settings["package-data"].items()
+        for pattern in patterns
+        for file in (HELPERS.parent / package.replace(".", "/")).glob(pattern)
+    }
+    tracked = subprocess.run(["git", "ls-files", "helpers"], capture_output=True, text=True, cwd=HELPERS.parent)
+    assert {HELPERS.parent / name for name in tracked.stdout.split() if not name.endswith((".py", ".md"))} <= data

@@ -22,8 +22,6 @@ from helpers.train.corpora import answer
 from helpers.world import answers, seeds
 from helpers.world.boards import Corpus, Prompted, make_boards
 
-EXACT_ORDERS = 8  # up to so many arms, every order of them is tried; beyond, a random sample of orders
-
 
 @dataclass(frozen=True)
 class Asked:

@@ -2,7 +2,7 @@
 
 Notebook 07 takes the theory apart on one draw of samples. Here its statements are put to the test: does the kernel stay
 constant over a training, is influence symmetric, whom does one update on a corpus harm, do RFT's correct rollouts stay
-in the base's probable region? `claims.py` holds the thresholds. They were fixed after notebooks 06 and 07 had been
+in the base's probable region? `claims.toml` holds the thresholds. They were fixed after notebooks 06 and 07 had been
 seen, and several statistics were mended by a review of a first measurement of three seeds: these rows repeat, on other
 samples and on a second training of the study's runs, what is known, and are no test of something unknown.
 """

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.stats import pearsonr, permutation_test, rankdata, spearmanr
+
+from helpers.stats.intervals import Interval
+
+_EXACT_ORDERS = 8  # 40,320 orders; the next would be 362,880
 
 
 @dataclass(frozen=True)
@@ -17,11 +23,11 @@ class Fit:
     predictor: str
     runs: int
     arms: int
-    r2: tuple[float, float, float]
-    left_out: tuple[float, float, float] | None = field(default=None)
+    r2: Interval
+    left_out: Interval | None = None
 
 
-def r_squared(x: Any, y: Any, weights: Any = 1.0) -> Any:
+def r_squared(x: ArrayLike, y: ArrayLike, weights: ArrayLike = 1.0) -> float | np.ndarray:
     """Share of the variance of y that a straight line in x explains: the squared correlation along the last axis.
 
     `weights` (..., n): how often each point counts. 0 where x is constant, NaN where y is. A number for two lists, an
@@ -29,13 +35,16 @@ def r_squared(x: Any, y: Any, weights: Any = 1.0) -> Any:
     """
     x, y, w = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float), np.asarray(weights, float))
     dx, dy = (v - (w * v).sum(-1, keepdims=True) / w.sum(-1, keepdims=True) for v in (x, y))
+    # What is left of a constant after its mean is taken is rounding, not variation.
     dx, dy = (np.where(np.abs(d) > 1e-12 * np.abs(v).max(initial=1e-300), d, 0) for d, v in ((dx, x), (dy, y)))
     shared, sizes = (w * dx * dy).sum(-1) ** 2, (w * dx**2).sum(-1) * (w * dy**2).sum(-1)
-    found = np.where(sizes > 0, shared / np.where(sizes > 0, sizes, 1), 0.0)
-    return np.where((w * dy**2).sum(-1) > 0, found, np.nan)[()]
+    share = np.where(sizes > 0, shared / np.where(sizes > 0, sizes, 1), 0.0)
+    return np.where((w * dy**2).sum(-1) > 0, share, np.nan)[()]
 
 
-def left_out_r_squared(x: Any, y: Any, groups: Any, weights: Any = 1.0) -> Any:
+def left_out_r_squared(
+    x: ArrayLike, y: ArrayLike, groups: Sequence[str], weights: ArrayLike = 1.0
+) -> float | np.ndarray:
     """1 - SSE / SST with each group's y predicted by the line through the other groups' points; may be negative.
 
     `x`, `y`, `groups`: (n,); `weights` (..., n): how often each point counts. SST is about the mean of the other
@@ -45,6 +54,7 @@ def left_out_r_squared(x: Any, y: Any, groups: Any, weights: Any = 1.0) -> Any:
     weights = np.broadcast_to(np.asarray(weights, float), np.broadcast_shapes(np.shape(weights), x.shape))
     errors, totals, present = (np.zeros(weights.shape[:-1]) for _ in range(3))
     for group in sorted(set(groups.tolist())):
+        # The whole group stays out: a seed of an arm is no test for a line through that arm's other seeds.
         out = groups == group
         inside, others = weights * out, weights * ~out
         known = np.where(others.sum(-1, keepdims=True) > 0, others.sum(-1, keepdims=True), 1)
@@ -85,29 +95,40 @@ def resampled_fits(rows: pd.DataFrame, draws: int) -> np.ndarray:
     return counts[:, place].astype(float)
 
 
-def rank_correlation(x: pd.Series, y: pd.Series, draws: int = 2000) -> tuple[float, float, float] | None:
+def spearman(x: pd.Series, y: pd.Series, draws: int = 2000) -> Interval | None:
     """Spearman's correlation of two quantities (n,), with the middle 95% of its bootstrap draws over the n pairs.
 
     None below four pairs or where one of the two does not vary. Draws in which one does not vary are left out.
     """
     if len(x) < 4 or x.nunique() < 2 or y.nunique() < 2:
         return None
-    pairs = np.stack([x.to_numpy(float), y.to_numpy(float)])
-    drawn = pairs[:, np.random.default_rng(0).integers(len(x), size=(draws, len(x)))]  # (2, draws, n)
-    return percentile_interval(float(_spearman(pairs[:, None])[0]), _spearman(drawn))
+    again = np.random.default_rng(0).integers(len(x), size=(draws, len(x)))
+    first, second = (rankdata(values.to_numpy(float)[again], axis=-1) for values in (x, y))  # (draws, n)
+    varies = (np.ptp(first, axis=-1) > 0) & (np.ptp(second, axis=-1) > 0)
+    drawn = pearsonr(first[varies], second[varies], axis=-1).statistic
+    return percentile_interval(float(spearmanr(x, y).statistic), drawn)
 
 
-def _spearman(pairs: np.ndarray) -> np.ndarray:
-    """Correlations (draws,) of the ranks of (2, draws, n) values, ties sharing theirs; NaN where one does not vary."""
-    less, same = (relation(pairs[..., None, :], pairs[..., None]).sum(-1) for relation in (np.less, np.equal))
-    ranks = less + (same + 1) / 2
-    first, second = ranks - ranks.mean(-1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (first * second).sum(-1) / np.sqrt((first**2).sum(-1) * (second**2).sum(-1))
+def rank_luck(x: pd.Series, y: pd.Series) -> tuple[float, float] | None:
+    """(rho, luck): Spearman's correlation of two quantities (n,), and the share of all orders of y that reach it.
+
+    One-sided. Up to `_EXACT_ORDERS` values every order is tried, beyond that 20,000 random ones. None where one of the
+    two does not vary.
+    """
+    if x.nunique() < 2 or y.nunique() < 2:
+        return None
+    first, second = rankdata(x), rankdata(y)
+    how = {"permutation_type": "pairings", "alternative": "greater", "rng": 0}
+    n = math.factorial(len(x)) if len(x) <= _EXACT_ORDERS else 20_000
+    # The sum of products orders pairings as rho does: the means and lengths of the ranks are the same in all of them.
+    tried = permutation_test(
+        (second,), lambda order, axis=-1: (first * order).sum(axis), vectorized=True, n_resamples=n, **how
+    )
+    return float(spearmanr(x, y).statistic), float(tried.pvalue)
 
 
-def percentile_interval(value: float, draws: np.ndarray) -> tuple[float, float, float]:
-    """(value, low, high): the middle 95% of bootstrap draws, those without a value left out."""
+def percentile_interval(value: float, draws: np.ndarray) -> Interval:
+    """A value with the middle 95% of its bootstrap draws, those that have no value left out."""
     finite = draws[np.isfinite(draws)]
     low, high = np.quantile(finite, (0.025, 0.975)) if len(finite) else (math.nan, math.nan)
-    return float(value), float(low), float(high)
+    return Interval(float(value), float(low), float(high))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ import pandas as pd
 from helpers.measure import analyses, bench, perplexity
 from helpers.measure.learned_from import corpus_of
 from helpers.measure.probes import PUBLISHED, STREAMED
-from helpers.measure.reach import EXACT_ORDERS
 from helpers.stats import curves, summary
+from helpers.stats.fits import rank_luck
 from helpers.study import published
 from helpers.study.arms import RFT_ARMS
 from helpers.study.profiles import Profile, specs
@@ -142,29 +141,16 @@ def at_own_rate(profile: Profile, points: pd.DataFrame) -> pd.DataFrame:
     return points[points["learning_rate"] == points["arm"].map(rates)].reset_index(drop=True)
 
 
-def rank_correlation(points: pd.DataFrame) -> tuple[int, float, float] | None:
-    """(arms, Spearman's rho, luck) of perplexity and drop over the arms' means; None where one of them does not vary.
-
-    `points`: columns arm, perplexity, drop. rho: Pearson's correlation of the ranks, ties sharing theirs. luck: the
-    share of all orders of the arms that reach it (one-sided; beyond `EXACT_ORDERS` arms, of 20,000 random ones). Seeds
-    of one arm are not independent, so arms are what is counted.
-    """
-    means = points.groupby("arm")[["perplexity", "drop"]].mean().rank()
-    n, spread = len(means), means.to_numpy(float) - means.mean().to_numpy()
-    lengths = np.sqrt((spread**2).sum(0))
-    if n < 2 or not lengths.all():
-        return None
-    x, y = (spread / lengths).T
-    rng = np.random.default_rng(0)
-    orders = list(permutations(range(n))) if n <= EXACT_ORDERS else [rng.permutation(n) for _ in range(20_000)]
-    rho = float(x @ y)
-    return n, rho, float((y[np.array(orders)] @ x >= rho - 1e-9).mean())
-
-
 def rank_sentence(points: pd.DataFrame) -> str:
-    """`rank_correlation` in words."""
-    found = rank_correlation(points)
-    if found is None:
+    """Spearman's correlation of perplexity and drop over the arms' means, in words, with what luck alone would give.
+
+    `points`: columns arm, perplexity, drop. Seeds of one arm are not independent, so arms are what is counted.
+    """
+    means = points.groupby("arm")[["perplexity", "drop"]].mean()
+    rank = rank_luck(means["perplexity"], means["drop"])
+    if rank is None:
         return "No rank correlation: it needs at least two arms that differ both in perplexity and in drop."
-    n, rho, luck = found
-    return f"Rank correlation over {n} arms: {rho:.2f}; by luck alone at least that in {luck:.1%} of all orders."
+    rho, luck = rank
+    return (
+        f"Rank correlation over {len(means)} arms: {rho:.2f}; by luck alone at least that in {luck:.1%} of all orders."
+    )
