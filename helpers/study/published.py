@@ -13,7 +13,7 @@ from helpers.errors import UserError
 from helpers.files import DamagedFile, json_bytes, read_json, write_file
 from helpers.study.arms import STUDY_ARMS
 from helpers.study.profiles import get_profile, specs
-from helpers.study.records import RunStore, finished_folders, read_spec
+from helpers.study.records import RunStore, check_contents, finished_folders, read_spec
 from helpers.study.schema import SCHEMA_VERSION, TABLES, check_version, encode_table, read_table, table_file, to_arrow
 from helpers.study.spec import RunSpec
 
@@ -39,14 +39,16 @@ def publish(
     Of each run's groups (one puzzle at one step) of completions the first `completion_groups` are kept, whole, and
     at most as many evenly spaced over the rest (only groups scored under the base model, if there are any). Rows
     are sorted, so the same records give the same bytes. Replaces what was published there before. Returns the paths
-    written. Raises `UserError` when nothing, or not all that was named, is finished or the destination cannot be
-    written.
+    written. Raises `UserError` when nothing, or not all that was named, is finished, when a finished run was changed
+    since, and when the destination cannot be written.
     """
     if isinstance(completion_groups, bool) or not isinstance(completion_groups, int) or completion_groups < 0:
         raise UserError(f"completion_groups is {completion_groups!r}: use a whole number, 0 or more.")
     folders = finished_folders(store.root, names)
     if not folders:
         raise UserError(f"there is no finished run in {store.root}: finish one before publishing.")
+    for folder in folders:
+        check_contents(folder)
     runs = {folder.name: provenance(folder) for folder in folders}
     # All is encoded before the first file is written: a damaged table leaves what was published whole.
     files = {

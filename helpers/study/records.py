@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -59,25 +59,16 @@ def read_spec(folder: Path) -> RunSpec:
         raise DamagedFile(f"{path} cannot be used: {error}") from error
 
 
-def problem(folder: str | Path) -> str | None:
-    """Why the run in `folder` does not count as finished, in one sentence, or None when it is finished.
+def is_finished(folder: Path) -> bool:
+    """Whether the run in `folder` is finished and whole, as far as names and sizes tell; `verify` says why it is not.
 
-    Looks at sizes and row counts only; `verify` reads the contents too. Raises `UserError` when the run was
-    written under an unknown schema version.
+    Raises `UserError` when the run was written under an unknown schema version.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        return f"{folder.name} has not been started: run it."
-    halves = _leftovers(folder)
-    if halves:
-        return f"{folder.name} is unfinished: it holds the half-written file {halves[0].name}; run it again."
-    if not (folder / "DONE").exists():
-        return f"{folder.name} is unfinished: it was stopped before its end; run it again to resume."
     try:
         _check_finished(folder)
-    except DamagedFile as error:
-        return f"{folder.name} is unfinished: {error}"
-    return None
+    except DamagedFile:
+        return False
+    return True
 
 
 def _leftovers(folder: Path) -> list[Path]:
@@ -86,7 +77,14 @@ def _leftovers(folder: Path) -> list[Path]:
 
 
 def _check_finished(folder: Path) -> None:
-    """Raise `DamagedFile` where a finished run's spec, versions, seal or tables are not what they should be."""
+    """Raise `DamagedFile` unless a run's spec, versions, tables and `DONE` are all there and belong together."""
+    if not folder.is_dir():
+        raise DamagedFile("it has not been started; run it.")
+    halves = _leftovers(folder)
+    if halves:
+        raise DamagedFile(f"it holds the half-written file {halves[0].name}; run it again.")
+    if not (folder / "DONE").exists():
+        raise DamagedFile("it was stopped before its end; run it again to resume.")
     name = read_spec(folder).name
     read_json(folder / "versions.json", REMEDY)
     if name != folder.name:
@@ -134,7 +132,7 @@ def finished_folders(root: str | Path, names: Iterable[str] | None = None) -> li
 
     Raises `UserError` when there is no store, and for a name that is no finished run.
     """
-    found = [folder for folder in _run_folders(root) if _ASIDE not in folder.name and problem(folder) is None]
+    found = [folder for folder in _run_folders(root) if _ASIDE not in folder.name and is_finished(folder)]
     if names is None:
         return found
     wanted = set(names)
@@ -163,7 +161,7 @@ class RunStore:
 
         Raises `UserError` when one was finished under an unknown schema version.
         """
-        return [spec for spec in dict.fromkeys(specs) if problem(self.folder(spec)) is not None]
+        return [spec for spec in dict.fromkeys(specs) if not is_finished(self.folder(spec))]
 
     def finished(self) -> list[RunSpec]:
         """The specs of all finished runs, sorted by name. Raises `UserError` when there is no store."""
@@ -245,7 +243,7 @@ class Run:
     @property
     def done(self) -> bool:
         """Whether the run is finished and whole on disk."""
-        return problem(self.folder) is None
+        return is_finished(self.folder)
 
     @property
     def checkpoints(self) -> Path:
@@ -267,10 +265,10 @@ class Run:
         identity = {name: value for name, value in identity.items() if name in SCHEMAS[table].names}
         complete = [identity | dict(row) for row in rows]
         for index, row in enumerate(complete):
-            for name in (name for name in identity if row[name] != identity[name]):
-                raise UserError(
-                    f"{table}, column {name}, row {index}: {shown(row[name])} is another run's; leave {name} out."
-                )
+            for name in identity:
+                if row[name] != identity[name]:
+                    says = f"{shown(row[name])} is another run's; leave {name} out."
+                    raise UserError(f"{table}, column {name}, row {index}: {says}")
         self._waiting[table] = pa.concat_tables([self._waiting[table], to_arrow(table, complete)])
 
     def _check_open(self) -> None:
@@ -320,55 +318,44 @@ class Run:
         write_file(self.folder / "DONE", json_bytes(_seal(self.folder)))
 
 
-def load_table(roots: str | Path | Sequence[str | Path], table: str) -> pd.DataFrame:
-    """One table of every finished run under one or more stores, below each other.
+def load_table(root: str | Path, table: str) -> pd.DataFrame:
+    """One table of every finished run under a store, below each other.
 
-    Unfinished runs are left out, and a run that several stores hold is taken from the first. With no finished
-    run the frame is empty but has its columns. Raises `UserError` for an unknown table, a store that does not
-    exist and an unknown schema version.
+    Unfinished runs are left out. With no finished run the frame is empty but has its columns. Raises `UserError`
+    for an unknown table, a store that does not exist and an unknown schema version.
     """
-    several = [roots] if isinstance(roots, str | Path) else list(roots)
-    folders: dict[str, Path] = {}
-    for folder in (folder for root in several for folder in finished_folders(root)):
-        folders.setdefault(folder.name, folder)
-    parts = [read_table(folder, table) for folder in folders.values()]
+    parts = [read_table(folder, table) for folder in finished_folders(root)]
     return pa.concat_tables([to_arrow(table, []), *parts]).to_pandas()
 
 
 def verify(root: str | Path) -> list[str]:
-    """Everything wrong under a store, one sentence each; empty when all runs are finished and whole.
+    """Everything wrong under a store, one sentence a run; empty when all runs are finished and whole.
 
     Reads every table. Raises `UserError` when the store does not exist.
     """
     found: list[str] = []
     for folder in _run_folders(root):
         try:
-            found.extend(_folder_problems(folder))
+            if _ASIDE in folder.name:
+                raise DamagedFile("it was set aside because a file in it was damaged; look at it, then delete it.")
+            _check_finished(folder)
+            check_contents(folder)
+        except DamagedFile as error:
+            found.append(f"{folder.name} does not count as finished: {error}")
         except UserError as error:
             found.append(str(error))
     return found
 
 
-def _folder_problems(folder: Path) -> list[str]:
-    """What is wrong with one run's folder."""
-    if _ASIDE in folder.name:
-        return [f"{folder.name} was set aside because a file in it was damaged: look at it, then delete it."]
-    trouble = problem(folder)
-    if trouble:
-        return [trouble]
-    sealed = _sealed(folder, "sha256")
-    troubles = [_table_problem(folder, table, sealed[table]) for table in TABLES]
-    return [f"{folder.name}: {trouble}" for trouble in troubles if trouble]
-
-
-def _table_problem(folder: Path, table: str, digest: object) -> str | None:
-    """What is wrong with the contents of one table of a finished run."""
-    path = table_file(folder, table)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-        return f"{path.name} was changed after the run finished; delete the folder and run again."
-    frame = read_table(folder, table).to_pandas()
-    if (frame["run"] != folder.name).any():
-        return f"{path.name} holds rows of another run; delete the folder and run again."
-    keys = list(KEYS.get(table, ()))
-    twice = int(frame.duplicated(keys).sum()) if keys else 0
-    return f"{path.name} repeats {', '.join(keys)} in {twice} rows; run it anew." if twice else None
+def check_contents(folder: Path) -> None:
+    """Raise `DamagedFile` unless a finished run's tables are as `DONE` sealed them, each row its own and once."""
+    for table, digest in _sealed(folder, "sha256").items():
+        path, keys = table_file(folder, table), list(KEYS.get(table, ()))
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            raise DamagedFile(f"{path} was changed after the run finished; delete the folder and run again.")
+        frame = read_table(folder, table).to_pandas()
+        if (frame["run"] != folder.name).any():
+            raise DamagedFile(f"{path} holds rows of another run; delete the folder and run again.")
+        twice = int(frame.duplicated(keys).sum()) if keys else 0
+        if twice:
+            raise DamagedFile(f"{path} repeats {', '.join(keys)} in {twice} rows; run it anew.")

@@ -162,7 +162,10 @@ def read_table(folder: Path, table: str, remedy: str = REMEDY) -> pa.Table:
     path = table_file(folder, table)
     try:
         with parquet.ParquetFile(path) as file:
-            _check_schema(path, table, file.schema_arrow)
+            schema = file.schema_arrow
+            check_version(path, (schema.metadata or {}).get(b"schema_version", b"none").decode())
+            if not schema.equals(SCHEMAS[table]):
+                raise UserError(f"{path} does not have the columns of {table}: move it away and run again.")
             return file.read()
     except (OSError, pa.ArrowException) as error:
         raise DamagedFile(f"{path} is missing or cut short: {remedy}.") from error
@@ -175,10 +178,3 @@ def check_version(path: Path, version: object) -> None:
             f"{path} has schema version {version} and this project reads {SCHEMA_VERSION}: "
             "use the project version that wrote it, or move it away and make it again."
         )
-
-
-def _check_schema(path: Path, table: str, schema: pa.Schema) -> None:
-    """Refuse a parquet file of another schema version, or with other columns."""
-    check_version(path, (schema.metadata or {}).get(b"schema_version", b"none").decode())
-    if not schema.equals(SCHEMAS[table]):
-        raise UserError(f"{path} does not have the columns of {table}: move it away and run again.")
