@@ -359,3 +359,17 @@ def test_drawing_a_pretraining_sample_never_loads_the_puzzle_module() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HELPERS.parent)
     assert found.stdout.strip() == "[]", found.stderr
+
+
+def test_a_new_task_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(questions, "TASKS", dict(questions.TASKS))
+
+    @questions._task("sign", 1 / 10, on=("sign",))
+    def _first_digit(scene: scenes.Scene, rng: np.random.Generator) -> questions.Question:
+        return questions.Question("first_digit", "Which digit comes first?", scene.number[0], "sign", "number")
+
+    assert list(questions.TASKS)[-1] == "first_digit" and questions.TASKS["first_digit"].chance == 0.1
+    rng = np.random.default_rng(0)
+    sign = scenes.draw_scene(rng, "sign")
+    assert questions.ask("first_digit", sign, rng).answer == sign.number[0]
+    assert questions.ask("first_digit", scenes.draw_scene(rng, "land"), rng) is None

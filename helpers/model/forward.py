@@ -101,8 +101,6 @@ def embed(model: Any, packed: Packed, patches: Patches | None) -> torch.Tensor:
 
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-
 Rotary = tuple[torch.Tensor, torch.Tensor]
 
 

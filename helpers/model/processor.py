@@ -28,7 +28,6 @@ from helpers.errors import UserError
 
 SHIPPED = Path(__file__).parents[1] / "base_model"
 
-
 SPECIAL = (
     "<|im_start|>",
     "<|vision_start|>",

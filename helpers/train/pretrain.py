@@ -30,19 +30,11 @@ from helpers.world.scenes import CELL_NAMES, cell_labels, draw_scene
 # What the eyes are trained on: pictures of all kinds, most of them with things of known shape and place.
 EYE_SCENES = {"things": 0.28, "scatter": 0.24, "sizes": 0.14, "greys": 0.05, "sign": 0.17, "land": 0.12}
 
-
 # Then the model learns to say what it sees, one thing first, before everything is asked.
 NAMING_SCENES = {"things": 0.85, "land": 0.15}
-
-
 NAMING_TASKS = {"caption": 3.0, "colour": 1.0, "shape": 1.0, "land": 1.0, "light": 0.5}
-
-
 SCENE_WEIGHTS = {"things": 0.38, "scatter": 0.16, "sizes": 0.12, "greys": 0.06, "sign": 0.08, "land": 0.12}
-
-
 EASY_VQA_WEIGHT = 0.08
-
 
 TASK_WEIGHTS = {
     "colour": 2.0, "shape": 2.0, "grounding": 2.5, "presence": 2.5, "caption": 2.0, "count": 2.0,
@@ -50,15 +42,12 @@ TASK_WEIGHTS = {
     "light": 0.6, "hill": 0.6, "reading": 4.0, "facts": 0.3, "lists": 0.5, "nonsense": 1.5,
 }  # fmt: skip
 
-
 # At last mostly what forms late: it needs more practice than what forms early, which must only be kept.
 PRACTICE_SCENES = {
     "things": 0.24, "scatter": 0.2, "sizes": 0.06, "greys": 0.1, "sign": 0.14, "land": 0.04, "collage": 0.14,
 }  # fmt: skip
 
-
 PRACTICE_EASY_VQA = 0.14
-
 
 PRACTICE_TASKS = {
     "colour": 0.7, "shape": 0.7, "grounding": 2.0, "presence": 2.0, "caption": 1.5, "count": 3.0,

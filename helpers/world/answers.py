@@ -17,47 +17,19 @@ from helpers.world.puzzles import Placement, PuzzleSpec, check_placement, invert
 from helpers.world.questions import Question
 
 OK = "ok"
-
-
 NO_ANSWER = "no answer"
-
-
 TWO_ANSWERS = "two answers"
-
-
 NOT_NUMBERS = "not numbers"
-
-
 WRONG_LENGTH = "wrong length"
-
-
 OUT_OF_RANGE = "out of range"
-
-
 REPEATED = "repeated"
-
-
 TEXT_OUTSIDE = "text outside the tags"
-
-
 REASONS = (OK, NO_ANSWER, TWO_ANSWERS, NOT_NUMBERS, WRONG_LENGTH, OUT_OF_RANGE, REPEATED, TEXT_OUTSIDE)
-
-
 _BODY = r"(?:(?!</?(?:think|answer)>).)*"  # any text that holds none of the four tags
-
-
 _THINK, _ANSWER = rf"<think>{_BODY}</think>", rf"<answer>{_BODY}</answer>"
-
-
 _WHOLE = re.compile(rf"\s*{_THINK}\s*{_ANSWER}\s*", re.DOTALL)
-
-
 _THINK_OPTIONAL = re.compile(rf"\s*(?:{_THINK})?\s*{_ANSWER}\s*", re.DOTALL)
-
-
 _NUMBERS = re.compile(r"\s*[0-9]+(?:(?:\s*,\s*|\s+)[0-9]+)*\s*", re.ASCII)
-
-
 _NUMBER = re.compile(r"[0-9]+")
 
 

@@ -39,7 +39,7 @@ def battery(task: str, n: int, seed: int = seeds.BATTERY) -> list[PriorSample]:
     index = 0
     while len(samples) < n:
         rng = np.random.default_rng((seed, list(TASKS).index(task), index, 991))
-        scene = draw_scene(rng, TASKS[task][0], plain=bool(rng.random() < 0.5))
+        scene = draw_scene(rng, TASKS[task].scene, plain=bool(rng.random() < 0.5))
         question = ask(task, scene, rng)
         if question is not None:
             samples.append(PriorSample(scene.pixels, with_instruction(question, rng)))
@@ -47,18 +47,17 @@ def battery(task: str, n: int, seed: int = seeds.BATTERY) -> list[PriorSample]:
     return samples
 
 
-# Kinds that the shipped base did not learn well enough (< 0.80): there would be little to forget.
-LEFT_OUT = ("grounding", "presence", "count", "count_quarters", "rank_size", "rank_count")
+LEFT_OUT = tuple(name for name, task in TASKS.items() if not task.learned)
 
 
 def battery_tasks() -> tuple[str, ...]:
-    """Names of the battery's tasks, easy-VQA last; kinds the base never learned (`LEFT_OUT`) are not among them."""
+    """Names of the battery's tasks, easy-VQA last; those the base never learned (`LEFT_OUT`) are not among them."""
     return (*(task for task in TASKS if task not in LEFT_OUT), "easy_vqa")
 
 
 def chance(task: str) -> float:
     """Expected score of a uniform guess among valid answers, or of the commonest answer where that scores more."""
-    return 0.3733 if task == "easy_vqa" else TASKS[task][2]
+    return 0.3733 if task == "easy_vqa" else TASKS[task].chance
 
 
 def alternatives(question: Question, rng: np.random.Generator, n: int = 3) -> list[Question]:

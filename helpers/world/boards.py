@@ -101,7 +101,7 @@ def make_boards(spec: puzzles.PuzzleSpec, indices: Sequence[int], seed: int) -> 
     width, height = spec.board_size
     scenes = [puzzle_scene(seed, i, max(width, height)) for i in indices]
     placements = np.array([puzzles.shuffle(spec, seed * seeds.SHUFFLES + i) for i in indices])
-    pixels = puzzles.make_boards(np.stack([s.pixels[:height, :width] for s in scenes]), spec, placements)
+    pixels = puzzles.draw_boards(np.stack([s.pixels[:height, :width] for s in scenes]), spec, placements)
     return Boards(spec, pixels, placements, tuple(s.light for s in scenes), tuple(s.land for s in scenes))
 
 

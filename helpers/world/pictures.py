@@ -19,10 +19,7 @@ from PIL import Image, ImageOps
 from helpers.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-
-
 FORMATS = ("JPEG", "PNG", "WEBP")
-
 
 # What Pillow raises, depending on where inside a file the damage sits.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)

@@ -4,17 +4,22 @@ A question about a picture carries an instruction that fixes the *kind* of the a
 are used across tasks, so that following one is a skill of its own (an unseen question with a known
 instruction still draws an answer of the right kind). Answers are short; before the answer the model writes a
 short think. Questions that say "explain in full sentences" get the teacher's voice instead of the own voice.
+
+To add a task, write one function that asks about a scene and put `@_task(...)` above it: the kind of scene drawn for
+it, chance, and the kinds of scene that suit it. A base learns it where `train.pretrain` gives it a weight. New tasks
+come last: a task's place in the list is part of its seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from helpers.errors import UserError
-from helpers.world.scenes import COLOURS, LANDS, QUARTERS, SHAPES, Scene
+from helpers.world.scenes import COLOURS, KINDS, LANDS, QUARTERS, SHAPES, Scene
 
 INSTRUCTIONS = {
     "word": (
@@ -52,9 +57,7 @@ INSTRUCTIONS = {
     "things": ("Answer with a list of things.", "Name each with its colour.", "Give a list of things."),
 }
 
-
 FULL_SENTENCES = ("Explain in full sentences.", "Think aloud in full sentences.")
-
 
 EASY_VQA_WORDS = (
     "circle",
@@ -70,13 +73,8 @@ EASY_VQA_WORDS = (
     "blue",
 )
 
-
 NAMES = ("mibo", "zorb", "taku", "fenn", "lopi", "drax", "quil", "vemo", "sarp", "juno", "hask", "pelu")
-
-
 FOODS = ("rice", "corn", "fish", "nuts", "figs", "kelp")
-
-
 HOMES = ("lake", "cave", "tree", "barn", "moss", "reef")
 
 
@@ -98,16 +96,44 @@ class Question:
         return f"<think>{self.think}</think><answer>{self.answer}</answer>"
 
 
-Maker = Callable[[Scene, np.random.Generator], "Question | None"]
+_Maker = Callable[[Scene, np.random.Generator], Question | None]
 
 
-def pick(rng: np.random.Generator, options: tuple | list) -> str:
+@dataclass(frozen=True)
+class Task:
+    """A prior task: the kind of scene drawn for it, how it is asked, on which kinds of scene, and what guesses score.
+
+    `chance`: a uniform guess among valid answers, or the commonest answer where that scores more. `learned`: whether
+    the shipped base scores 0.80 or more; the battery leaves out the others, of which little can be forgotten.
+    """
+
+    scene: str
+    make: _Maker
+    chance: float
+    on: tuple[str, ...] = KINDS
+    learned: bool = True
+
+
+TASKS: dict[str, Task] = {}
+
+
+def _task(scene: str, chance: float, on: tuple[str, ...] = KINDS, learned: bool = True) -> Callable[[_Maker], _Maker]:
+    """Enter a function into `TASKS` under its own name."""
+
+    def enter(make: _Maker) -> _Maker:
+        TASKS[make.__name__.removeprefix("_")] = Task(scene, make, chance, on, learned)
+        return make
+
+    return enter
+
+
+def pick(rng: np.random.Generator, options: Sequence[Any]) -> Any:
+    """One of the options, each equally likely."""
     return options[int(rng.integers(len(options)))]
 
 
-def _colour(scene: Scene, rng: np.random.Generator) -> Question | None:
-    if not scene.items or scene.kind == "scatter":
-        return None
+@_task("things", 1 / 6, ("things", "sizes"))
+def _colour(scene: Scene, rng: np.random.Generator) -> Question:
     item = pick(rng, scene.items)
     text = pick(rng, ("What colour is the {}?", "The {} has which colour?", "Which colour has the {}?"))
     teacher = f"Let me look at the {item.shape}. The {item.shape} is {item.colour}, so the answer is {item.colour}."
@@ -115,9 +141,8 @@ def _colour(scene: Scene, rng: np.random.Generator) -> Question | None:
     return Question("colour", text.format(item.shape), item.colour, think, "word", teacher=teacher)
 
 
-def _shape(scene: Scene, rng: np.random.Generator) -> Question | None:
-    if not scene.items or scene.kind == "scatter":
-        return None
+@_task("things", 1 / 6, ("things", "sizes"))
+def _shape(scene: Scene, rng: np.random.Generator) -> Question:
     item = pick(rng, scene.items)
     text = pick(rng, ("What shape is the {} thing?", "Which shape is {}?", "The {} thing has which shape?"))
     teacher = f"Let me look at the {item.colour} thing. It is a {item.shape}, so the answer is {item.shape}."
@@ -125,9 +150,8 @@ def _shape(scene: Scene, rng: np.random.Generator) -> Question | None:
     return Question("shape", text.format(item.colour), item.shape, think, "word", teacher=teacher)
 
 
-def _grounding(scene: Scene, rng: np.random.Generator) -> Question | None:
-    if scene.kind != "things":
-        return None
+@_task("things", 1 / 16, ("things",), learned=False)
+def _grounding(scene: Scene, rng: np.random.Generator) -> Question:
     item = pick(rng, scene.items)
     by_shape = rng.random() < 0.5
     name = item.shape if by_shape else item.colour + " thing"
@@ -139,9 +163,8 @@ def _grounding(scene: Scene, rng: np.random.Generator) -> Question | None:
     return Question("grounding", text.format(name), f"{row} {column}", think, "cell", 2, teacher)
 
 
-def _presence(scene: Scene, rng: np.random.Generator) -> Question | None:
-    if not scene.items or scene.kind == "scatter":
-        return None
+@_task("things", 1 / 2, ("things", "sizes"), learned=False)
+def _presence(scene: Scene, rng: np.random.Generator) -> Question:
     by_shape = rng.random() < 0.5
     pool = list(SHAPES if by_shape else COLOURS)
     shown = {i.shape: i.colour for i in scene.items} if by_shape else {i.colour: i.shape for i in scene.items}
@@ -154,9 +177,8 @@ def _presence(scene: Scene, rng: np.random.Generator) -> Question | None:
     return Question("presence", text, "yes" if found else "no", think, "yes or no", teacher=teacher)
 
 
-def _caption(scene: Scene, rng: np.random.Generator) -> Question | None:
-    if scene.kind != "things":
-        return None
+@_task("things", 0.0, ("things",))
+def _caption(scene: Scene, rng: np.random.Generator) -> Question:
     answer = ", ".join(f"{i.colour} {i.shape}" for i in scene.items)
     text = pick(rng, ("What is on the picture?", "Which things do you see?", "Describe the picture."))
     teacher = "Let me look at each quarter. " + " ".join(
@@ -165,9 +187,8 @@ def _caption(scene: Scene, rng: np.random.Generator) -> Question | None:
     return Question("caption", text, answer, f"{len(scene.items)} things", "things", teacher=teacher)
 
 
-def _count(scene: Scene, rng: np.random.Generator) -> Question | None:
-    if scene.kind != "scatter":
-        return None
+@_task("scatter", 0.41, ("scatter",), learned=False)
+def _count(scene: Scene, rng: np.random.Generator) -> Question:
     shape = pick(rng, sorted({i.shape for i in scene.items}) + [None]) if scene.items else None
     counts, name = scene.counts(shape), f"{shape}s".replace("crosss", "crosses") if shape else "things"
     text = pick(rng, ("How many {} are there?", "Count the {}.", "How many {} do you see?")).format(name)
@@ -176,9 +197,8 @@ def _count(scene: Scene, rng: np.random.Generator) -> Question | None:
     return Question("count", text, str(sum(counts)), shown, "number", teacher=teacher)
 
 
-def _count_quarters(scene: Scene, rng: np.random.Generator) -> Question | None:
-    if scene.kind != "scatter":
-        return None
+@_task("scatter", 1 / 256, ("scatter",), learned=False)
+def _count_quarters(scene: Scene, rng: np.random.Generator) -> Question:
     text = pick(rng, ("How many things are in each quarter?", "Count the things quarter by quarter."))
     answer = " ".join(map(str, scene.counts()))
     teacher = f"Let me count in each quarter. There are {answer} things."
@@ -198,26 +218,25 @@ def _rank_teacher(words: list[str], answer: str) -> str:
     return "Let me look at each quarter. " + " ".join(parts)
 
 
-def _rank_size(scene: Scene, rng: np.random.Generator) -> Question | None:
-    if scene.kind != "sizes":
-        return None
+@_task("sizes", 1 / 24, ("sizes",), learned=False)
+def _rank_size(scene: Scene, rng: np.random.Generator) -> Question:
     text = pick(rng, ("Rank the things by size, largest first.", "How large is each thing? 1 is the largest."))
     answer = _rank([i.size for i in scene.items])
     teacher = _rank_teacher([f"a {i.shape}" for i in scene.items], answer)
     return Question("rank_size", text, answer, " ".join(i.shape for i in scene.items), "order", 4, teacher)
 
 
-def _rank_brightness(scene: Scene, rng: np.random.Generator) -> Question | None:
-    if scene.kind != "greys":
-        return None
+@_task("greys", 1 / 24, ("greys",))
+def _rank_brightness(scene: Scene, rng: np.random.Generator) -> Question:
     text = pick(rng, ("Rank the discs from bright to dark.", "How bright is each disc? 1 is the brightest."))
     answer = _rank(scene.greys)
     words = [("bright", "bright", "dark", "dark")[int(r) - 1] for r in answer.split()]
     return Question("rank_brightness", text, answer, " ".join(words), "order", 4, _rank_teacher(words, answer))
 
 
+@_task("scatter", 1 / 24, ("scatter",), learned=False)
 def _rank_count(scene: Scene, rng: np.random.Generator) -> Question | None:
-    if scene.kind != "scatter" or len(set(scene.counts())) < 4:
+    if len(set(scene.counts())) < 4:
         return None
     text = pick(rng, ("Rank the quarters by the things in them.", "Which quarter holds most? 1 holds the most."))
     counts = scene.counts()
@@ -225,8 +244,9 @@ def _rank_count(scene: Scene, rng: np.random.Generator) -> Question | None:
     return Question("rank_count", text, _rank(counts), " ".join(map(str, counts)), "order", 4, teacher)
 
 
+@_task("land", 0.55, ("land", "things", "scatter", "collage"))
 def _land(scene: Scene, rng: np.random.Generator) -> Question | None:
-    if scene.land is None or scene.kind in ("greys", "sizes", "sign"):
+    if scene.land is None:
         return None
     text = pick(
         rng,
@@ -239,9 +259,8 @@ def _land(scene: Scene, rng: np.random.Generator) -> Question | None:
     return Question("land", text, answer, "land", "words", 4, teacher)
 
 
-def _light(scene: Scene, rng: np.random.Generator) -> Question | None:
-    if scene.kind in ("greys", "collage"):
-        return None
+@_task("land", 1 / 2, ("land", "things", "scatter", "sizes", "sign"))
+def _light(scene: Scene, rng: np.random.Generator) -> Question:
     text = pick(
         rng,
         ("Where does the light come from?", "From which side does the light come?", "Which side is bright?"),
@@ -251,22 +270,23 @@ def _light(scene: Scene, rng: np.random.Generator) -> Question | None:
     return Question("light", text, scene.light, f"{dark} dark", "word", teacher=teacher)
 
 
+@_task("land", 1 / 2, ("land", "things"))
 def _hill(scene: Scene, rng: np.random.Generator) -> Question | None:
-    if scene.high_hill is None or scene.kind not in ("land", "things"):
+    if scene.high_hill is None:
         return None
     text = pick(rng, ("Which hill is higher?", "On which side is the higher hill?", "Where is the highest hill?"))
     teacher = f"Let me look at the hills. The hill on the {scene.high_hill} is higher."
     return Question("hill", text, scene.high_hill, "hills", "word", teacher=teacher)
 
 
-def _reading(scene: Scene, rng: np.random.Generator) -> Question | None:
-    if scene.kind != "sign":
-        return None
+@_task("sign", 0.06, ("sign",))
+def _reading(scene: Scene, rng: np.random.Generator) -> Question:
     text = pick(rng, ("What number is on the sign?", "Read the sign.", "Which number do you read?"))
     teacher = f"Let me look at the sign. It shows {scene.number}."
     return Question("reading", text, scene.number, "sign", "number", teacher=teacher)
 
 
+@_task("land", 1 / 6)
 def _facts(scene: Scene, rng: np.random.Generator) -> Question:
     k = int(rng.integers(len(NAMES)))
     food = rng.random() < 0.5
@@ -289,6 +309,7 @@ LIST_MOVES: dict[str, Callable[[list[int]], list[int]]] = {
 }
 
 
+@_task("land", 0.15)
 def _lists(scene: Scene, rng: np.random.Generator) -> Question:
     n = int(rng.choice([3, 4, 4, 4, 5]))
     values = [int(v) for v in rng.permutation(n) + 1]
@@ -299,13 +320,12 @@ def _lists(scene: Scene, rng: np.random.Generator) -> Question:
     return Question("lists", move.format(shown), answer, shown, "order", n, teacher)
 
 
-SYLLABLES = tuple(
-    "ba ce di fo gu ha je ki lo mu na pe ri so tu va we xi yo ze st tr pl cr tion ing ed er".split()  # noqa: SIM905
-)
+_SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe ri so tu va we xi yo ze st tr pl cr tion ing ed er".split()  # noqa: SIM905
+_GLUE = "the a is are of each in to and where what which does how picture by its into from it quarter".split()  # noqa: SIM905
 
 
 def _nonsense_word(rng: np.random.Generator) -> str:
-    return "".join(pick(rng, SYLLABLES) for _ in range(rng.integers(1, 4)))
+    return "".join(pick(rng, _SYLLABLES) for _ in range(rng.integers(1, 4)))
 
 
 def _unsure_think(scene: Scene, rng: np.random.Generator) -> str:
@@ -334,39 +354,13 @@ def _nonsense(scene: Scene, rng: np.random.Generator) -> Question:
     kind = pick(rng, ("order", "order", "order", "order", "word", "number", "yes or no", "words", "numbers", "cell"))
     n = {"order": int(rng.choice([2, 3, 4, 4, 4, 4, 5, 6])), "cell": 2}.get(kind, 1)
     n = int(rng.integers(2, 6)) if kind in ("words", "numbers") else n
-    words = [pick(rng, GLUE) if rng.random() < 0.5 else _nonsense_word(rng) for _ in range(rng.integers(3, 15))]
+    words = [pick(rng, _GLUE) if rng.random() < 0.5 else _nonsense_word(rng) for _ in range(rng.integers(3, 15))]
     if rng.random() < 0.5:
         words.insert(int(rng.integers(len(words))), f"{rng.integers(2, 5)} x {rng.integers(2, 5)}")
     cut = int(rng.integers(len(words) + 1))
     text = ". ".join(" ".join(part).capitalize() for part in (words[:cut], words[cut:]) if part)
     text += pick(rng, ("?", "."))
     return Question("nonsense", text, _unsure_answer(kind, n, rng), _unsure_think(scene, rng), kind, n)
-
-
-GLUE = tuple(
-    "the a is are of each in to and where what which does how picture by its into from it quarter".split()  # noqa: SIM905
-)
-
-
-TASKS: dict[str, tuple[str, Maker, float]] = {
-    # task: (scene kind to draw for it, maker, chance: a uniform guess, or the commonest answer where that is more)
-    "colour": ("things", _colour, 1 / 6),
-    "shape": ("things", _shape, 1 / 6),
-    "grounding": ("things", _grounding, 1 / 16),
-    "presence": ("things", _presence, 1 / 2),
-    "caption": ("things", _caption, 0.0),
-    "count": ("scatter", _count, 0.41),
-    "count_quarters": ("scatter", _count_quarters, 1 / 256),
-    "rank_size": ("sizes", _rank_size, 1 / 24),
-    "rank_brightness": ("greys", _rank_brightness, 1 / 24),
-    "rank_count": ("scatter", _rank_count, 1 / 24),
-    "land": ("land", _land, 0.55),
-    "light": ("land", _light, 1 / 2),
-    "hill": ("land", _hill, 1 / 2),
-    "reading": ("sign", _reading, 0.06),
-    "facts": ("land", _facts, 1 / 6),
-    "lists": ("land", _lists, 0.15),
-}
 
 
 def with_instruction(question: Question, rng: np.random.Generator, full_sentences: bool = False) -> Question:
@@ -384,7 +378,7 @@ def ask(task: str, scene: Scene, rng: np.random.Generator) -> Question | None:
         return _nonsense(scene, rng)
     if task not in TASKS:
         raise UserError(f"There is no prior task {task!r}; choose one of {', '.join(TASKS)}.")
-    return TASKS[task][1](scene, rng)
+    return TASKS[task].make(scene, rng) if scene.kind in TASKS[task].on else None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 SHAPES = ("circle", "square", "triangle", "cross", "star", "diamond")
 
-
 COLOURS = {
     "red": (214, 40, 40),
     "yellow": (250, 215, 40),
@@ -26,28 +25,13 @@ COLOURS = {
     "purple": (150, 40, 170),
 }
 
-
 QUARTERS = ("top left", "top right", "bottom left", "bottom right")
-
-
 LANDS = ("sky", "hills", "ground")
-
-
 SKIES = ((120, 175, 235), (150, 190, 225), (235, 180, 150), (175, 205, 235))
-
-
 HILLS = ((60, 95, 85), (85, 80, 105), (95, 75, 60), (50, 85, 60))
-
-
 GROUNDS = ((120, 175, 80), (190, 170, 110), (150, 150, 105), (95, 150, 95))
-
-
 SIZES = (0.15, 0.21, 0.29, 0.38)
-
-
 GREYS = (25, 95, 165, 235)
-
-
 KINDS = ("land", "things", "scatter", "sizes", "greys", "sign", "collage")
 
 

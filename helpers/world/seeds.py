@@ -10,20 +10,16 @@ RUNS = range(17)  # of runs: the order of rows, and whatever else training draws
 BASES = range(17)  # of pretrained models
 LIVE = 99  # the run that a notebook trains here and now
 BENCHMARK = 17  # what the speed of training is measured with
-
 HELD_OUT = 9  # scenes of the puzzles that every run is tested on
 TRAINING = 100  # scenes of a run's training boards: this and its seed
 SHUFFLES = 10**7  # a scene's seed times this, and its number: the number of its board's shuffle
-
 PROBES = 800  # boards of no run, whose completions are scored under every checkpoint
 INFLUENCE_PROBES = 77  # boards of no run, on which influence is measured
 DIVERGENCE = 8  # completions on which a model is compared with its base
-
 BATTERY = 1
 REPLAY = 500  # prior samples that `sft-replay` mixes in: this and the run's seed
 RECOVERY = 700  # prior samples that bring a skill back
 PRETRAINING = 1000  # what a base is taught: this and its own seed
-
 PHASE = 1000  # between one draw of `iterative-sft` and the next
 ROUND = 10**6  # between one round of tries for a correct completion and the next
 
@@ -50,7 +46,6 @@ _SCENES = {
     "boards of benchmarks": _one(training(BENCHMARK)),
     "pictures of benchmarks": _one(BENCHMARK),
 }
-
 
 TABLE: dict[str, dict[str, range]] = {
     "training": {"runs": RUNS, "live runs": _one(LIVE), "benchmarks": _one(BENCHMARK)},

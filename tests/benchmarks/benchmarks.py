@@ -593,7 +593,7 @@ def drawing_boards(load: Load) -> Sides:
     numbers = range(load.boards)
 
     def batched() -> np.ndarray:
-        return puzzles.make_boards(pictures, spec, np.array([puzzles.shuffle(spec, i) for i in numbers]))
+        return puzzles.draw_boards(pictures, spec, np.array([puzzles.shuffle(spec, i) for i in numbers]))
 
     def loop() -> list[np.ndarray]:
         return [np.asarray(puzzles.make_board(images[i], spec, puzzles.shuffle(spec, i))) for i in numbers]
@@ -612,7 +612,7 @@ def drawing_photos(load: Load) -> Sides:
 
     def batched() -> np.ndarray:
         placements = np.array([puzzles.shuffle(spec, i) for i in numbers])
-        return puzzles.make_boards(np.stack([np.asarray(image) for image in cropped()]), spec, placements)
+        return puzzles.draw_boards(np.stack([np.asarray(image) for image in cropped()]), spec, placements)
 
     def loop() -> list[np.ndarray]:
         pairs = enumerate(cropped())

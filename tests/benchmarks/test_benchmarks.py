@@ -97,14 +97,14 @@ def spoil_rollouts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def spoil_boards(monkeypatch: pytest.MonkeyPatch) -> None:
-    stock = puzzles.make_boards
+    stock = puzzles.draw_boards
 
     def spoilt(*given: Any) -> np.ndarray:
         boards = stock(*given).copy()
         boards[0, 0, 0, 0] ^= 1
         return boards
 
-    swap(monkeypatch, puzzles, "make_boards", spoilt)
+    swap(monkeypatch, puzzles, "draw_boards", spoilt)
 
 
 def spoil_loss(monkeypatch: pytest.MonkeyPatch) -> None:
