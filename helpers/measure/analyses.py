@@ -38,7 +38,7 @@ from helpers.study import checkpoints
 from helpers.study.controls import GROUPS, SMOKE_ARMS, SMOKE_GROUPS, Control, control_specs
 from helpers.study.profiles import Profile
 from helpers.study.published import as_published, load_published, provenance, published_runs, write_runs, write_table
-from helpers.study.schema import SCHEMAS
+from helpers.study.schema import SCHEMAS, table_file
 from helpers.study.spec import RunSpec
 from helpers.train.engine import settings
 from helpers.train.run import train
@@ -275,6 +275,11 @@ class Tables:
         """The table of one analysis."""
         return self.results[name]
 
+    def each(self, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Tables:
+        """The same tables, each after `change`."""
+        results = MappingProxyType({name: change(frame) for name, frame in self.results.items()})
+        return Tables(change(self.runs), change(self.evaluations), change(self.metrics), results)
+
 
 def load(profile: Profile) -> Tables:
     """The controls' tables: what was made on this machine, and at `cpu` what was published beside it.
@@ -282,27 +287,22 @@ def load(profile: Profile) -> Tables:
     One run per label and seed: the one made here, where both have one. Rows are in the order of `run_rows`, wherever
     they come from, so that figures are the same on every machine.
     """
-    local, known = _local(profile), _published() if profile.name == "cpu" else None
-    return _in_order(local if known is None else _joined(local, known), list(run_rows(profile)["run"]))
-
-
-def _in_order(tables: Tables, names: Sequence[str]) -> Tables:
-    """The tables with their rows in the order of the runs in `names`, any others behind them."""
-    rank = {name: place for place, name in enumerate(names)}
+    found = _joined(_local(profile), _published()) if profile.name == "cpu" else _local(profile)
+    place = {name: number for number, name in enumerate(run_rows(profile)["run"])}
 
     def ordered(frame: pd.DataFrame) -> pd.DataFrame:
-        """Rows of one run stay in their order."""
-        places = frame["run"].map(lambda name: rank.get(name, len(rank)))
+        """Rows of one run stay in their order; runs of no row come last."""
+        places = frame["run"].map(lambda name: place.get(name, len(place)))
         return frame.iloc[places.argsort(kind="stable")].reset_index(drop=True)
 
-    results = {name: ordered(frame) for name, frame in tables.results.items()}
-    return Tables(*map(ordered, (tables.runs, tables.evaluations, tables.metrics)), MappingProxyType(results))
+    return found.each(ordered)
 
 
 def _joined(first: Tables, second: Tables) -> Tables:
     """Both, one run per label and seed: that of the first, where both have one."""
     runs = _one_each(first.runs, second.runs)
     records = [_one_each(getattr(first, name), getattr(second, name)) for name in ("evaluations", "metrics")]
+    # A run that gave way to one of the same label and seed leaves no rows behind.
     kept = [frame[frame["run"].isin(set(runs["run"]))].reset_index(drop=True) for frame in records]
     return Tables(runs, *kept, MappingProxyType({name: _one_each(first[name], second[name]) for name in ANALYSES}))
 
@@ -328,29 +328,23 @@ def _run_row(group: str, label: str, spec: RunSpec) -> tuple:
 
 
 def _local(profile: Profile) -> Tables:
-    """What this machine has made."""
+    """What this machine has made; results have the run columns in front."""
     rows = run_rows(profile)
     runs = rows[(rows["group"] != "study") & rows["run"].isin(is_done(profile))].reset_index(drop=True)
-    records = []
-    for name in ("evaluations", "metrics"):
-        records.append(as_published(store(profile), name, runs["run"]) if len(runs) else _empty_table(name))
+    records = [
+        as_published(store(profile), name, runs["run"]) if len(runs) else _empty_table(name)
+        for name in ("evaluations", "metrics")
+    ]
     results = {}
     for name in ANALYSES:
         paths = sorted((Path("runs") / f"{profile.name}-controls" / name).glob("*.csv"))
         parts = [pd.read_csv(path).assign(run=path.stem) for path in paths if path.stem in set(rows["run"])]
-        results[name] = _with_runs(parts, rows)
+        results[name] = rows.merge(pd.concat(parts, ignore_index=True), on="run") if parts else rows.iloc[:0]
     return Tables(runs, *records, MappingProxyType(results))
 
 
 def _empty_table(name: str) -> pd.DataFrame:
     return pd.DataFrame(columns=SCHEMAS[name].names)
-
-
-def _with_runs(parts: Sequence[pd.DataFrame], rows: pd.DataFrame) -> pd.DataFrame:
-    """Results below each other, with the run columns in front; empty (but for those columns) where there are none."""
-    if not parts:
-        return rows.iloc[:0]
-    return rows.merge(pd.concat(parts, ignore_index=True), on="run", how="inner")
 
 
 def publish_controls(profile: Profile, destination: Path = PUBLISHED) -> list[Path]:
@@ -362,8 +356,8 @@ def publish_controls(profile: Profile, destination: Path = PUBLISHED) -> list[Pa
     local = _local(profile)
     if local.runs.empty and all(frame.empty for frame in local.results.values()):
         raise UserError("There is no finished control and no result to publish: run python -m helpers controls first.")
-    earlier = _still_valid(profile, _published(destination))
-    found = local if earlier is None else _joined(local, earlier)
+    valid = set(run_rows(profile)["run"])
+    found = _joined(local, _published(destination).each(lambda frame: frame[frame["run"].isin(valid)]))
     written = {"runs.csv": found.runs} | {f"{name}.csv": frame for name, frame in found.results.items() if len(frame)}
     for name, frame in written.items():
         text = frame.sort_values(["group", "label", "seed"], kind="stable").to_csv(index=False, float_format="%.6g")
@@ -371,16 +365,6 @@ def publish_controls(profile: Profile, destination: Path = PUBLISHED) -> list[Pa
     if len(found.runs):
         _publish_records(profile, found, destination)
     return sorted(destination.iterdir())
-
-
-def _still_valid(profile: Profile, known: Tables | None) -> Tables | None:
-    """Of published tables what belongs to runs of the profile as it is now."""
-    if known is None:
-        return None
-    names = set(run_rows(profile)["run"])
-    runs, evaluations, metrics = (f[f["run"].isin(names)] for f in (known.runs, known.evaluations, known.metrics))
-    results = {name: frame[frame["run"].isin(names)] for name, frame in known.results.items()}
-    return Tables(runs, evaluations, metrics, MappingProxyType(results))
 
 
 def _publish_records(profile: Profile, found: Tables, destination: Path) -> None:
@@ -393,20 +377,19 @@ def _publish_records(profile: Profile, found: Tables, destination: Path) -> None
     write_table(destination, "evaluations", found.evaluations)
 
 
-def _published(source: Path = PUBLISHED) -> Tables | None:
-    """What was published, or None."""
-    if not (source / "runs.csv").exists():
-        return None
-    runs = pd.read_csv(source / "runs.csv")
-    tables = {}
-    for name in ("evaluations", "metrics"):
-        there = (source / f"{name}.parquet").exists()
-        tables[name] = load_published(source, name) if there else _empty_table(name)
-    results = {}
-    for name in ANALYSES:
-        path = source / f"{name}.csv"
-        results[name] = pd.read_csv(path) if path.exists() else runs.iloc[:0]
-    return Tables(runs, tables["evaluations"], tables["metrics"], MappingProxyType(results))
+def _published(source: Path = PUBLISHED) -> Tables:
+    """What was published; empty tables of what was not."""
+    runs = _read_csv(source / "runs.csv")
+    records = [
+        load_published(source, name) if table_file(source, name).exists() else _empty_table(name)
+        for name in ("evaluations", "metrics")
+    ]
+    return Tables(runs, *records, MappingProxyType({name: _read_csv(source / f"{name}.csv") for name in ANALYSES}))
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """A published table; without rows, but with the run columns, where there is none."""
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=RUN_COLUMNS)
 
 
 def hashes(tables: Tables) -> list[str]:
