@@ -31,9 +31,7 @@ PROFILES = {
 
 
 POLL_SECONDS = 0.1
-
-
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 10.0  # what a stopped process has left to end by itself
 
 
 @dataclass(frozen=True)
@@ -92,11 +90,6 @@ class Running:
     process: subprocess.Popen
     digest: str
     started: float = field(default_factory=time.monotonic)
-
-    @property
-    def minutes(self) -> float:
-        """Wall-clock minutes since the start."""
-        return (time.monotonic() - self.started) / 60
 
 
 class _Parser(argparse.ArgumentParser):
@@ -363,7 +356,7 @@ def _collect(one: Running) -> bool:
     succeeded = one.process.returncode == 0
     if succeeded:
         write_stamp(one.task, one.digest)
-    _report(one.task, one.minutes, "ok" if succeeded else "failed")
+    _report(one.task, (time.monotonic() - one.started) / 60, "ok" if succeeded else "failed")
     return succeeded
 
 
