@@ -41,15 +41,16 @@ def train(options: argparse.Namespace) -> None:
 
 def controls(options: argparse.Namespace) -> None:
     """Train and measure the controls that are missing, in order of priority."""
-    from helpers.measure import analyses, bench
+    from helpers.measure import analyses
+    from helpers.train import jobs
 
     profile = get_profile(options.profile)
     some = chosen(options.profile, options.seeds)
     if options.list:
         print(analyses.coverage(profile, analyses.load(profile)).to_string(index=False))
         return
-    wanted = [] if options.no_training else control_specs(some, options.only or list(GROUPS))
-    trouble = bench.train_missing(some, wanted, options.jobs)
+    wanted = [control.spec for control in control_specs(some, options.only or list(GROUPS))]
+    trouble = [] if options.no_training else jobs.run_missing(some, wanted, options.jobs, keep_going=True)
     analyses.measure(profile, seeds=options.seeds)
     print(*trouble, sep="\n")
 

@@ -225,7 +225,7 @@ def test_sft_stream_trains_on_its_sources_completions_step_by_step(puzzler, gues
     same = training_boards(BOARDS, 8, 1)
     assert np.array_equal(np.asarray(trainer.train_dataset[0]["images"][0]), same.pixels[board])
     trainer.train()
-    assert trainer.state.global_step == 4 and engine.completions == []
+    assert trainer.state.global_step == 4 and engine.corpus is None
 
 
 # ------------------------------------------------------------------------- sft-voice, sft-oracle
@@ -234,16 +234,18 @@ def test_sft_stream_trains_on_its_sources_completions_step_by_step(puzzler, gues
 def test_sft_voice_has_the_bases_think_and_the_true_placement(puzzler, tmp_path: Path) -> None:
     spec = spec_of("sft-voice", puzzler.folder, steps=1)
     engine, _ = made(spec, tmp_path)
-    pairs = list(zip(engine.completions, engine.boards.placements.tolist(), strict=True))
-    written = [(text, placement) for text, placement in pairs if text is not None]
-    assert len(written) > 10 and all(text.endswith(f"</think>{corpora.answer(p)}") for text, p in written)
-    thinks = [text.split("</think>")[0] for text, _ in written]
+    known = zip(engine.boards.prompted(), engine.boards.placements.tolist(), strict=True)
+    true = {prompt.pixels.tobytes(): corpora.answer(placement) for prompt, placement in known}
+    written = engine.corpus.completions
+    assert len(written) > 10
+    assert all(s.completion.endswith(f"</think>{true[s.prompt.pixels.tobytes()]}") for s in engine.corpus)
+    thinks = [text.split("</think>")[0] for text in written]
     assert {"<think>sky", "<think>land"} <= set(thinks) and thinks.count("<think>sky") > len(thinks) / 5
 
 
 def test_the_oracle_chooses_what_the_base_finds_most_probable(puzzler) -> None:
     base, boards = puzzler.load(), training_boards(BOARDS, 12, 3)
-    found = recipes.oracle_completions(base, boards, seed=0, thinks=6)
+    found = corpora.oracle_completions(base, boards, seed=0, thinks=6)
     both = [
         [f"<think>{word}</think>{corpora.answer(p)}" for word in ("sky", "land")] for p in boards.placements.tolist()
     ]
@@ -266,9 +268,9 @@ def iterative(folder: Path, steps: int = 9) -> RunSpec:
 def test_iterative_sft_draws_from_the_current_model_every_k_steps(puzzler, tmp_path: Path, monkeypatch) -> None:
     draws = []
 
-    def listen(model: Any, processor: Any, boards: Any, seed: int, **more: Any) -> list[str]:
+    def listen(writer: build.Loaded, boards: Any, seed: int, **more: Any) -> list[str]:
         start = dict(puzzler.load()[0].named_parameters())
-        apart = [(p - start[n]).detach().square().sum() for n, p in model.named_parameters()]
+        apart = [(p - start[n]).detach().square().sum() for n, p in writer.model.named_parameters()]
         moved = math.sqrt(float(sum(apart)))
         draws.append((boards.placements.tolist(), seed, moved))
         return [None, *(corpora.answer(p) for p in boards.placements.tolist()[1:])]
@@ -290,7 +292,7 @@ def test_iterative_sft_draws_from_the_current_model_every_k_steps(puzzler, tmp_p
 
 
 def test_iterative_sft_says_so_where_nothing_is_correct(puzzler, tmp_path: Path, monkeypatch) -> None:
-    swap(monkeypatch, corpora, "rollout_completions", lambda model, processor, boards, *_, **__: [None] * len(boards))
+    swap(monkeypatch, corpora, "rollout_completions", lambda writer, boards, *_, **__: [None] * len(boards))
     with pytest.raises(UserError, match="no correct sample for 3 boards"):
         made(iterative(puzzler.folder), tmp_path)
     with pytest.raises(UserError, match="refresh_every is 0"):

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from helpers import lab
 from helpers.errors import UserError
 from helpers.measure import analyses
 from helpers.measure import bench as bench_module
-from helpers.measure.bench import PUBLISHED, store, study_specs, train_missing
+from helpers.measure.bench import PUBLISHED, store, study_specs
 from helpers.show.controls import (
     PREDICTORS,
     change_by_part,
@@ -41,8 +40,6 @@ from helpers.study.profiles import PROFILES, Profile, get_profile, specs
 from helpers.study.published import published_specs
 from helpers.study.records import load_table
 from helpers.study.spec import RunSpec
-from helpers.train import jobs
-from helpers.train import jobs as jobs_module
 
 SMOKE = get_profile("smoke")
 FREE = {"sft-rates": {"learning_rate", "steps"}, "rft-rates": {"learning_rate", "steps"},
@@ -115,9 +112,6 @@ def test_seeds_come_one_after_the_other_each_in_order_of_priority() -> None:
         control_specs(profile, ["nonsense"])
 
 
-# --- training ---------------------------------------------------------------------------------------------
-
-
 def record(spec: RunSpec, exact: float = 0.5, score: float = 0.6, profile: Profile = SMOKE) -> None:
     """A finished record with two evaluated steps."""
     run = store(profile).start(spec)
@@ -132,37 +126,6 @@ def record(spec: RunSpec, exact: float = 0.5, score: float = 0.6, profile: Profi
             "metrics", [{"step": spec.steps, "samples": 1, "name": n, "value": 2.0} for n in ("update_norm", "loss")]
         )
     run.finish()
-
-
-def test_a_run_that_fails_or_lacks_its_source_does_not_stop_the_others(here: Path, monkeypatch) -> None:
-    wanted = control_specs(SMOKE, ["sft-voice", "sft-kl", "self-sft", "sft-stream"])
-    calls = []
-
-    def run_all(profile: Profile, missing: list[RunSpec], jobs: int) -> None:
-        calls.append([spec.arm for spec in missing])
-        for spec in missing:
-            if spec.arm == "self-sft":
-                raise UserError(f"{spec.name} stopped: it diverged")
-            record(spec)
-
-    swap(monkeypatch, jobs_module, "run_all", run_all)
-    (here / "runs" / "smoke").mkdir(parents=True)
-    trouble = train_missing(SMOKE, wanted)
-    assert calls == [["sft-voice", "self-sft", "sft-kl"], ["sft-kl"]]
-    assert len(trouble) == 2 and "its source rft-0-" in trouble[0] and trouble[1].endswith("it diverged")
-    calls.clear()
-    train_missing(SMOKE, [c for c in wanted if c.group in ("sft-voice", "sft-kl")])
-    assert calls == []  # both are finished
-
-
-def test_trouble_of_no_run_is_not_swallowed(here: Path, monkeypatch) -> None:
-    def run_all(*_: Any) -> None:
-        raise UserError("the disk is full")
-
-    swap(monkeypatch, jobs, "run_all", run_all)
-    (here / "runs" / "smoke").mkdir(parents=True)
-    with pytest.raises(UserError, match="disk is full"):
-        train_missing(SMOKE, control_specs(SMOKE, ["sft-kl"]))
 
 
 # --- measuring --------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from PIL import Image
 from swapping import swap
 
 from helpers.errors import UserError
-from helpers.model import score
+from helpers.model import build, score
 from helpers.train import corpora, pretrain, rows
 from helpers.world import answers, puzzles
 from helpers.world.boards import Boards, training_boards
@@ -120,7 +120,7 @@ def test_the_first_correct_well_formed_rollout_is_kept(boards, monkeypatch: pyte
         [f"<think>c</think>{right[3]}", "", ""],
     ]
     calls = stub_samples(monkeypatch, texts)
-    found = corpora.rollout_completions("model", "processor", some, seed=3, tries=3)
+    found = corpora.rollout_completions(build.Loaded("model", "processor"), some, seed=3, tries=3)
     assert found == [f"<think>a</think>{right[0]}", None, None, f"<think>c</think>{right[3]}"]
     prompts, sampling = calls[0]
     assert len(prompts) == 4 and prompts[0].text == some.text
@@ -139,7 +139,7 @@ def test_later_rounds_only_sample_the_unsolved_boards_again(boards, monkeypatch:
         return rounds[len(sampled) - 1]
 
     swap(monkeypatch, score, "complete", complete)
-    found = corpora.rollout_completions("model", "processor", some, seed=3, tries=1, rounds=5)
+    found = corpora.rollout_completions(build.Loaded("model", "processor"), some, seed=3, tries=1, rounds=5)
     assert found == right
     asked = [[0, 1, 2, 3], [0, 2, 3], [0, 2]]  # after the third round nothing is left to do
     assert [len(prompts) for prompts, _ in sampled] == [len(numbers) for numbers in asked]
@@ -153,45 +153,46 @@ def test_a_think_of_ones_own_gets_the_true_answer(boards, monkeypatch: pytest.Mo
     right = [corpora.answer(p) for p in some.placements.tolist()]
     thought = "<think>sky, hills</think><answer>1 2 3 4</answer>"
     stub_samples(monkeypatch, [[thought], ["<answer>1 2 3 4</answer>"], ["<think>unfinished"], [thought]])
-    found = corpora.self_completions("model", "processor", some, seed=0)
+    found = corpora.self_completions(build.Loaded("model", "processor"), some, seed=0)
     assert found == [f"<think>sky, hills</think>{right[0]}", None, None, f"<think>sky, hills</think>{right[3]}"]
     assert answers.score(found[0], some.placements[0]).exact == 1.0
 
 
 def test_a_real_models_rollouts_become_a_corpus(puzzler) -> None:
-    model, processor = puzzler.load()
+    writer = puzzler.load()
     some = training_boards(puzzles.PuzzleSpec(size=32), 48, 0)
     # It guesses one of two placements, which four of the boards have; most other completions are no answer at all.
-    found = corpora.rollout_completions(model, processor, some, seed=0, tries=8, rounds=8)
+    found = corpora.rollout_completions(writer, some, seed=0, tries=8, rounds=8)
     kept = [(t, p) for t, p in zip(found, some.placements.tolist(), strict=True) if t is not None]
     assert len(kept) > 0
     assert all(answers.score(t, p).exact == answers.score(t, p).format == 1.0 for t, p in kept)
-    assert found == corpora.rollout_completions(model, processor, some, seed=0, tries=8, rounds=8)
+    assert found == corpora.rollout_completions(writer, some, seed=0, tries=8, rounds=8)
 
 
 # --------------------------------------------------------------------------------------------- rows
 
 
-def test_rows_have_trls_columns(boards: Boards) -> None:
-    row = rows.rows(boards, corpora.answer_completions(boards))[3]
-    assert row["puzzle_id"] == 3 and row["placement"] == boards.placements[3].tolist()
+def test_rows_to_learn_from_have_trls_columns(boards: Boards) -> None:
+    row = rows.corpus_rows(boards.corpus("sft-answer", corpora.answer_completions(boards)))[3]
     assert row["prompt"] == [{"role": "user", "content": boards.text}]
-    assert row["completion"] == [{"role": "assistant", "content": corpora.answer(row["placement"])}]
+    assert row["completion"] == [{"role": "assistant", "content": corpora.answer(boards.placements[3].tolist())}]
     (image,) = row["images"]
     assert isinstance(image, Image.Image) and np.array_equal(np.asarray(image), boards.pixels[3])
 
 
-def test_rows_without_completions_are_prompts_only(boards: Boards) -> None:
-    dataset = rows.rows(boards)
+def test_rows_to_sample_for_have_what_rewards_need(boards: Boards) -> None:
+    dataset = rows.board_rows(boards)
     assert len(dataset) == 24
     assert set(dataset[0]) == {"puzzle_id", "images", "prompt", "placement"}
+    row = dataset[3]
+    assert row["puzzle_id"] == 3 and row["placement"] == boards.placements[3].tolist()
+    assert np.array_equal(np.asarray(row["images"][0]), boards.pixels[3])
 
 
 def test_boards_without_a_completion_are_left_out(boards: Boards) -> None:
     completions: list[str | None] = [None] * 24
     completions[5], completions[20] = "five", "twenty"
-    dataset = rows.rows(boards, completions)
-    assert [row["puzzle_id"] for row in dataset] == [5, 20]
+    dataset = rows.corpus_rows(boards.corpus("sft", completions))
     assert [row["completion"][0]["content"] for row in dataset] == ["five", "twenty"]
     assert np.array_equal(np.asarray(dataset[1]["images"][0]), boards.pixels[20])
 
@@ -199,7 +200,7 @@ def test_boards_without_a_completion_are_left_out(boards: Boards) -> None:
 def test_rows_are_made_when_read(boards: Boards, monkeypatch: pytest.MonkeyPatch) -> None:
     made, stock = [], Image.fromarray
     monkeypatch.setattr(Image, "fromarray", lambda pixels: made.append(1) or stock(pixels))
-    dataset = rows.rows(boards)
+    dataset = rows.board_rows(boards)
     assert len(dataset) == 24 and not made
     dataset[2:4]
     assert len(made) == 2
@@ -207,4 +208,4 @@ def test_rows_are_made_when_read(boards: Boards, monkeypatch: pytest.MonkeyPatch
 
 def test_a_corpus_without_any_completion_is_refused(boards: Boards) -> None:
     with pytest.raises(UserError, match="No board of this corpus has a completion"):
-        rows.rows(boards, [None] * 24)
+        rows.corpus_rows(boards.corpus("sft", [None] * 24))

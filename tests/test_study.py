@@ -13,14 +13,14 @@ from swapping import swap
 
 from helpers.__main__ import main
 from helpers.errors import UserError
-from helpers.study import arms, published
+from helpers.study import arms, profiles, published
 from helpers.study import published as published_module
 from helpers.study.profiles import get_profile, specs
 from helpers.study.published import load_published, published_specs
 from helpers.study.records import RunStore
 from helpers.train import engine
 from helpers.train import jobs as jobs_module
-from helpers.train.jobs import _last_words, _launch, ensure, run_all
+from helpers.train.jobs import _last_words, _launch, ensure, run_all, run_missing
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,7 +81,7 @@ def test_each_profile_has_its_store() -> None:
 
 def test_only_missing_runs_are_trained(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = []
-    swap(monkeypatch, jobs_module, "run_all", lambda profile, wanted, jobs: trained.extend(wanted))
+    swap(monkeypatch, jobs_module, "run_all", lambda profile, wanted, *_: trained.extend(wanted) or [])
     assert ensure("smoke") == trained == smoke()
     finish(published.store("smoke"), smoke()[:3])
     trained.clear()
@@ -93,7 +93,7 @@ def test_only_missing_runs_are_trained(elsewhere: Path, monkeypatch: pytest.Monk
 
 def test_published_records_stand_in_at_cpu_unless_asked(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = []
-    swap(monkeypatch, jobs_module, "run_all", lambda profile, wanted, jobs: trained.extend(wanted))
+    swap(monkeypatch, jobs_module, "run_all", lambda profile, wanted, *_: trained.extend(wanted) or [])
     assert len(ensure("cpu", arms=["base"])) == 1
     published.PUBLISHED.mkdir(parents=True)
     (published.PUBLISHED / "specs.json").write_text("{}")
@@ -140,6 +140,48 @@ def test_a_failed_run_stops_the_others_and_is_named_with_its_last_words(monkeypa
     with pytest.raises(UserError, match=f"{chosen[0].name} stopped: the disk is full."):
         run_all(get_profile("smoke"), chosen, jobs=2)
     assert ("stopped", "sft-expert") in log
+
+
+def test_where_the_others_go_on_only_what_needs_the_failed_run_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list = []
+    swap(
+        monkeypatch,
+        jobs_module,
+        "_launch",
+        lambda profile, spec: Fake(spec, log, int(spec.arm == "rft"), "it diverged"),
+    )
+    chosen = {spec.arm: spec for spec in smoke(["rft", "sft-answer", "sft-rollout", "sft-self"])}
+    trouble = run_all(get_profile("smoke"), list(chosen.values()), jobs=1, keep_going=True)
+    assert [event for event in log if event[0] == "start"] == [("start", "rft"), ("start", "sft-answer")]
+    left = [f"{chosen[arm].name} was left out: its source {chosen['rft'].name} is not finished."
+            for arm in ("sft-rollout", "sft-self")]  # fmt: skip
+    assert trouble == [f"{chosen['rft'].name} stopped: it diverged", *left]
+
+
+def test_seeds_are_completed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list = []
+    swap(monkeypatch, jobs_module, "_launch", lambda profile, spec: Fake(spec, log))
+    profile = replace(get_profile("smoke"), seeds=(0, 1))
+    run_all(profile, specs(profile, ["sft-rollout", "rft"]), jobs=1)
+    assert [arm for event, arm in log if event == "start"] == ["rft", "sft-rollout"] * 2
+
+
+def test_a_run_whose_source_is_neither_finished_nor_asked_for_is_refused(elsewhere: Path, monkeypatch) -> None:
+    trained = []
+    swap(monkeypatch, jobs_module, "run_all", lambda profile, wanted, *_: trained.extend(wanted) or [])
+    asked = smoke(["sft-answer", "sft-rollout"])
+    with pytest.raises(UserError, match=r"sft-rollout-0-.* was left out: its source rft-0-.* Train that run first"):
+        run_missing(get_profile("smoke"), asked)
+    (sentence,) = run_missing(get_profile("smoke"), asked, keep_going=True)
+    assert "was left out" in sentence and trained == asked[:1]
+    finish(published.store("smoke"), smoke(["rft"]))
+    trained.clear()
+    assert run_missing(get_profile("smoke"), asked) == [] and trained == asked
+
+
+def test_no_jobs_at_all_are_refused() -> None:
+    with pytest.raises(UserError, match="jobs is 0"):
+        run_all(get_profile("smoke"), smoke(["rft"]), jobs=0)
 
 
 def test_a_process_that_says_nothing_gives_its_exit_status() -> None:
@@ -210,6 +252,9 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     ("arguments", "sentence"),
     [
         (("--profile", "smoke", "--arms", "sft-anser"), "there is no arm 'sft-anser'"),
+        (("--profile", "smoke", "--arms", "rft", "--seeds", "7"), "Profile smoke has no seed 7: choose among 0."),
+        (("--profile", "smoke", "--arms", "sft-rollout"), "Train that run first, or name its arm too."),
+        (("--profile", "smoke", "--arms", "rft", "--jobs", "0"), "jobs is 0"),
         (("--profile", "smoke", "--spec", "{}"), "arm"),
         (("--profile", "smoke", "--spec", json.dumps({"arm": "base", "seed": 0, "steps": 3})), "learning_rate"),
     ],
@@ -219,6 +264,30 @@ def test_a_mistake_gives_one_sentence_and_no_traceback(tmp_path: Path, arguments
     assert found.returncode == 1
     assert sentence in found.stderr and "Traceback" not in found.stderr
     assert len(found.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("more", [(), ("--no-training",)])
+def test_an_unknown_group_of_controls_is_refused(capsys: pytest.CaptureFixture, more: tuple) -> None:
+    assert main(["controls", "--profile", "smoke", "--only", "sft-lk", *more]) == 1
+    assert "no group of controls sft-lk" in capsys.readouterr().err
+
+
+def test_an_arm_without_a_budget_is_refused_in_one_sentence(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    smaller = replace(get_profile("smoke"), budgets=get_profile("smoke").budgets[:1])
+    swap(monkeypatch, profiles, "PROFILES", {"smoke": smaller})
+    assert main(["train", "--profile", "smoke", "--arms", "sft-kl"]) == 1
+    assert capsys.readouterr().err.strip() == (
+        "profile smoke has no budget for arm sft-kl: add a line to its table in profiles.py."
+    )
+
+
+def test_published_records_do_not_hide_an_arm_that_is_none(elsewhere: Path) -> None:
+    published.PUBLISHED.mkdir(parents=True)
+    (published.PUBLISHED / "specs.json").write_text("{}")
+    with pytest.raises(UserError, match="no arm 'sft-anser'"):
+        ensure("cpu", arms=["sft-anser"])
 
 
 def test_a_spec_that_is_no_json_gives_one_sentence(tmp_path: Path) -> None:
@@ -235,10 +304,10 @@ def test_an_unknown_profile_is_refused(tmp_path: Path) -> None:
 
 def test_main_passes_its_options_on(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    swap(monkeypatch, jobs_module, "run_all", lambda profile, wanted, jobs: calls.append((profile.name, wanted, jobs)))
+    swap(monkeypatch, jobs_module, "run_all", lambda profile, *how: calls.append((profile.name, *how)) or [])
     swap(monkeypatch, published_module, "publish_records", lambda *args: calls.append(args))
     assert main(["train", "--profile", "cpu", "--arms", "rft", "base", "--seeds", "1", "--jobs", "1"]) == 0
     assert main(["publish"]) == 0
-    (name, wanted, jobs), published = calls
+    (name, wanted, jobs, _), published = calls
     assert (name, jobs, published) == ("cpu", 1, ("cpu",))
     assert [(s.arm, s.seed) for s in wanted] == [("base", 0), ("rft", 1)]

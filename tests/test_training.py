@@ -29,7 +29,7 @@ from helpers.study.records import RunStore, verify
 from helpers.study.spec import RunSpec
 from helpers.train import engine, recipes, trainers
 from helpers.train.engine import Settings
-from helpers.train.rows import rows
+from helpers.train.rows import board_rows, corpus_rows
 from helpers.train.run import make_trainer, prepare, train
 from helpers.world import answers, battery, puzzles
 from helpers.world.boards import training_boards
@@ -82,7 +82,7 @@ def sft(loaded: tuple, folder: Path, fast: bool, **more: Any) -> tuple[Any, list
         model=model,
         processing_class=processor,
         args=SFTConfig(**settings),
-        train_dataset=rows(boards, TEXTS * 3),
+        train_dataset=corpus_rows(boards.corpus("sft", TEXTS * 3)),
         data_collator=trainers.PackedCollator(processor) if fast else None,
     )
     losses = listen(trainer)
@@ -113,7 +113,7 @@ def test_sft_reports_the_share_of_tokens_it_would_have_chosen(tiny, tmp_path: Pa
 
 def test_the_packed_collator_trains_on_the_completion_with_its_end(tiny) -> None:
     processor = tiny.load()[1]
-    pairs = rows(training_boards(BOARDS, 2, 0), TEXTS[:2])
+    pairs = corpus_rows(training_boards(BOARDS, 2, 0).corpus("sft", TEXTS[:2]))
     batch = trainers.PackedCollator(processor)([pairs[0], pairs[1]])
     parts = batch["packed"].target.split(torch.bincount(batch["packed"].branch).tolist())
     assert [processor.tokenizer.decode(p) for p in parts] == [f"{t}<|im_end|>\n" for t in TEXTS[:2]]
@@ -150,7 +150,7 @@ def grpo(loaded: tuple, folder: Path, fast: bool, **more: Any) -> tuple[Any, lis
         model=model,
         processing_class=processor,
         args=GRPOConfig(**(settings | more)),
-        train_dataset=rows(training_boards(BOARDS, 8, 0)),
+        train_dataset=board_rows(training_boards(BOARDS, 8, 0)),
         reward_funcs=[odd_reward],
         rollout_func=ragged(trainers.group_rollouts(processor)),
         peft_config=peft,
@@ -426,9 +426,10 @@ def test_an_unfinished_source_is_named(puzzler, tmp_path: Path) -> None:
 def test_self_sft_learns_from_correct_samples_of_the_base(puzzler, tmp_path: Path) -> None:
     store, spec = RunStore(tmp_path), run_spec("self-sft", puzzler.folder, steps=1)
     _, processor = engine.load_base(spec)
-    boards, completions = recipes.make_corpus(spec, store, processor)
-    kept = [(t, p) for t, p in zip(completions, boards.placements.tolist(), strict=True) if t is not None]
-    assert kept and all(answers.score(t, p).exact == 1 for t, p in kept)
+    boards, corpus = recipes.make_corpus(spec, store, processor)
+    placements = {prompt.pixels.tobytes(): p for prompt, p in zip(boards.prompted(), boards.placements, strict=True)}
+    assert len(corpus) > 0
+    assert all(answers.score(s.completion, placements[s.prompt.pixels.tobytes()]).exact == 1 for s in corpus)
 
 
 def test_a_base_that_is_no_model_is_named(tmp_path: Path) -> None:

@@ -27,7 +27,6 @@ from helpers.measure.bench import (
     is_done,
     store,
     study_specs,
-    train_missing,
 )
 from helpers.measure.theory import measured_theory
 from helpers.model.score import completion_logps
@@ -41,6 +40,7 @@ from helpers.study.published import as_published, load_published, provenance, pu
 from helpers.study.schema import SCHEMAS, table_file
 from helpers.study.spec import RunSpec
 from helpers.train.engine import settings
+from helpers.train.jobs import run_missing
 from helpers.train.run import train
 from helpers.world import battery
 
@@ -54,7 +54,7 @@ def ensure(profile: Profile, retrain: bool = False) -> list[str]:
     if profile.name == "smoke":
         _train_here(profile, control_specs(profile, SMOKE_GROUPS))
     elif retrain:
-        trouble = train_missing(profile, control_specs(profile))
+        trouble = run_missing(profile, [c.spec for c in control_specs(profile)], keep_going=True)
     if profile.name == "smoke" or retrain:
         measure(profile)
     return trouble

@@ -16,13 +16,11 @@ from helpers.measure import predictors, updates
 from helpers.measure.predictors import Sizes
 from helpers.model import build, processor
 from helpers.study import checkpoints
-from helpers.study.arms import RFT_ARMS, STUDY_ARMS
-from helpers.study.controls import Control
+from helpers.study.arms import STUDY_ARMS, get_arm
 from helpers.study.profiles import Profile, specs
 from helpers.study.records import RunStore
 from helpers.study.spec import RunSpec
 from helpers.train import engine, recipes, rows
-from helpers.train.jobs import run_all
 from helpers.world import seeds
 from helpers.world.boards import Prompted, make_boards, training_boards
 from helpers.world.puzzles import PuzzleSpec
@@ -39,29 +37,6 @@ METRICS = ("update_norm", "minutes", "kl", "reward", "entropy", "frac_reward_zer
 def store(profile: Profile) -> RunStore:
     """Where the runs live, those of the study among them."""
     return RunStore(Path("runs") / profile.name)
-
-
-def train_missing(profile: Profile, controls: Sequence[Control], jobs: int = 2) -> list[str]:
-    """Train the controls that are not finished, `jobs` at a time; a sentence for each that could not be.
-
-    A run that fails, or whose source is not finished, does not keep the others from being trained.
-    """
-    kept, trouble = store(profile), []
-    wanted, done = kept.plan([control.spec for control in controls]), is_done(profile)
-    for spec in [s for s in wanted if s.source and s.source not in done]:
-        wanted.remove(spec)
-        trouble.append(f"{spec.name} was left out: its source {spec.source} is not finished.")
-    while wanted:
-        try:
-            run_all(profile, wanted, jobs)
-            break
-        except UserError as error:
-            failed = [spec for spec in wanted if str(error).startswith(spec.name)]
-            if not failed:
-                raise
-            trouble.append(str(error))
-            wanted = [spec for spec in kept.plan(wanted) if spec not in failed]
-    return trouble
 
 
 @dataclass(frozen=True)
@@ -146,14 +121,15 @@ def corpus_sample(bench: Bench, spec: RunSpec, n: int) -> list[tuple[Any, str]]:
     Empty where that cannot be told (no correct rollout, or a source that is not here).
     """
     seed, kind = spec.seed, engine.puzzle_spec(spec)
-    if spec.arm in RFT_ARMS or spec.arm == "sft-stream":
+    if get_arm(spec.arm).streamed:
         return _recorded_sample(bench, spec, n)
-    if spec.arm == "iterative-sft":
+    if get_arm(spec.arm).data == "drawn":
         return _drawn_sample(bench, spec, n)
     prior = _replayed(spec, n)
     boards = training_boards(kind, n - len(prior), seed)
+    given = recipes.Given(spec, store(bench.profile), bench.base[1], boards)
     try:
-        texts = recipes.make_completions(spec, store(bench.profile), bench.base[1], boards)
+        texts = recipes.RECIPES[spec.arm].write(given)
     except UserError:
         return []
     pairs = zip(boards.pixels, texts, strict=True)
@@ -162,7 +138,7 @@ def corpus_sample(bench: Bench, spec: RunSpec, n: int) -> list[tuple[Any, str]]:
 
 def _replayed(spec: RunSpec, n: int) -> list[tuple[Any, str]]:
     """The prior-task samples among `n` of `sft-replay`'s; none for other arms."""
-    if spec.arm != "sft-replay":
+    if get_arm(spec.arm).data != "replay":
         return []
     share = float(spec.settings.get("replay_share", 0.5))
     drawn = rows.prior_samples(round(n * share), seeds.REPLAY + spec.seed)
@@ -171,7 +147,7 @@ def _replayed(spec: RunSpec, n: int) -> list[tuple[Any, str]]:
 
 def _recorded_sample(bench: Bench, spec: RunSpec, n: int) -> list[tuple[Any, str]]:
     """Correct rollouts of an RFT run (or of the source of `sft-stream`), every k-th so that all phases count alike."""
-    name = spec.source if spec.arm == "sft-stream" else spec.name
+    name = spec.source if get_arm(spec.arm).data == "source" else spec.name
     path = store(bench.profile).root / name / "completions.parquet"
     if not path.exists():
         return []

@@ -101,7 +101,7 @@ def puzzle_items(profile: Profile, base: tuple[Any, Any], n: int) -> list[Item]:
     boards only). A board whose think does not close has the first and the last.
     """
     boards = training_boards(probe_puzzles(profile), n, seeds.INFLUENCE_PROBES)
-    own = corpora.self_completions(*base, boards, seeds.INFLUENCE_PROBES)
+    own = corpora.self_completions(base, boards, seeds.INFLUENCE_PROBES)
     taught = corpora.expert_completions(boards) if (profile.rows, profile.cols) == (2, 2) else [None] * n
     found = []
     for i, placement in enumerate(boards.placements.tolist()):

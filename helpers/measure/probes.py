@@ -23,6 +23,7 @@ import torch
 from helpers.errors import UserError
 from helpers.files import write_file
 from helpers.model import build, score
+from helpers.model.build import Loaded
 from helpers.model.score import completion_logps
 from helpers.stats.intervals import in_words, seed_interval
 from helpers.study import checkpoints
@@ -68,8 +69,8 @@ def make_probes(profile: Profile, base: tuple[Any, Any], rft: Any, n: int) -> pd
     written = {"answer": corpora.answer_completions(boards)}
     if (profile.rows, profile.cols) == (2, 2):
         written["expert"] = corpora.expert_completions(boards)
-    written["rollout"] = corpora.rollout_completions(rft, base[1], boards, seeds.PROBES, rounds=6)
-    written["base-right"] = corpora.rollout_completions(*base, boards, seeds.PROBES, tries=16, rounds=6)
+    written["rollout"] = corpora.rollout_completions(Loaded(rft, base[1]), boards, seeds.PROBES, rounds=6)
+    written["base-right"] = corpora.rollout_completions(base, boards, seeds.PROBES, tries=16, rounds=6)
     pairs = [(text, boards.placements[i].tolist()) for i, text in enumerate(written["rollout"])]
     written["wrong"] = [text and misplace(text, placement) for text, placement in pairs]
     written["shuffled"] = [text and shuffle_tokens(base[1].tokenizer, text, i) for i, (text, _) in enumerate(pairs)]

@@ -1,20 +1,22 @@
-"""What each arm trains on, as `datasets.Dataset` rows in the conversational format that TRL takes.
+"""What SFT arms learn to write, for training boards that are the same for every arm with that seed.
 
-A corpus is a set of training boards (drawn scenes, cut and shuffled; fixed by the run's seed) with one completion
-each. Corpora differ in nothing but the completion.
+The boards (drawn scenes, cut and shuffled) are fixed by the run's seed; corpora differ in nothing but the completions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from helpers.errors import UserError
+from helpers.model.build import Loaded
 from helpers.model.generate import Sampling
-from helpers.model.score import complete
+from helpers.model.score import complete, completion_logps
 from helpers.world import answers, seeds
 from helpers.world.boards import Boards
 from helpers.world.scenes import QUARTERS
+
+Completions = list[str | None]
+"""A completion for each board, None where there is none to learn from."""
 
 
 def answer(placement: Sequence[int]) -> str:
@@ -48,19 +50,17 @@ def _expert(placement: list[int], light: str, land: tuple[str, ...] | None) -> s
     return f"<think>Let me look at each quarter. {' '.join(parts)}</think>{answer(placement)}"
 
 
-def rollout_completions(
-    model: Any, processor: Any, boards: Boards, seed: int, tries: int = 4, rounds: int = 1
-) -> list[str | None]:
-    """`sft-rollout` (and `self-sft`): a correct completion that `model` itself wrote, T = 1; None where none came.
+def rollout_completions(writer: Loaded, boards: Boards, seed: int, tries: int = 4, rounds: int = 1) -> Completions:
+    """`sft-rollout` (and `self-sft`): a correct completion that the writer itself wrote, T = 1; None where none came.
 
     Each board gets `tries` completions a round until one is correct and well-formed; the first such is kept.
     """
-    found: list[str | None] = [None] * len(boards)
+    found: Completions = [None] * len(boards)
     for turn in range(rounds):
         open_ = [i for i, text in enumerate(found) if text is None]
         if not open_:
             break
-        drawn = _sample(model, processor, boards.only(open_), seed + seeds.ROUND * turn, tries)
+        drawn = _sample(writer, boards.only(open_), seed + seeds.ROUND * turn, tries)
         for i, row in zip(open_, drawn, strict=True):
             right = [t for t in row if _is_correct(t, boards.placements[i].tolist())]
             found[i] = right[0] if right else None
@@ -72,14 +72,34 @@ def _is_correct(text: str, placement: Sequence[int]) -> bool:
     return score.exact == 1.0 and score.format == 1.0
 
 
-def _sample(model: Any, processor: Any, boards: Boards, seed: int, tries: int) -> list[list[str]]:
-    return complete(model, processor, boards.prompted(), Sampling(tries, 1.0, 32, seed), chunk=32)
+def _sample(writer: Loaded, boards: Boards, seed: int, tries: int) -> list[list[str]]:
+    return complete(*writer, boards.prompted(), Sampling(tries, 1.0, 32, seed), chunk=32)
 
 
-def self_completions(model: Any, processor: Any, boards: Boards, seed: int) -> list[str | None]:
+def _closed_think(text: str) -> str | None:
+    """The think at the start of a completion with its tags, or None where it has no closed one."""
+    think, closed, _ = text.partition("</think>")
+    return think + closed if closed and text.startswith("<think>") else None
+
+
+def self_completions(writer: Loaded, boards: Boards, seed: int) -> Completions:
     """`sft-self`: the think that a barely trained model writes, with the true placement behind it."""
-    found: list[str | None] = []
-    for (text,), placement in zip(_sample(model, processor, boards, seed, 1), boards.placements.tolist(), strict=True):
-        think = text.split("</think>")[0] if text.startswith("<think>") and "</think>" in text else None
-        found.append(None if think is None else f"{think}</think>{answer(placement)}")
+    thinks = [_closed_think(text) for (text,) in _sample(writer, boards, seed, 1)]
+    return [think and think + true for think, true in zip(thinks, answer_completions(boards), strict=True)]
+
+
+def oracle_completions(base: Loaded, boards: Boards, seed: int, thinks: int) -> Completions:
+    """`sft-oracle`: of `thinks` thinks that the base writes for a board, each with the true placement behind it, the
+    completion with the highest base log-prob (nats, summed); None where no think closes.
+    """
+    options = []
+    for texts, true in zip(_sample(base, boards, seed, thinks), answer_completions(boards), strict=True):
+        closed = dict.fromkeys(think for text in texts if (think := _closed_think(text)))
+        options.append([think + true for think in closed])
+    open_ = [i for i, row in enumerate(options) if row]
+    prompts = boards.only(open_).prompted()
+    scored = completion_logps(*base, prompts, [options[i] for i in open_])
+    found: Completions = [None] * len(boards)
+    for i, row in zip(open_, scored, strict=True):
+        found[i] = options[i][max(range(len(row)), key=lambda k: float(row[k].sum()))]
     return found

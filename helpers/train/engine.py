@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel, ProcessorMixin
 
 from helpers.model import build, processor
 from helpers.model.evaluate import score_battery, score_puzzles
@@ -13,7 +14,7 @@ from helpers.study.profiles import Profile
 from helpers.study.records import Run
 from helpers.study.spec import RunSpec
 from helpers.world import puzzles
-from helpers.world.boards import Boards, held_out_boards
+from helpers.world.boards import Boards, Corpus, held_out_boards
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,17 @@ class Settings:
 
 @dataclass
 class Engine:
-    """What one run works with."""
+    """What one run works with. `boards` are what it samples for, `corpus` is what it learns from where that is written
+    before it begins; the base has neither.
+    """
 
     spec: RunSpec
     settings: Settings
-    model: Any
-    processor: Any
+    model: PreTrainedModel
+    processor: ProcessorMixin
     run: Run
-    boards: Boards = field(repr=False)
-    completions: list[str | None] | None = field(default=None, repr=False)
+    boards: Boards | None = field(default=None, repr=False)
+    corpus: Corpus | None = field(default=None, repr=False)
 
 
 def puzzle_spec(spec: RunSpec) -> puzzles.PuzzleSpec:
@@ -69,7 +72,7 @@ def identity_columns(spec: RunSpec, step: int) -> dict[str, Any]:
     return {"run": spec.name, "arm": spec.arm, "seed": spec.seed, "step": step, "samples": step * spec.batch_size}
 
 
-def update_norm(model: Any, base: dict[str, torch.Tensor]) -> float:
+def update_norm(model: PreTrainedModel, base: dict[str, torch.Tensor]) -> float:
     """L2 norm of the change of all weights since the base model; with LoRA that of the products B A it adds."""
     lora = [m.get_delta_weight(name) for m in model.modules() if hasattr(m, "lora_A") for name in m.lora_A]
     parameters = {n: p.detach() for n, p in model.named_parameters() if n in base and "lora_" not in n}

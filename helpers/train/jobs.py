@@ -9,57 +9,82 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from graphlib import TopologicalSorter
 
 from helpers.errors import UserError
-from helpers.study.arms import SOURCE_ARMS, STUDY_ARMS
+from helpers.study.arms import STUDY_ARMS
 from helpers.study.profiles import Profile, get_profile, specs
 from helpers.study.published import PUBLISHED, publish_records, store
-from helpers.study.spec import RunSpec
+from helpers.study.spec import RunSpec, whole_number
 
 
 def ensure(profile_name: str, retrain: bool = False, arms: Sequence[str] = STUDY_ARMS, jobs: int = 2) -> list[RunSpec]:
     """Train what is missing of a profile's runs; returns the specs that were trained now.
 
-    At `cpu` the published records stand in for runs unless `retrain` asks for new ones; `smoke` always trains.
+    At `cpu` the published records stand in for runs unless `retrain` asks for new ones; `smoke` always trains. Raises
+    UserError for an arm that the profile lacks, and where a run fails.
     """
     profile = get_profile(profile_name)
+    asked = specs(profile, arms)
     if profile_name == "cpu" and not retrain and (PUBLISHED / "specs.json").exists():
         return []
-    wanted = store(profile_name).plan(specs(profile, arms))
-    if wanted:
-        run_all(profile, wanted, jobs)
+    wanted = store(profile_name).plan(asked)
+    run_missing(profile, wanted, jobs)
     return wanted
 
 
-def run_missing(profile: Profile, asked: Sequence[RunSpec], jobs: int) -> None:
-    """Train those of the runs `asked` for that are not finished."""
-    run_all(profile, store(profile.name).plan(asked), jobs)
+def run_missing(profile: Profile, asked: Sequence[RunSpec], jobs: int = 2, keep_going: bool = False) -> list[str]:
+    """Train those of the runs `asked` for that are not finished, `jobs` at a time.
+
+    Raises UserError for the first run that fails or whose source is neither finished nor asked for; with `keep_going`
+    the others are trained, and a sentence for each that could not be is returned.
+    """
+    kept = store(profile.name)
+    wanted = kept.plan(asked)
+    there = {spec.name for spec in [*wanted, *(kept.finished() if kept.root.is_dir() else ())]}
+    trouble = [_left_out(spec) for spec in wanted if spec.source and spec.source not in there]
+    if trouble and not keep_going:
+        raise UserError(f"{trouble[0]} Train that run first, or name its arm too.")
+    ready = [spec for spec in wanted if not spec.source or spec.source in there]
+    return trouble + run_all(profile, ready, jobs, keep_going)
 
 
-def run_all(profile: Profile, wanted: Sequence[RunSpec], jobs: int) -> None:
+def _left_out(spec: RunSpec) -> str:
+    return f"{spec.name} was left out: its source {spec.source} is not finished."
+
+
+def run_all(profile: Profile, wanted: Sequence[RunSpec], jobs: int, keep_going: bool = False) -> list[str]:
     """Train runs in separate single-threaded processes, `jobs` at a time; a run waits for its source.
 
-    Two runs with one thread each beat one with two threads: small steps do not fill two cores.
+    Two runs with one thread each beat one with two threads: small steps do not fill two cores. Raises UserError for
+    the first run that fails, or with `keep_going` returns a sentence for each that failed or waited for one that did.
     """
-    waiting, running = list(wanted), []
-    while waiting or running:
-        ready = [s for s in waiting if not _blocked(profile, s, waiting, [r for _, r, _ in running])]
-        while ready and len(running) < jobs:
-            spec = ready.pop(0)
-            waiting.remove(spec)
-            running.append((_launch(profile, spec), spec, time.time()))
-        time.sleep(0.2)
-        for process, spec, begin in [r for r in running if r[0].poll() is not None]:
-            running = [r for r in running if r[1] != spec]
-            print(f"{spec.name}: {(time.time() - begin) / 60:.1f} minutes", flush=True)
-            if process.returncode:
-                _stop(running)
-                raise UserError(f"{spec.name} stopped: {_last_words(process)}")
-
-
-def _blocked(profile: Profile, spec: RunSpec, waiting: Sequence[RunSpec], running: Sequence[RunSpec]) -> bool:
-    """Whether the run's source is still to come."""
-    return spec.arm in SOURCE_ARMS and spec.source in {s.name for s in [*waiting, *running]}
+    whole_number("jobs", jobs, 1)
+    named = {spec.name: spec for spec in wanted}
+    order = TopologicalSorter({name: {spec.source} & named.keys() for name, spec in named.items()})
+    order.prepare()
+    left, ready, running, trouble = dict(named), list(order.get_ready()), {}, []
+    try:
+        while ready or running:
+            while ready and len(running) < jobs:
+                name = ready.pop(0)
+                running[name] = _launch(profile, left.pop(name)), time.time()
+            time.sleep(0.2)
+            for name in [name for name, (process, _) in running.items() if process.poll() is not None]:
+                process, begin = running.pop(name)
+                print(f"{name}: {(time.time() - begin) / 60:.1f} minutes", flush=True)
+                if process.returncode:
+                    trouble.append(f"{name} stopped: {_last_words(process)}")
+                    if not keep_going:
+                        raise UserError(trouble[-1])
+                else:
+                    order.done(name)
+                    # the order asked for, in which seeds are completed one by one, holds among those that can start
+                    ready = sorted([*ready, *order.get_ready()], key=list(named).index)
+    finally:
+        for process, _ in running.values():
+            process.terminate()
+    return trouble + [_left_out(spec) for spec in left.values()]
 
 
 def _launch(profile: Profile, spec: RunSpec) -> subprocess.Popen:
@@ -76,11 +101,6 @@ def _launch(profile: Profile, spec: RunSpec) -> subprocess.Popen:
     return process
 
 
-def _stop(running: Sequence[tuple]) -> None:
-    for process, *_ in running:
-        process.terminate()
-
-
 def _last_words(process: subprocess.Popen) -> str:
     """The last line a failed process wrote."""
     process.words.seek(0)
@@ -92,11 +112,8 @@ def _last_words(process: subprocess.Popen) -> str:
 def train_first(profile: str, retrain: bool, fresh: bool) -> None:
     """Train the runs that the notebooks will read, two side by side, before the first notebook starts.
 
-    Only where there is something to train: always at `smoke`, on request (`--retrain`) elsewhere. `--fresh` discards
-    earlier runs. New `cpu` records replace the published ones.
+    `--fresh` discards earlier runs. New `cpu` records replace the published ones.
     """
-    if not (retrain or profile == "smoke"):
-        return
     if fresh:
         shutil.rmtree(store(profile).root, ignore_errors=True)
     ensure(profile, retrain)

@@ -10,19 +10,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from transformers.utils import logging
 
 from helpers.errors import UserError
-from helpers.study.arms import SOURCE_ARMS
+from helpers.study.arms import get_arm
 from helpers.study.profiles import Profile, specs
 from helpers.study.records import RunStore, load_table
 from helpers.study.schema import TABLES
-from helpers.train.engine import Settings, puzzle_spec
+from helpers.train.engine import Settings
 from helpers.train.run import make_trainer, prepare
 from helpers.world import seeds
-from helpers.world.boards import Boards, Corpus
+from helpers.world.boards import Corpus
 
 
 @dataclass(frozen=True)
@@ -40,35 +39,33 @@ def run(profile: Profile, arm: str, steps: int, corpus: Corpus | None = None) ->
     """Train the first `steps` steps of an arm on new boards (or on `corpus`) and keep nothing on disk.
 
     Evaluated on few puzzles and a few samples per prior task, so its points are noisier than the published ones.
-    Raises UserError for an arm that learns from another run where no corpus is given.
+    Raises UserError for an arm that learns from another run where no corpus is given, and for a corpus where the arm
+    makes its own as it goes.
     """
-    if arm in SOURCE_ARMS and corpus is None:
+    entry = get_arm(arm)
+    if entry.source and corpus is None:
         raise UserError(f"The arm {arm} learns from another run: pass the corpus it should train on.")
+    if corpus is not None and entry.data not in ("corpus", "replay"):
+        raise UserError(f"The arm {arm} does not learn from a corpus that is fixed in advance: leave it out.")
     spec = replace(specs(profile, [arm])[0], steps=steps, seed=seeds.LIVE)
     tests = min(100, profile.puzzle_test_size)
     battery = min(12, profile.battery_per_task)
     settings = Settings(puzzle_tests=tests, final_tests=tests, battery=battery, final_battery=battery, per_octave=1)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         store = RunStore(Path(folder))
-        own = None if corpus is None else _as_boards(corpus, puzzle_spec(spec))
-        engine = prepare(spec, store, store.start(spec), settings, own)
+        engine = prepare(spec, store, store.start(spec), settings, corpus)
         make_trainer(engine).train()
         engine.run.finish()
-        found = {name: load_table(folder, name) for name in TABLES}
+        tables = {name: load_table(folder, name) for name in TABLES}
     engine.model.eval()
-    tables = {name: found[name] for name in ("evaluations", "metrics", "completions")}
-    return Live(**tables, model=engine.model, processor=engine.processor)
+    kept = {name: tables[name] for name in ("evaluations", "metrics", "completions")}
+    return Live(**kept, model=engine.model, processor=engine.processor)
 
 
 def _quiet() -> Any:
     """Deprecation warnings of the trainers' own code are noise in a notebook."""
     logging.disable_progress_bar()
     return warnings.catch_warnings(action="ignore")
-
-
-def _as_boards(corpus: Corpus, spec: Any) -> tuple[Boards, list[str]]:
-    pixels, unknown = np.stack([prompt.pixels for prompt in corpus.prompts]), np.zeros((len(corpus), spec.tiles), int)
-    return Boards(spec, pixels, unknown), list(corpus.completions)  # an SFT trainer never looks at the placements
 
 
 def advantages(rewards: Sequence[float]) -> list[float]:

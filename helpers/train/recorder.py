@@ -8,21 +8,25 @@ from typing import Any
 
 import pandas
 import torch
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
 from helpers.model.score import completion_logps
 from helpers.study.checkpoints import evaluation_steps, forget_old_optimisers
 from helpers.study.profiles import checkpoint_steps
 from helpers.study.records import Run
 from helpers.study.spec import RunSpec
-from helpers.train import trainers
 from helpers.train.engine import Engine, dtype, evaluate, identity_columns, load_base, update_norm
 from helpers.world import answers
 from helpers.world.boards import Prompted
 
+Advantages = Callable[[RunSpec, Sequence[answers.Score]], list[float]]
 
-def recorder(engine: Engine) -> Callable[..., list[float]]:
-    """A reward function of weight zero that writes every completion of every step into the run's record."""
+
+def recorder(engine: Engine, advantages: Advantages) -> Callable[..., list[float]]:
+    """A reward function of weight zero that writes every completion of every step into the run's record.
+
+    `advantages` says what the arm's trainer makes of a batch's scores.
+    """
     base, _ = load_base(engine.spec)
     spec, size = engine.spec, engine.spec.group_size
     scored_steps = {*range(1, 11), *checkpoint_steps(spec.steps, per_octave=6)}
@@ -35,7 +39,7 @@ def recorder(engine: Engine) -> Callable[..., list[float]]:
         logp_base: list[float | None] = [None] * len(texts)
         if step in scored_steps:  # scoring each step would cost a third of the run
             logp_base = _base_logps(engine, base, puzzle_id[::size], texts, completion_ids)
-        used = _used_advantages(spec, scores)
+        used = advantages(spec, scores)
         rows = zip(puzzle_id, texts, completion_ids, scores, used, logp_policy, logp_base, strict=True)
         engine.run.append("completions", [
             {"run": spec.name, "seed": spec.seed, "step": step, "puzzle_id": i,
@@ -49,7 +53,9 @@ def recorder(engine: Engine) -> Callable[..., list[float]]:
     return record
 
 
-def _base_logps(engine: Engine, base: Any, boards: Sequence[int], texts: Sequence[str], ids: Sequence) -> list[float]:
+def _base_logps(
+    engine: Engine, base: PreTrainedModel, boards: Sequence[int], texts: Sequence[str], ids: Sequence
+) -> list[float]:
     """Log-prob under the base of each completion; `boards`: one number per group, `ids`: the completions' tokens."""
     size = engine.spec.group_size
     asked = [Prompted(engine.boards.pixels[i], engine.boards.text) for i in boards]
@@ -59,30 +65,19 @@ def _base_logps(engine: Engine, base: Any, boards: Sequence[int], texts: Sequenc
     return [float(x[: len(own)].sum()) for x, own in zip(scored, ids, strict=True)]
 
 
-def _used_advantages(spec: RunSpec, scores: Sequence[answers.Score]) -> list[float]:
-    """The advantages that an arm's trainer uses: GRPO's, but for the arms that have no centred reward."""
-    if spec.arm == "reinforce-1-0":
-        return [trainers.correct(s) for s in scores]
-    if spec.arm == "distill":
-        return [0.0] * len(scores)
-    return _advantages([_reward(spec, s) for s in scores], spec.group_size, reward_scale(spec))
-
-
-def _reward(spec: RunSpec, score: answers.Score) -> float:
-    hit, exact, form = spec.reward_weights
-    return hit * score.hit + exact * score.exact + form * score.format
-
-
 def reward_scale(spec: RunSpec) -> str:
     """What GRPO divides a group's centred rewards by: its standard deviation ("group") or nothing ("none")."""
     return str(spec.settings.get("scale_rewards", "group"))
 
 
-def _advantages(totals: Sequence[float], size: int, scale: str) -> list[float]:
+def group_advantages(spec: RunSpec, scores: Sequence[answers.Score]) -> list[float]:
     """GRPO advantages as TRL computes them: reward - group mean, over (group standard deviation + 1e-4) if scaled."""
-    groups = torch.tensor(totals).reshape(-1, size)
+    hit, exact, form = spec.reward_weights
+    totals = [hit * s.hit + exact * s.exact + form * s.format for s in scores]
+    groups = torch.tensor(totals).reshape(-1, spec.group_size)
     centred = groups - groups.mean(1, keepdim=True)
-    return (centred / (groups.std(1, keepdim=True) + 1e-4) if scale == "group" else centred).flatten().tolist()
+    scaled = centred / (groups.std(1, keepdim=True) + 1e-4) if reward_scale(spec) == "group" else centred
+    return scaled.flatten().tolist()
 
 
 def training_minutes(run: Run) -> float:
@@ -91,45 +86,50 @@ def training_minutes(run: Run) -> float:
     return float(metrics.loc[metrics["name"] == "seconds", "value"].sum()) / 60
 
 
-def study_callback(engine: Engine) -> Any:
-    """A callback that evaluates and saves on the log-spaced schedule and keeps the run's tables in step."""
-    spec, run = engine.spec, engine.run
-    schedule = evaluation_steps(spec.steps, engine.settings.per_octave)
-    base = {n: p.detach().clone() for n, p in engine.model.named_parameters()}
+class StudyCallback(TrainerCallback):
+    """Evaluates and saves on the log-spaced schedule, and keeps the run's tables in step with its checkpoints."""
 
-    clock: dict[str, float] = {}
+    def __init__(self, engine: Engine) -> None:
+        """The model's weights now are those of the base, from which its change is measured."""
+        self.engine, self.run, self.begin = engine, engine.run, 0.0
+        self.schedule = evaluation_steps(engine.spec.steps, engine.settings.per_octave)
+        self.base = {n: p.detach().clone() for n, p in engine.model.named_parameters()}
 
-    class StudyCallback(TrainerCallback):
-        def on_step_begin(self, args, state, control, **kwargs):
-            clock["begin"] = time.perf_counter()
+    def _note(self, step: int, name: str, value: float) -> None:
+        """Append one metric."""
+        self.run.append("metrics", [metric_row(self.engine.spec, step, name, value)])
 
-        def on_train_begin(self, args, state, control, **kwargs):
-            if state.global_step == 0:
-                run.append("evaluations", evaluate(engine, 0, full=False))
+    def on_step_begin(self, args, state, control, **kwargs):
+        """Start the step's clock."""
+        self.begin = time.perf_counter()
 
-        def on_step_end(self, args, state, control, **kwargs):
-            """Evaluate and ask for a checkpoint where the schedule says so."""
-            step = state.global_step
-            run.append("metrics", [metric_row(spec, step, "seconds", time.perf_counter() - clock["begin"])])
-            control.should_save = step in schedule
-            if control.should_save:
-                run.append("evaluations", evaluate(engine, step, full=step == spec.steps))
-                run.append("metrics", [metric_row(spec, step, "update_norm", update_norm(engine.model, base))])
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Evaluate the base; a resumed run has done so."""
+        if state.global_step == 0:
+            self.run.append("evaluations", evaluate(self.engine, 0, full=False))
 
-        def on_log(self, args, state, control, logs=None, **kwargs):
-            """Append the trainer's numbers to the record."""
-            if "train_runtime" in (logs or {}):  # the trainer's closing summary repeats what its last step said
-                return
-            numbers = {k: v for k, v in (logs or {}).items() if isinstance(v, int | float)}
-            step = state.global_step
-            run.append("metrics", [metric_row(spec, step, k, v) for k, v in numbers.items() if v == v])
-            if control.should_save:  # before the checkpoint is written: what a resume drops is never needed again
-                run.flush()
+    def on_step_end(self, args, state, control, **kwargs):
+        """Evaluate and ask for a checkpoint where the schedule says so."""
+        step = state.global_step
+        self._note(step, "seconds", time.perf_counter() - self.begin)
+        control.should_save = step in self.schedule
+        if control.should_save:
+            self.run.append("evaluations", evaluate(self.engine, step, full=step == self.engine.spec.steps))
+            self._note(step, "update_norm", update_norm(self.engine.model, self.base))
 
-        def on_save(self, args, state, control, **kwargs):
-            forget_old_optimisers(run.checkpoints, state.global_step)
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Append the trainer's numbers to the record, but for its closing summary, which repeats the last step's."""
+        if "train_runtime" in (logs or {}):
+            return
+        for name, value in (logs or {}).items():
+            if isinstance(value, int | float) and value == value:
+                self._note(state.global_step, name, value)
+        if control.should_save:  # before the checkpoint is written: what a resume drops is never needed again
+            self.run.flush()
 
-    return StudyCallback()
+    def on_save(self, args, state, control, **kwargs):
+        """Keep the newest optimiser only: it is twice as large as the weights, and a resume reads no other."""
+        forget_old_optimisers(self.run.checkpoints, state.global_step)
 
 
 def metric_row(spec: RunSpec, step: int, name: str, value: float) -> dict[str, Any]:

@@ -7,62 +7,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas
 import pandas as pd
 from datasets import Dataset
 from PIL import Image
 
 from helpers.errors import UserError
 from helpers.study.spec import RunSpec
-from helpers.train.engine import Engine
 from helpers.world import battery, easy_vqa, seeds
-from helpers.world.boards import Boards
+from helpers.world.boards import Boards, Corpus, Prompted, Sample
 
 
-def rows(boards: Boards, completions: Sequence[str | None] | None = None) -> Dataset:
-    """Boards (with completions, where given) as a dataset; boards without a completion are left out.
+def board_rows(boards: Boards) -> Dataset:
+    """Boards to sample for. Columns: `images` (one PIL picture), `prompt`, `placement`, `puzzle_id`."""
 
-    Columns: `images` (one PIL picture), `prompt`, `placement`, `puzzle_id`, and `completion` for SFT. Pictures stay
-    arrays in memory and become PIL when a row is read, so nothing is encoded or decoded.
-    """
-    kept = [i for i in range(len(boards)) if completions is None or completions[i] is not None]
-    if not kept:
+    def read(i: int) -> dict[str, Any]:
+        return _asked(boards.pixels[i], boards.text) | {"puzzle_id": i, "placement": boards.placements[i].tolist()}
+
+    return lazy_rows(len(boards), read)
+
+
+def corpus_rows(samples: Corpus | Sequence[Sample]) -> Dataset:
+    """Samples to learn from. Columns: `images`, `prompt`, `completion`. Raises UserError where there are none."""
+    known = list(samples)
+    if not known:
         raise UserError("No board of this corpus has a completion; sample more boards or train the source longer.")
-    table = Dataset.from_dict({"puzzle_id": kept})
-    return table.with_transform(_reader(boards, completions))
+    return lazy_rows(len(known), lambda i: training_row(known[i]))
 
 
-def _reader(boards: Boards, completions: Sequence[str | None] | None) -> Callable[[dict], dict]:
-    """The function that turns row numbers into rows."""
-
-    def read(batch: dict) -> dict:
-        """Rows of a batch, each with its picture and prompt."""
-        ids = batch["puzzle_id"]
-        pictures = {i: Image.fromarray(boards.pixels[i]) for i in set(ids)}  # RFT asks for each board a group of times
-        found = {
-            "puzzle_id": ids,
-            "images": [[pictures[i]] for i in ids],
-            "prompt": [[{"role": "user", "content": boards.text}] for _ in ids],
-            "placement": [boards.placements[i].tolist() for i in ids],
-        }
-        if completions is not None:
-            found["completion"] = [[{"role": "assistant", "content": completions[i]}] for i in ids]
-        return found
-
-    return read
-
-
-def training_row(pixels: np.ndarray, prompt: str, completion: str) -> dict[str, Any]:
+def training_row(sample: Sample) -> dict[str, Any]:
     """One training sample in TRL's conversational format."""
-    return {
-        "images": [Image.fromarray(pixels)],
-        "prompt": [{"role": "user", "content": prompt}],
-        "completion": [{"role": "assistant", "content": completion}],
-    }
+    asked = _asked(sample.prompt.pixels, sample.prompt.text)
+    return asked | {"completion": [{"role": "assistant", "content": sample.completion}]}
+
+
+def _asked(pixels: np.ndarray, text: str) -> dict[str, Any]:
+    return {"images": [Image.fromarray(pixels)], "prompt": [{"role": "user", "content": text}]}
 
 
 def lazy_rows(n: int, read: Callable[[int], dict[str, Any]]) -> Dataset:
-    """`n` rows that are made when they are read."""
+    """`n` rows that are made when they are read: pictures stay arrays until then, and nothing is encoded or decoded."""
 
     def several(batch: dict) -> dict:
         found = [read(i) for i in batch["row"]]
@@ -71,20 +54,12 @@ def lazy_rows(n: int, read: Callable[[int], dict[str, Any]]) -> Dataset:
     return Dataset.from_dict({"row": range(n)}).with_transform(several)
 
 
-def replay_rows(engine: Engine) -> Dataset:
-    """`sft-replay`: the boards with their bare placements, and prior-task samples behind them."""
-    share = float(engine.spec.settings.get("replay_share", 0.5))
-    prior = prior_samples(replay_count(len(engine.boards), share), seeds.REPLAY + engine.spec.seed)
-    boards, n = engine.boards, len(engine.boards)
-    side = boards.pixels.shape[1:3]
-
-    def read(i: int) -> dict[str, Any]:
-        if i < n:
-            return training_row(boards.pixels[i], boards.text, engine.completions[i])
-        sample = prior[i - n]
-        return training_row(_resized(sample.pixels, side), sample.question.text, sample.question.completion)
-
-    return lazy_rows(n + len(prior), read)
+def replayed(corpus: Corpus, share: float, seed: int) -> list[Sample]:
+    """Prior-task samples that make `share` of the whole when put behind a corpus, at the size of its pictures."""
+    side = corpus.prompts[0].pixels.shape[:2]
+    drawn = prior_samples(replay_count(len(corpus), share), seeds.REPLAY + seed)
+    asked = [Prompted(_resized(s.pixels, side), s.question.text) for s in drawn]
+    return [Sample(p, s.question.completion, s.question.task) for p, s in zip(asked, drawn, strict=True)]
 
 
 def replay_count(boards: int, share: float) -> int:
@@ -122,7 +97,7 @@ def source_completions(root: Path, spec: RunSpec) -> pd.DataFrame:
     folder = Path(root) / spec.source
     if not (folder / "DONE").exists():
         raise UserError(f"{folder} is not a finished run; train the source first (--retrain makes every run).")
-    return pandas.read_parquet(folder / "completions.parquet")
+    return pd.read_parquet(folder / "completions.parquet")
 
 
 def stream_batches(completions: pd.DataFrame, steps: int) -> list[list[tuple[int, str]]]:
@@ -136,12 +111,10 @@ def stream_batches(completions: pd.DataFrame, steps: int) -> list[list[tuple[int
     right = completions[(completions["exact"] == 1) & (completions["format"] == 1)]
     if right.empty:
         raise UserError("The source run has no correct completion to learn from: train it longer.")
-    found: dict[int, list[tuple[int, str]]] = {}
-    for row in right.itertuples():
-        found.setdefault(row.step, []).append((row.puzzle_id, row.completion))
-    batches, last = [], found[min(found)]
+    pairs = {s: list(zip(r["puzzle_id"], r["completion"], strict=True)) for s, r in right.groupby("step")}
+    batches, last = [], pairs[min(pairs)]
     for step in range(1, steps + 1):
-        last = found.get(step, last)
+        last = pairs.get(step, last)
         batches.append(last)
     return batches
 
@@ -150,7 +123,8 @@ def stream_rows(boards: Boards, batches: Sequence[Sequence[tuple[int, str]]]) ->
     """A row per step: its first sample as columns, the rest in `others`, since a step has any number of samples."""
 
     def read(i: int) -> dict[str, Any]:
-        samples = [training_row(boards.pixels[board], boards.text, text) for board, text in batches[i]]
-        return samples[0] | {"others": samples[1:]}
+        first, *others = [training_row(Sample(prompts[board], text, "stream")) for board, text in batches[i]]
+        return first | {"others": others}
 
+    prompts = boards.prompted()
     return lazy_rows(len(batches), read)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import os
+import warnings
+from dataclasses import replace
 from typing import Any
 
 import torch
 from peft import LoraConfig
-from transformers import PrinterCallback
+from transformers import PrinterCallback, Qwen2_5_VLForConditionalGeneration
 from trl import GRPOConfig, SFTConfig
 
 from helpers.model import build
+from helpers.model.forward import obstacle
 from helpers.model.processor import share_work
-from helpers.study.checkpoints import last_checkpoint
+from helpers.study.arms import get_arm
+from helpers.study.checkpoints import checkpoint_at, last_checkpoint
 from helpers.study.profiles import Profile
 from helpers.study.published import store
 from helpers.study.records import Run, RunStore
 from helpers.study.spec import RunSpec
-from helpers.train import recipes, rows
+from helpers.train import rows, trainers
 from helpers.train.engine import Engine, Settings, dtype, evaluate, load_base, settings
-from helpers.train.recipes import SftCorpus, make_corpus, possible
-from helpers.train.recorder import metric_row, recorder, reward_scale, study_callback, training_minutes
-from helpers.train.trainers import group_rollouts, load_weights
+from helpers.train.recipes import RECIPES, Rft, Sft, make_corpus
+from helpers.train.recorder import StudyCallback, metric_row, recorder, reward_scale, training_minutes
+from helpers.world.boards import Corpus
 
 DECAY_SHARE = 0.25  # of all steps: the last quarter
 
@@ -35,12 +39,13 @@ def train(spec: RunSpec, store: RunStore, settings: Settings | None = None) -> R
     if run.done:
         return run
     engine = prepare(spec, store, run, settings or Settings())
-    if spec.arm == "base":
+    if not get_arm(spec.arm).trains:
         run.truncate(-1)
         run.append("evaluations", evaluate(engine, 0, full=True))
     else:
         trainer = make_trainer(engine)
         last = last_checkpoint(run.checkpoints)
+        # rows behind the checkpoint belong to steps that are about to be repeated
         run.truncate(int(last.name.split("-")[1]) if last else -1)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         run.flush()
@@ -49,21 +54,98 @@ def train(spec: RunSpec, store: RunStore, settings: Settings | None = None) -> R
     return run
 
 
-def prepare(spec: RunSpec, store: RunStore, run: Run, settings: Settings, corpus: SftCorpus | None = None) -> Engine:
-    """Model, boards and completions of a run; with `corpus` = (boards, completions) it trains on that one."""
+def prepare(spec: RunSpec, store: RunStore, run: Run, settings: Settings, corpus: Corpus | None = None) -> Engine:
+    """Model, boards and corpus of a run; with `corpus` given it trains on that one instead of its arm's."""
     build.quiet_cpu()
     torch.manual_seed(spec.seed)
     model, processor = load_base(spec)
-    settings = possible(settings, model)
+    settings = _possible(settings, model)
     if settings.fast:
         processor = share_work(processor)
     if spec.freeze_vision:
         model.model.visual.requires_grad_(False)
-    boards, completions = corpus or make_corpus(spec, store, processor)
-    return Engine(spec, settings, model, processor, run, boards, completions)
+    engine = Engine(spec, settings, model, processor, run, corpus=corpus)
+    if get_arm(spec.arm).trains and corpus is None:
+        engine.boards, engine.corpus = make_corpus(spec, store, processor)
+    return engine
 
 
-def common_arguments(engine: Engine) -> dict[str, Any]:
+def _possible(settings: Settings, model: Qwen2_5_VLForConditionalGeneration) -> Settings:
+    """The settings, without the fast path where it would not equal the model's own passes (with one warning)."""
+    reason = obstacle(model) if settings.fast else ""
+    if not reason:
+        return settings
+    warnings.warn(f"Packed passes are switched off: {reason}. TRL's own are used, several times slower.", stacklevel=3)
+    return replace(settings, fast=False)
+
+
+def make_trainer(engine: Engine) -> trainers.StudySFTTrainer | trainers.StudyGRPOTrainer:
+    """The TRL trainer of a run, as its arm's recipe says, with the study's callback."""
+    recipe = RECIPES[engine.spec.arm]
+    trainer = _make_rft(engine, recipe) if isinstance(recipe, Rft) else _make_sft(engine, recipe)
+    engine.model = trainer.model  # with LoRA TRL wraps it
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(StudyCallback(engine))
+    return trainer
+
+
+def _make_sft(engine: Engine, recipe: Sft) -> trainers.StudySFTTrainer:
+    collator = trainers.PackedCollator(engine.processor) if engine.settings.fast else None
+    arguments = SFTConfig(
+        per_device_train_batch_size=1 if recipe.whole_steps else engine.spec.batch_size,
+        max_length=None,
+        train_sampling_strategy="sequential" if recipe.in_order else "random",
+        **_common_arguments(engine),
+    )
+    return recipe.trainer(
+        args=arguments,
+        train_dataset=recipe.rows(engine),
+        data_collator=trainers.flattened(engine.processor, collator) if recipe.whole_steps else collator,
+        **_what_is_trained(engine),
+        **recipe.options(engine.spec),
+    )
+
+
+def _make_rft(engine: Engine, recipe: Rft) -> trainers.StudyGRPOTrainer:
+    spec, fast = engine.spec, engine.settings.fast
+    arguments = GRPOConfig(
+        per_device_train_batch_size=spec.batch_size * spec.group_size,
+        num_generations=spec.group_size,
+        max_completion_length=spec.max_completion_length,
+        temperature=spec.temperature,
+        beta=spec.beta,
+        scale_rewards=reward_scale(spec),
+        reward_weights=[*recipe.weights(spec), 0.0],
+        log_completions=False,
+        **recipe.options(spec),
+        **_common_arguments(engine),
+    )
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental
+    trainer = recipe.trainer(
+        args=arguments,
+        train_dataset=rows.board_rows(engine.boards),
+        reward_funcs=[*recipe.rewards(), recorder(engine, recipe.advantages)],
+        rollout_func=trainers.group_rollouts(engine.processor) if fast else None,
+        **_what_is_trained(engine),
+    )
+    trainer.fast = fast
+    if recipe.teacher:
+        trainers.load_weights(
+            trainer.ref_model, str(checkpoint_at(engine.run.folder.parent / spec.source / "checkpoints"))
+        )
+    return trainer
+
+
+def _what_is_trained(engine: Engine) -> dict[str, Any]:
+    """The trainer's model and processor, with LoRA on the language model's linear layers where the spec asks for it."""
+    spec, adapter = engine.spec, None
+    if spec.lora_rank:
+        layers = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+        adapter = LoraConfig(r=spec.lora_rank, lora_alpha=2 * spec.lora_rank, target_modules=layers)
+    return {"model": engine.model, "processing_class": engine.processor, "peft_config": adapter}
+
+
+def _common_arguments(engine: Engine) -> dict[str, Any]:
     """Trainer settings that every arm shares: a short warm-up, a constant rate, a linear decay to zero at the end; fp32
     on the CPU. The decay averages out the steps' noise, which a constant rate would leave in the weights.
     """
@@ -88,72 +170,6 @@ def common_arguments(engine: Engine) -> dict[str, Any]:
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
-
-
-def make_trainer(engine: Engine) -> Any:
-    """The TRL trainer of a run, with its callback."""
-    trainer = _make_rft(engine) if engine.completions is None else _make_sft(engine)
-    engine.model = trainer.model  # with LoRA TRL wraps it
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(study_callback(engine))
-    return trainer
-
-
-def _peft(spec: RunSpec) -> Any:
-    """LoRA on every linear layer of the language model, or None for full fine-tuning."""
-    if not spec.lora_rank:
-        return None
-    layers = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-    return LoraConfig(r=spec.lora_rank, lora_alpha=2 * spec.lora_rank, target_modules=layers)
-
-
-def _make_sft(engine: Engine) -> Any:
-    parts = recipes.sft_parts(engine)
-    arguments = SFTConfig(
-        per_device_train_batch_size=parts.per_step,
-        max_length=None,
-        train_sampling_strategy="sequential" if parts.in_order else "random",
-        **common_arguments(engine),
-    )
-    return parts.trainer(
-        model=engine.model,
-        processing_class=engine.processor,
-        args=arguments,
-        train_dataset=parts.rows,
-        data_collator=parts.collator,
-        peft_config=_peft(engine.spec),
-    )
-
-
-def _make_rft(engine: Engine) -> Any:
-    spec, fast = engine.spec, engine.settings.fast
-    parts = recipes.rft_parts(engine)
-    arguments = GRPOConfig(
-        per_device_train_batch_size=spec.batch_size * spec.group_size,
-        num_generations=spec.group_size,
-        max_completion_length=spec.max_completion_length,
-        temperature=spec.temperature,
-        beta=spec.beta,
-        scale_rewards=reward_scale(spec),
-        reward_weights=[*parts.weights, 0.0],
-        log_completions=False,
-        **parts.options,
-        **common_arguments(engine),
-    )
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental
-    trainer = parts.trainer(
-        model=engine.model,
-        processing_class=engine.processor,
-        args=arguments,
-        train_dataset=rows.rows(engine.boards),
-        reward_funcs=[*parts.rewards, recorder(engine)],
-        rollout_func=group_rollouts(engine.processor) if fast else None,
-        peft_config=_peft(spec),
-    )
-    trainer.fast = fast
-    if parts.reference:
-        load_weights(trainer.ref_model, str(parts.reference))
-    return trainer
 
 
 def carry_out(spec: RunSpec, profile: Profile) -> None:

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel, ProcessorMixin
 from trl import GRPOTrainer, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from helpers.errors import UserError
 from helpers.model.forward import Patches, base_of, scored_logits
@@ -26,7 +28,7 @@ from helpers.model.score import patches, prompt_ids
 from helpers.world import answers
 
 
-def load_weights(model: Any, folder: str) -> None:
+def load_weights(model: PreTrainedModel, folder: str) -> None:
     """Load a checkpoint's weights into a model. Raises UserError where they are another model's.
 
     Stock `_load_from_checkpoint` reads hub key names raw and loads nothing (transformers issue 43701).
@@ -40,27 +42,33 @@ def load_weights(model: Any, folder: str) -> None:
 class ResumeWeights:
     """A mix-in for TRL's trainers that resumes a full fine-tune with its weights."""
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
         if os.path.exists(os.path.join(resume_from_checkpoint, "adapter_config.json")):
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
         load_weights(model or self.model, resume_from_checkpoint)
 
 
 class StudySFTTrainer(ResumeWeights, SFTTrainer):
-    """TRL's `SFTTrainer` with packed forward passes where the collator made them."""
+    """TRL's `SFTTrainer` with packed forward passes where the collator made them.
+
+    A loss of another kind is a subclass with its own `token_losses`.
+    """
+
+    def token_losses(self, logits: torch.Tensor, target: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
+        """Loss of each completion token, (M,), from fp32 logits (M, V) and ids (M,); `inputs`: the whole batch."""
+        return torch.nn.functional.cross_entropy(logits, target, reduction="none")
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """TRL's loss: the mean cross-entropy of the completion tokens; logs their accuracy as TRL does."""
-        if "packed" not in inputs:
+        """The mean of `token_losses`; logs the share of tokens that the model would have chosen, as TRL does."""
+        if "packed" not in inputs and type(self).token_losses is StudySFTTrainer.token_losses:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        packed = inputs["packed"]
-        logits = scored_logits(model, packed, inputs["patches"]).float()
-        target = packed.target.to(logits.device)
-        losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
-        tokens = len(losses) if num_items_in_batch is None else num_items_in_batch
+        logits, target = _completion_logits(model, inputs)
         hits = (logits.detach().argmax(-1) == target).float().mean()
         self._metrics["train"]["mean_token_accuracy"].append(float(hits))
-        return losses.sum() / tokens
+        losses = self.token_losses(logits, target, inputs)
+        # with gradient accumulation the mean is over the tokens of all its batches, a number that TRL counts
+        loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+        return (loss, {"logits": logits}) if return_outputs else loss
 
 
 class StudyGRPOTrainer(ResumeWeights, GRPOTrainer):
@@ -83,7 +91,9 @@ class StudyGRPOTrainer(ResumeWeights, GRPOTrainer):
         return packed_logps(model, (input_ids, attention_mask, logits_to_keep), extra)
 
 
-def packed_logps(model: Any, tokens: tuple, extra: dict[str, Any]) -> tuple:
+def packed_logps(
+    model: PreTrainedModel, tokens: tuple[torch.Tensor, torch.Tensor, int], extra: dict[str, Any]
+) -> tuple:
     """Per-token log-probs and entropies, each (B, C), of completions (padded right) behind prompts (padded left).
 
     `tokens` = (input ids (B, P + C), attention mask, C); `extra` holds TRL's `pixel_values` and `image_grid_thw`,
@@ -91,7 +101,8 @@ def packed_logps(model: Any, tokens: tuple, extra: dict[str, Any]) -> tuple:
     Samples with the same prompt and picture share one packed row. Third value: no auxiliary loss.
     """
     input_ids, mask, width = tokens
-    _, rows, columns = extra["image_grid_thw"][0].tolist()
+    config = base_of(model).config
+    _, rows, columns = extra["image_grid_thw"][0].tolist()  # one size for all: the boards of a run are alike
     values = extra["pixel_values"].reshape(len(input_ids), rows * columns, -1)
     keys, members = _shared_prompts(input_ids[:, :-width], mask[:, :-width], values)
     lengths = mask[:, -width:].sum(1).tolist()
@@ -99,35 +110,35 @@ def packed_logps(model: Any, tokens: tuple, extra: dict[str, Any]) -> tuple:
     for row, (prompt, samples) in enumerate(zip(keys, members, strict=True)):
         branches = [Branch(input_ids[i, -width:][: lengths[i]].tolist()) for i in samples]
         groups.append(Group(prompt, row, branches))
-        order += samples
-    patches = Patches(values[[m[0] for m in members]], rows, columns, _merge(model))
-    packed = pack(groups, _image_id(model), patches.grid)
+        order += samples  # branch number -> number of the sample in TRL's batch
+    patches = Patches(values[[m[0] for m in members]], rows, columns, config.vision_config.spatial_merge_size)
+    packed = pack(groups, config.image_token_id, patches.grid)
     logits = scored_logits(model, packed, patches).float()
+    # a division by 1 would copy all logits for nothing
     logps = torch.log_softmax(logits if extra["temperature"] == 1 else logits / extra["temperature"], -1)
-    entropy = -(logps.exp() * logps).sum(-1)
+    entropy = -(logps.exp() * logps).sum(-1)  # with its gradient: TRL's entropy bonus needs it
     chosen = logps.gather(1, packed.target[:, None].to(logps.device))[:, 0]
     place = tuple(p.to(logps.device) for p in _places(packed.branch, torch.tensor(order)))
+    # padding gets 0, not TRL's log-prob of a padding token: the completion mask hides either
     empty = torch.zeros(len(input_ids), width, device=logps.device)
     return empty.index_put(place, chosen), empty.index_put(place, entropy), None
 
 
-def _image_id(model: Any) -> int:
-    return base_of(model).config.image_token_id
-
-
-def _merge(model: Any) -> int:
-    return base_of(model).config.vision_config.spatial_merge_size
-
-
 def _places(branch: torch.Tensor, order: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(sample, position in its completion) of each scored token."""
+    """(sample, position in its completion) of each scored token, both (M,); `branch` (M,) is sorted.
+
+    A branch's tokens stand together, so a token's position is its distance from its branch's first.
+    """
     counts = torch.bincount(branch, minlength=len(order))
     starts = counts.cumsum(0) - counts
     return order[branch], torch.arange(len(branch)) - starts[branch]
 
 
 def _shared_prompts(prompts: torch.Tensor, mask: torch.Tensor, values: torch.Tensor) -> tuple[list, list]:
-    """Unique (prompt, picture) pairs: their prompt ids without padding, and the samples that share each."""
+    """Unique (prompt, picture) pairs: their prompt ids without padding, and the samples that share each.
+
+    Found by value, not by position: TRL shuffles a batch between drawing it and learning from it.
+    """
     found: dict[tuple, tuple[list[int], list[int]]] = {}
     for i in range(len(prompts)):
         ids = prompts[i][mask[i].bool()].tolist()
@@ -139,7 +150,7 @@ def _shared_prompts(prompts: torch.Tensor, mask: torch.Tensor, values: torch.Ten
 class PackedCollator:
     """Collates SFT rows into packed rows: picture, prompt, completion (its end token and line break are trained)."""
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(self, processor: ProcessorMixin) -> None:
         self.processor, self.tokenizer = processor, processor.tokenizer
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -154,10 +165,21 @@ class PackedCollator:
         return {"packed": packed, "patches": pictures, "labels": packed.target}  # labels: TRL counts tokens
 
 
-def group_rollouts(processor: Any) -> Callable[[list, Any], dict[str, list]]:
+def flattened(processor: ProcessorMixin, packed: PackedCollator | None) -> Callable[[Sequence[dict]], dict]:
+    """A collator that takes rows of several samples apart; TRL's own collates what cannot be packed."""
+    collate = packed or DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
+
+    def flat(rows: Sequence[dict]) -> dict:
+        samples = [sample for row in rows for sample in (row, *row["others"])]
+        return collate([{k: s[k] for k in ("images", "prompt", "completion")} for s in samples])
+
+    return flat
+
+
+def group_rollouts(processor: ProcessorMixin) -> Callable[[list, GRPOTrainer], dict[str, list]]:
     """TRL's `rollout_func`: prompts arrive repeated once per completion; each unique one is encoded once."""
 
-    def rollout(prompts: list, trainer: Any) -> dict[str, list]:
+    def rollout(prompts: list, trainer: GRPOTrainer) -> dict[str, list]:
         """Completions of all prompts, with ids and log-probs as TRL wants them."""
         size = trainer.num_generations if trainer.model.training else trainer.num_generations_eval
         unique = [_content(p) for p in prompts[::size]]
@@ -196,26 +218,20 @@ class StudyKLTrainer(StudySFTTrainer):
     The KL is exact: over the whole vocabulary, at the corpus's own tokens. Both passes are packed where SFT's are.
     """
 
-    def __init__(self, *args: Any, frozen: Any, beta: float, **options: Any) -> None:
+    def __init__(self, *args: Any, frozen: PreTrainedModel, beta: float, **options: Any) -> None:
         super().__init__(*args, **options)
         self.frozen, self.beta = frozen.eval().requires_grad_(False), beta
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def token_losses(self, logits: torch.Tensor, target: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
         """Cross-entropy plus beta times the KL of the model from the frozen base."""
-        logits, target = _completion_logits(model, inputs)
         with torch.no_grad():
             base, _ = _completion_logits(self.frozen, inputs)
         apart = token_kl(logits, base)
-        losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
-        hits = (logits.detach().argmax(-1) == target).float().mean()
-        for name, value in (("mean_token_accuracy", hits), ("kl", apart.detach().mean())):
-            self._metrics["train"][name].append(float(value))
-        tokens = len(losses) if num_items_in_batch is None else num_items_in_batch
-        loss = (losses + self.beta * apart).sum() / tokens
-        return (loss, {"logits": logits}) if return_outputs else loss
+        self._metrics["train"]["kl"].append(float(apart.detach().mean()))
+        return super().token_losses(logits, target, inputs) + self.beta * apart
 
 
-def _completion_logits(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+def _completion_logits(model: PreTrainedModel, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """fp32 logits (M, V) and ids (M,) of a batch's completion tokens: packed, or by the model's own pass."""
     if "packed" in inputs:
         logits = scored_logits(model, inputs["packed"], inputs["patches"]).float()

@@ -265,7 +265,7 @@ def rft_trainer(setting: Setting, fast: bool, rollout: Any = None) -> Any:
             per_device_train_batch_size=load.prompts * load.group, num_generations=load.group, beta=setting.beta,
             max_completion_length=load.tokens, temperature=1.0, log_completions=False, **_arguments(load),
         ),
-        train_dataset=rows.rows(boards_of(load, setting.size)),
+        train_dataset=rows.board_rows(boards_of(load, setting.size)),
         reward_funcs=[varied_reward] if rollout else [answers.hit_reward, answers.exact_reward, answers.format_reward],
         rollout_func=rollout or own,
     ))  # fmt: skip
@@ -284,7 +284,7 @@ def sft_trainer(load: Load, fast: bool) -> Any:
         model=model,
         processing_class=processor,
         args=SFTConfig(per_device_train_batch_size=load.samples, max_length=None, **_arguments(load)),
-        train_dataset=rows.rows(boards, corpora.answer_completions(boards)),
+        train_dataset=rows.corpus_rows(boards.corpus("sft-answer", corpora.answer_completions(boards))),
         data_collator=trainers.PackedCollator(processor) if fast else None,
     ))  # fmt: skip
 
