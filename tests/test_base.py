@@ -218,7 +218,7 @@ def test_one_muon_step_by_hand() -> None:
     parameter = torch.nn.Parameter(start.clone())
     parameter.grad = torch.randn(4, 4, generator=torch.Generator().manual_seed(3))
     gradient = parameter.grad.clone()
-    pretrain.muon([parameter], 0.1).step()
+    pretrain.Muon([parameter], 0.1).step()
     change = pretrain.orthogonalise(gradient[None])[0]  # the momentum's scale drops out
     expected = start * (1 - 0.01 * 0.1) - 0.2 * 2.0 * 0.1 * change
     assert torch.allclose(parameter, expected, atol=1e-5)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from transformers import ProcessorMixin, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedTokenizerBase, ProcessorMixin, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.utils import logging
 
 from helpers.errors import UserError
@@ -34,7 +34,9 @@ class ModelSize:
     mrope: tuple[int, int, int] = (4, 6, 6)
 
 
-def build_model(tokenizer: Any, size: ModelSize | None = None, seed: int = 0) -> Qwen2_5_VLForConditionalGeneration:
+def build_model(
+    tokenizer: PreTrainedTokenizerBase, size: ModelSize | None = None, seed: int = 0
+) -> Qwen2_5_VLForConditionalGeneration:
     """A fresh small Qwen2.5-VL in fp32 with random weights fixed by `seed`."""
     size = size or ModelSize()
     ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad")}
@@ -54,7 +56,7 @@ def build_model(tokenizer: Any, size: ModelSize | None = None, seed: int = 0) ->
         return model
 
 
-def _redraw(model: Any) -> None:
+def _redraw(model: Qwen2_5_VLForConditionalGeneration) -> None:
     """Redraw the weights at a scale that suits a narrow model.
 
     A matrix turns a unit-variance input into a unit-variance output; the language blocks start silent (their
@@ -70,7 +72,7 @@ def _redraw(model: Any) -> None:
             torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
 
 
-def _text_config(tokenizer: Any, size: ModelSize) -> dict:
+def _text_config(tokenizer: PreTrainedTokenizerBase, size: ModelSize) -> dict:
     return dict(
         vocab_size=len(tokenizer),
         hidden_size=size.text_width,
@@ -122,7 +124,7 @@ def load(source: str | Path = SHIPPED, dtype: str = "float32") -> Loaded:
     return Loaded(model.to("cuda" if torch.cuda.is_available() else "cpu"), load_processor(source))
 
 
-def save(model: Qwen2_5_VLForConditionalGeneration, processor: Any, folder: str | Path) -> None:
+def save(model: Qwen2_5_VLForConditionalGeneration, processor: ProcessorMixin, folder: str | Path) -> None:
     """Save model and processor together in Hugging Face format."""
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
+from transformers import ProcessorMixin
 
+from helpers.model.forward import Model
+from helpers.model.generate import Sampling
 from helpers.model.score import complete, filled, judged
 from helpers.world import answers, battery, questions
 from helpers.world.battery import battery_samples
 from helpers.world.boards import Boards, Prompted
 
 
-def score_puzzles(model: Any, processor: Any, tests: Boards, sampling: Any = None) -> dict[str, float]:
+def score_puzzles(
+    model: Model, processor: ProcessorMixin, tests: Boards, sampling: Sampling | None = None
+) -> dict[str, float]:
     """Mean exact match, hit rate and format failure over held-out boards (greedy unless `sampling` is given)."""
     texts = complete(model, processor, tests.prompted(), sampling)
     scores = [answers.score(t, p) for row, p in zip(texts, tests.placements, strict=True) for t in row]
@@ -26,7 +30,7 @@ def score_puzzles(model: Any, processor: Any, tests: Boards, sampling: Any = Non
 
 
 def score_battery(
-    model: Any, processor: Any, n: int, tasks: Sequence[str] | None = None
+    model: Model, processor: ProcessorMixin, n: int, tasks: Sequence[str] | None = None
 ) -> dict[str, dict[str, float]]:
     """Score, format-failure rate and likelihood score of each prior task over its first `n` held-out samples.
 
@@ -49,7 +53,7 @@ def score_battery(
 
 
 def answer_battery(
-    model: Any, processor: Any, samples: Sequence[questions.PriorSample], numbers: Sequence[int]
+    model: Model, processor: ProcessorMixin, samples: Sequence[questions.PriorSample], numbers: Sequence[int]
 ) -> tuple[list[str], list[bool]]:
     """Greedy completion of each sample, and whether its gold completion is the most probable of its candidates.
 

@@ -7,13 +7,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import get_vision_position_ids
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLModel
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VLDecoderLayer,
+    Qwen2_5_VLVisionAttention,
+    get_vision_position_ids,
+)
 
 from helpers.model.fused import gated, normalised, turned
 from helpers.model.packing import Packed
 from helpers.model.processor import ImageSettings, pixel_patches
+
+Model = Qwen2_5_VLForConditionalGeneration | PeftModel  # with or without LoRA adapters
+Rotary = tuple[torch.Tensor, torch.Tensor]  # cosines and sines (N, head size)
+Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ def patches_of(pictures: torch.Tensor, settings: ImageSettings | None = None) ->
     return Patches(values, height // settings.patch, width // settings.patch, settings.merge)
 
 
-def picture_features(model: Any, patches: Patches) -> torch.Tensor:
+def picture_features(model: Model, patches: Patches) -> torch.Tensor:
     """Language-side features (N, tokens, width) of equal-sized pictures in one batched pass.
 
     The stock tower attends picture by picture in a Python loop; with one size and full attention in every
@@ -59,7 +69,9 @@ def picture_features(model: Any, patches: Patches) -> torch.Tensor:
     return tower.merger(hidden).reshape(n, -1, tower.config.out_hidden_size)
 
 
-def _vision_attention(attention: Any, hidden: torch.Tensor, n: int, rotary: tuple) -> torch.Tensor:
+def _vision_attention(
+    attention: Qwen2_5_VLVisionAttention, hidden: torch.Tensor, n: int, rotary: Rotary
+) -> torch.Tensor:
     """Full attention within each of `n` equal-sized pictures; `hidden` is (n * patches, width)."""
     cos, sin = (t[:, None, None] for t in rotary)  # fp32, and so is the turn, as in the stock tower
     both, v = attention.qkv(hidden).reshape(n, -1, 3, attention.num_heads, attention.head_dim).split((2, 1), 2)
@@ -68,7 +80,7 @@ def _vision_attention(attention: Any, hidden: torch.Tensor, n: int, rotary: tupl
     return attention.proj(mixed.transpose(1, 2).reshape(hidden.shape))
 
 
-def obstacle(model: Any) -> str:
+def obstacle(model: Model) -> str:
     """Why packed passes would not equal this model's own, in words; empty where they do."""
     inner = base_of(model)
     if type(inner).__name__ != "Qwen2_5_VLModel":
@@ -81,12 +93,12 @@ def obstacle(model: Any) -> str:
     return ""
 
 
-def base_of(model: Any) -> Any:
+def base_of(model: Model) -> Qwen2_5_VLModel:
     """The `Qwen2_5_VLModel` inside a plain or a LoRA-wrapped model."""
     return model.get_base_model().model if hasattr(model, "peft_config") else model.model
 
 
-def embed(model: Any, packed: Packed, patches: Patches | None) -> torch.Tensor:
+def embed(model: Model, packed: Packed, patches: Patches | None) -> torch.Tensor:
     """Token embeddings (N, width) with each picture's features put in the place of its placeholder tokens.
 
     `patches` are the unique pictures; each is encoded once, however many prefixes show it.
@@ -100,12 +112,8 @@ def embed(model: Any, packed: Packed, patches: Patches | None) -> torch.Tensor:
     return embedded.masked_scatter(holes[:, None], features)
 
 
-Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-Rotary = tuple[torch.Tensor, torch.Tensor]
-
-
 def run_layers(
-    model: Any, hidden: torch.Tensor, rotary: Rotary, attend: Attend, wanted: torch.Tensor | None = None
+    model: Model, hidden: torch.Tensor, rotary: Rotary, attend: Attend, wanted: torch.Tensor | None = None
 ) -> torch.Tensor:
     """The language model's layers on a flat stream of tokens, (N, width) to normalised (N, width).
 
@@ -116,7 +124,7 @@ def run_layers(
     """
     language = base_of(model).language_model
 
-    def block(layer: Any, number: int, hidden: torch.Tensor) -> torch.Tensor:
+    def block(layer: Qwen2_5_VLDecoderLayer, number: int, hidden: torch.Tensor) -> torch.Tensor:
         mixed = _attention(layer, number, normalised(layer.input_layernorm, hidden), rotary, attend)
         if wanted is not None and number == len(language.layers) - 1:
             hidden, mixed = _rows(hidden, wanted), _rows(mixed, wanted)
@@ -131,7 +139,9 @@ def run_layers(
     return normalised(language.norm, hidden)
 
 
-def _attention(layer: Any, number: int, x: torch.Tensor, rotary: Rotary, attend: Attend) -> torch.Tensor:
+def _attention(
+    layer: Qwen2_5_VLDecoderLayer, number: int, x: torch.Tensor, rotary: Rotary, attend: Attend
+) -> torch.Tensor:
     """Attention of one layer up to its output projection: projections, rotary positions, `attend`; (N, width)."""
     own = layer.self_attn
     q, k, v = (p(x).unflatten(-1, (-1, own.head_dim)) for p in (own.q_proj, own.k_proj, own.v_proj))
@@ -141,7 +151,7 @@ def _attention(layer: Any, number: int, x: torch.Tensor, rotary: Rotary, attend:
     return attend(number, q, k, v).flatten(1)
 
 
-def rotary_of(model: Any, positions: torch.Tensor) -> Rotary:
+def rotary_of(model: Model, positions: torch.Tensor) -> Rotary:
     """Cosines and sines (N, head size) of rotary positions (3, N)."""
     language = base_of(model).language_model
     cos, sin = language.rotary_emb(language.embed_tokens.weight, positions[:, None])
@@ -181,7 +191,7 @@ def _rows(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return values.index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
-def _beside(model: Any, packed: Packed) -> Packed:
+def _beside(model: Model, packed: Packed) -> Packed:
     """The batch where the model is (the same object where it is there already)."""
     weight = model.lm_head.weight
     same = packed.ids.device == weight.device and packed.mask.dtype == weight.dtype
@@ -189,7 +199,7 @@ def _beside(model: Any, packed: Packed) -> Packed:
 
 
 def hidden_states(
-    model: Any, packed: Packed, patches: Patches | None, wanted: torch.Tensor, see: Attend | None = None
+    model: Model, packed: Packed, patches: Patches | None, wanted: torch.Tensor, see: Attend | None = None
 ) -> torch.Tensor:
     """Last hidden states (W, width) of the tokens `wanted` of a packed batch.
 
@@ -206,7 +216,7 @@ def hidden_states(
     return run_layers(model, embed(model, packed, patches), rotary, watched if see else attend, wanted)
 
 
-def scored_logits(model: Any, packed: Packed, patches: Patches | None) -> torch.Tensor:
+def scored_logits(model: Model, packed: Packed, patches: Patches | None) -> torch.Tensor:
     """Logits (M, vocabulary) of the scored tokens only: the head never sees prompt or padding."""
     packed = _beside(model, packed)
     wanted, back = packed.source.unique(return_inverse=True)  # branches that start together share a source

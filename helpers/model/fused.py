@@ -7,13 +7,13 @@ passes as its formula allows, and goes on in the memory it has. Values and gradi
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from torch.autograd.function import FunctionCtx
 from transformers.activations import SiLUActivation
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLMLP, Qwen2_5_VLRMSNorm
 
 
-def normalised(norm: Any, x: torch.Tensor) -> torch.Tensor:
+def normalised(norm: Qwen2_5_VLRMSNorm, x: torch.Tensor) -> torch.Tensor:
     """RMS norm of (..., width) with a stock module's weight and epsilon: x / sqrt(mean(x^2) + eps) * weight.
 
     In another precision than fp32 the module itself is called: it works in fp32 and casts back.
@@ -39,7 +39,7 @@ def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     return Rotary.apply(x, cos, sin) if torch.is_grad_enabled() else _turn(x, cos, sin)
 
 
-def gated(mlp: Any, x: torch.Tensor) -> torch.Tensor:
+def gated(mlp: Qwen2_5_VLMLP, x: torch.Tensor) -> torch.Tensor:
     """A stock module's down(silu(gate(x)) * up(x)); where no derivative is wanted, in as little memory as it takes."""
     if torch.is_grad_enabled() or not isinstance(mlp.act_fn, SiLUActivation):
         return mlp(x)
@@ -70,13 +70,13 @@ class RMSNorm(torch.autograd.Function):
         return (x * _scale(x, epsilon)).mul_(weight)
 
     @staticmethod
-    def setup_context(context: Any, inputs: tuple, output: torch.Tensor) -> None:
+    def setup_context(context: FunctionCtx, inputs: tuple, output: torch.Tensor) -> None:
         """Keep what the derivative needs (not the scale: second derivatives would take it for a constant)."""
         context.save_for_backward(*inputs[:2])
         context.epsilon = inputs[2]
 
     @staticmethod
-    def backward(context: Any, grad: torch.Tensor) -> tuple:
+    def backward(context: FunctionCtx, grad: torch.Tensor) -> tuple:
         """With n = x r: dx = r (g w - n mean(g w n)), dw = sum(g n)."""
         x, weight = context.saved_tensors
         scale = _scale(x, context.epsilon)
@@ -98,11 +98,11 @@ class Rotary(torch.autograd.Function):
         return _turn(x, cos, sin)
 
     @staticmethod
-    def setup_context(context: Any, inputs: tuple, output: torch.Tensor) -> None:
+    def setup_context(context: FunctionCtx, inputs: tuple, output: torch.Tensor) -> None:
         """Keep what the derivative needs."""
         context.save_for_backward(*inputs[1:])
 
     @staticmethod
-    def backward(context: Any, grad: torch.Tensor) -> tuple:
+    def backward(context: FunctionCtx, grad: torch.Tensor) -> tuple:
         """The transposed turn."""
         return _turn(grad, *context.saved_tensors, back=True), None, None

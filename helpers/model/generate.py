@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
-from helpers.model.forward import Patches, attention, base_of, hidden_states, rotary_of, run_layers
+from helpers.model.forward import Model, Patches, attention, base_of, hidden_states, rotary_of, run_layers
 from helpers.model.packing import Group, pack
 
 
@@ -41,7 +41,11 @@ class Rollout:
 
 
 def generate(
-    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], patches: Patches | None, sampling: Sampling
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    patches: Patches | None,
+    sampling: Sampling,
 ) -> list[list[Rollout]]:
     """Completions of each prompt: a list per prompt of `sampling.completions` rollouts.
 
@@ -57,7 +61,7 @@ def generate(
         return decoder.results()
 
 
-def banned_tokens(tokenizer: Any) -> list[int]:
+def banned_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids that are never written: all special tokens but the end token."""
     return [i for i in tokenizer.all_special_ids if i != tokenizer.eos_token_id]
 
@@ -65,7 +69,7 @@ def banned_tokens(tokenizer: Any) -> list[int]:
 class _Decoder:
     """State of one batch of rows while it is decoded; rows leave when all their completions have ended."""
 
-    def __init__(self, model: Any, tokenizer: Any, sampling: Sampling, rows: int) -> None:
+    def __init__(self, model: Model, tokenizer: PreTrainedTokenizerBase, sampling: Sampling, rows: int) -> None:
         self.model, self.sampling, self.eos = model, sampling, tokenizer.eos_token_id
         self.pad, self.image_id = tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids("<|image_pad|>")
         shape = (rows, sampling.completions, sampling.max_tokens)

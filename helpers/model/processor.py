@@ -17,6 +17,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     AutoProcessor,
     BatchFeature,
+    PreTrainedTokenizerBase,
     Qwen2_5_VLConfig,
     Qwen2_5_VLProcessor,
     Qwen2Tokenizer,
@@ -68,7 +69,7 @@ class ImageSettings:
         return whole and self.smallest <= width * height <= self.largest
 
 
-def image_settings(images: Any) -> ImageSettings:
+def image_settings(images: Qwen2VLImageProcessorPil) -> ImageSettings:
     """Settings of a Qwen image processor."""
     size = images.size if isinstance(images.size, dict) else dict(images.size)
     return ImageSettings(
@@ -82,7 +83,7 @@ def image_settings(images: Any) -> ImageSettings:
     )
 
 
-def build_tokenizer(texts: list[str], vocabulary: int = 640) -> Any:
+def build_tokenizer(texts: list[str], vocabulary: int = 640) -> Qwen2Tokenizer:
     """Byte-level BPE tokenizer with Qwen's special tokens and chat template, trained on `texts`.
 
     Each digit is a token of its own, as in Qwen; the four tags of a completion are single, ordinary tokens.
@@ -135,7 +136,7 @@ class Qwen2_5_VLImageOnlyProcessor(Qwen2_5_VLProcessor):
 AutoProcessor.register(Qwen2_5_VLConfig, Qwen2_5_VLImageOnlyProcessor, exist_ok=True)
 
 
-def build_processor(tokenizer: Any) -> Any:
+def build_processor(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLImageOnlyProcessor:
     """Processor for pictures from 16 x 16 to 192 x 192 pixels: 8-pixel patches, merged 2 x 2, one frame each."""
     settings = ImageSettings()
     images = Qwen2VLImageProcessorPil(
@@ -159,14 +160,14 @@ def require_model(source: str | Path) -> None:
         )
 
 
-def load_processor(folder: str | Path = SHIPPED) -> Any:
+def load_processor(folder: str | Path = SHIPPED) -> Qwen2_5_VLImageOnlyProcessor:
     """The processor saved with a model, padding on the left as GRPO needs it (TRL issue 5785)."""
     processor = Qwen2_5_VLImageOnlyProcessor.from_pretrained(folder)
     processor.tokenizer.padding_side = "left"
     return processor
 
 
-def vectorise_images(stock: Any) -> Any:
+def vectorise_images(stock: Qwen2VLImageProcessorPil) -> Qwen2VLImageProcessorPil:
     """A copy of Qwen's image processor that handles equal-sized pictures without resizing in one array operation.
 
     TRL passes each picture once per completion; picture by picture that costs as much as the forward pass. The
@@ -174,7 +175,7 @@ def vectorise_images(stock: Any) -> Any:
     """
 
     class Vectorised(type(stock)):
-        def __call__(self, images: Any, **options: Any) -> Any:
+        def __call__(self, images: Any, **options: Any) -> BatchFeature:
             flat = [image for entry in images for image in (entry if isinstance(entry, list | tuple) else [entry])]
             settings, (width, height) = image_settings(self), flat[0].size
             if not settings.fits(width, height) or any(image.size != flat[0].size for image in flat):
@@ -191,7 +192,7 @@ def vectorise_images(stock: Any) -> Any:
     return fast
 
 
-def share_work(stock: Any) -> Any:
+def share_work(stock: ProcessorMixin) -> ProcessorMixin:
     """A copy of a processor that does the same work once: for RFT, which passes each prompt once per completion.
 
     A pair of one text and one picture (the same object) is processed once and its tensors are repeated; a chat is
@@ -200,7 +201,7 @@ def share_work(stock: Any) -> Any:
     """
 
     class Sharing(type(stock)):
-        def __call__(self, images: Any = None, text: Any = None, **options: Any) -> Any:
+        def __call__(self, images: Any = None, text: Any = None, **options: Any) -> BatchFeature:
             if not _one_picture_each(images, text) or options.get("return_tensors") != "pt":
                 return super().__call__(images=images, text=text, **options)
             first: dict[tuple, int] = {}
@@ -212,7 +213,7 @@ def share_work(stock: Any) -> Any:
             rows = [place[words, id(entry[0])] for entry, words in zip(images, text, strict=True)]
             return _repeated(found, rows, len(chosen))
 
-        def apply_chat_template(self, conversation: Any, *args: Any, **options: Any) -> Any:
+        def apply_chat_template(self, conversation: list[dict], *args: Any, **options: Any) -> str | BatchFeature:
             """The same text as before for the same wording, without rendering it again."""
             key = None if args or options.get("tokenize") else _wording(conversation, options)
             if key is None:
@@ -236,14 +237,14 @@ def _one_picture_each(images: Any, text: Any) -> bool:
     return len({getattr(entry[0], "size", None) for entry in images}) == 1
 
 
-def _repeated(found: Any, rows: list[int], n: int) -> Any:
+def _repeated(found: BatchFeature, rows: list[int], n: int) -> BatchFeature:
     """Tensors of `n` (text, picture) pairs, repeated as `rows` says; a picture's patches stay together."""
     for name, values in found.items():
         found[name] = values.unflatten(0, (n, len(values) // n))[rows].flatten(0, 1)
     return found
 
 
-def _wording(conversation: Any, options: dict) -> tuple | None:
+def _wording(conversation: list[dict], options: dict) -> tuple | None:
     """What a rendered chat depends on, its pictures left out: a key, or None for chats of another form."""
     parts: list = [tuple(sorted((k, repr(v)) for k, v in options.items()))]
     for message in conversation:
@@ -271,7 +272,7 @@ def pixel_patches(pictures: torch.Tensor, settings: ImageSettings | None = None)
     return ordered.reshape(n * height * width // patch**2, 3 * settings.frames * patch**2)
 
 
-def encode_prefix(tokenizer: Any, image_tokens: int) -> list[int]:
+def encode_prefix(tokenizer: PreTrainedTokenizerBase, image_tokens: int) -> list[int]:
     """Token ids of the chat up to and with the picture; `image_tokens` 0 gives a chat without picture.
 
     Together with `encode_question` this equals the processor's own chat template (tested); the picture ends in a
@@ -295,21 +296,21 @@ def target_text(completion: str) -> str:
     return f"{completion}<|im_end|>\n"
 
 
-def encode_question(tokenizer: Any, text: str) -> list[int]:
+def encode_question(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of `question_text`."""
     return _encode(tokenizer, question_text(text))
 
 
-def encode_target(tokenizer: Any, completion: str) -> list[int]:
+def encode_target(tokenizer: PreTrainedTokenizerBase, completion: str) -> list[int]:
     """Token ids of `target_text`."""
     return _encode(tokenizer, target_text(completion))
 
 
-def encode_targets(tokenizer: Any, completions: Sequence[str]) -> list[list[int]]:
+def encode_targets(tokenizer: PreTrainedTokenizerBase, completions: Sequence[str]) -> list[list[int]]:
     """Token ids of several targets; one call, because a call costs more than a text."""
     texts = [target_text(completion) for completion in completions]
     return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 
-def _encode(tokenizer: Any, text: str) -> list[int]:
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-from helpers.model.forward import Patches, patches_of, scored_logits
+from helpers.model.forward import Model, Patches, patches_of, scored_logits
 from helpers.model.generate import Sampling, banned_tokens, generate
 from helpers.model.packing import Branch, Group, Packed, pack
 from helpers.model.processor import encode_prefix, encode_question, encode_targets, image_settings
 from helpers.world.boards import Prompted
 
 
-def patches(processor: Any, pictures: Sequence[np.ndarray]) -> Patches:
+def patches(processor: ProcessorMixin, pictures: Sequence[np.ndarray]) -> Patches:
     """Patches of equal-sized pictures, each (H, W, 3) uint8, with the settings of a model's processor.
 
     Pictures whose sides are no multiples of the model's unit are enlarged to the next one (bicubic).
@@ -30,18 +30,22 @@ def patches(processor: Any, pictures: Sequence[np.ndarray]) -> Patches:
     return patches_of(torch.from_numpy(np.stack(list(pictures))), settings)
 
 
-def prompt_ids(tokenizer: Any, text: str, grid: tuple[int, int]) -> list[int]:
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, text: str, grid: tuple[int, int]) -> list[int]:
     """Token ids of a whole prompt: chat start, the picture's placeholders, the text, the assistant's turn."""
     return list(_known_prompt(tokenizer, text, grid[0] * grid[1]))
 
 
 @lru_cache(maxsize=4096)  # a few prompts come again and again: boards share one, the battery asks the same each time
-def _known_prompt(tokenizer: Any, text: str, image_tokens: int) -> tuple[int, ...]:
+def _known_prompt(tokenizer: PreTrainedTokenizerBase, text: str, image_tokens: int) -> tuple[int, ...]:
     return (*encode_prefix(tokenizer, image_tokens), *encode_question(tokenizer, text))
 
 
 def complete(
-    model: Any, processor: Any, prompts: Sequence[Prompted], sampling: Any = None, chunk: int = 64
+    model: Model,
+    processor: ProcessorMixin,
+    prompts: Sequence[Prompted],
+    sampling: Sampling | None = None,
+    chunk: int = 64,
 ) -> list[list[str]]:
     """Texts of the completions of each prompt (greedy, one per prompt, unless `sampling` says otherwise)."""
     sampling = sampling or Sampling(temperature=0.0)
@@ -55,14 +59,14 @@ def complete(
     return texts
 
 
-def strip(tokenizer: Any, ids: Sequence[int]) -> list[int]:
+def strip(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
     """Token ids without the end token."""
     return [i for i in ids if i != tokenizer.eos_token_id]
 
 
 def completion_logps(
-    model: Any,
-    processor: Any,
+    model: Model,
+    processor: ProcessorMixin,
     prompts: Sequence[Prompted],
     completions: Sequence[Sequence[str]],
     chunk: int = 64,
@@ -85,8 +89,8 @@ class Judged:
 
 
 def judged(
-    model: Any,
-    processor: Any,
+    model: Model,
+    processor: ProcessorMixin,
     prompts: Sequence[Prompted],
     completions: Sequence[Sequence[str]],
     chunk: int = 64,
@@ -112,7 +116,9 @@ def judged(
     return found
 
 
-def greedy_texts(model: Any, processor: Any, prompts: Sequence[Prompted], guesses: Sequence[str]) -> list[str]:
+def greedy_texts(
+    model: Model, processor: ProcessorMixin, prompts: Sequence[Prompted], guesses: Sequence[str]
+) -> list[str]:
     """Greedy completions, one per prompt; the nearer the guesses, the faster.
 
     One pass checks all guesses; only prompts whose guess is not what the model would write are decoded.
@@ -121,14 +127,18 @@ def greedy_texts(model: Any, processor: Any, prompts: Sequence[Prompted], guesse
     return filled(model, processor, prompts, [g if f.greedy else None for g, f in zip(guesses, found, strict=True)])
 
 
-def filled(model: Any, processor: Any, prompts: Sequence[Prompted], texts: Sequence[str | None]) -> list[str]:
+def filled(
+    model: Model, processor: ProcessorMixin, prompts: Sequence[Prompted], texts: Sequence[str | None]
+) -> list[str]:
     """`texts` with greedy completions in the place of None."""
     open_ = [prompt for prompt, text in zip(prompts, texts, strict=True) if text is None]
     written = iter(complete(model, processor, open_) if open_ else ())
     return [next(written)[0] if text is None else text for text in texts]
 
 
-def pack_completions(processor: Any, part: Sequence[tuple[Prompted, Sequence[str]]]) -> tuple[Packed, Patches]:
+def pack_completions(
+    processor: ProcessorMixin, part: Sequence[tuple[Prompted, Sequence[str]]]
+) -> tuple[Packed, Patches]:
     """Packed rows, one per prompt, with its completions (and their end tokens) as branches."""
     tokenizer = processor.tokenizer
     pictures = patches(processor, [p.pixels for p, _ in part])
@@ -141,12 +151,12 @@ def pack_completions(processor: Any, part: Sequence[tuple[Prompted, Sequence[str
     return pack(groups, image_id, pictures.grid), pictures
 
 
-def token_logps(model: Any, packed: Packed, pictures: Patches | None) -> torch.Tensor:
+def token_logps(model: Model, packed: Packed, pictures: Patches | None) -> torch.Tensor:
     """Log-probs (M,) of the scored tokens of a packed batch, in nats; differentiable."""
     return -torch.nn.functional.cross_entropy(*logits_and_targets(model, packed, pictures), reduction="none")
 
 
-def logits_and_targets(model: Any, packed: Packed, pictures: Patches | None) -> tuple[torch.Tensor, torch.Tensor]:
+def logits_and_targets(model: Model, packed: Packed, pictures: Patches | None) -> tuple[torch.Tensor, torch.Tensor]:
     """fp32 logits (M, vocabulary) and ids (M,) of the scored tokens."""
     logits = scored_logits(model, packed, pictures).float()
     return logits, packed.target.to(logits.device)

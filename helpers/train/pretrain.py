@@ -11,16 +11,16 @@ import time
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase, ProcessorMixin, Qwen2_5_VLForConditionalGeneration
 
 from helpers.errors import UserError
 from helpers.files import replacing, write_file
-from helpers.model.build import build_model, quiet_cpu, save
-from helpers.model.forward import patches_of, picture_features, scored_logits
-from helpers.model.packing import Branch, Group, pack
+from helpers.model.build import Loaded, build_model, quiet_cpu, save
+from helpers.model.forward import Patches, patches_of, picture_features, scored_logits
+from helpers.model.packing import Branch, Group, Packed, pack
 from helpers.model.processor import build_processor, build_tokenizer, encode_prefix, question_text, target_text
 from helpers.world import seeds
 from helpers.world.easy_vqa import easy_vqa_names, easy_vqa_question, read_split
@@ -121,7 +121,7 @@ def eye_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray, dict[s
     return scene.pixels, cell_labels(scene)
 
 
-def eye_batch(recipe: Recipe, step: int, worker: tuple[int, int] = (0, 1)) -> tuple[Any, dict[str, torch.Tensor]]:
+def eye_batch(recipe: Recipe, step: int, worker: tuple[int, int] = (0, 1)) -> tuple[Patches, dict[str, torch.Tensor]]:
     """(patches, labels) of one step of the eyes; labels are (N, 16) per question, -100 where there is none."""
     samples = [eye_sample(recipe, step, slot) for slot in range(worker[0], recipe.eye_pictures, worker[1])]
     nothing = np.full((4, 4), -100)
@@ -144,7 +144,11 @@ def new_heads(width: int, seed: int) -> torch.nn.ModuleDict:
         return torch.nn.ModuleDict({name: torch.nn.Linear(width, len(v)) for name, v in eye_names().items()})
 
 
-def eye_loss(model: Any, heads: torch.nn.ModuleDict, data: tuple) -> tuple[torch.Tensor, int]:
+def eye_loss(
+    model: Qwen2_5_VLForConditionalGeneration,
+    heads: torch.nn.ModuleDict,
+    data: tuple[Patches, dict[str, torch.Tensor]],
+) -> tuple[torch.Tensor, int]:
     """(summed loss, pictures): for each question the mean cross-entropy over the cells where it makes sense."""
     patches, labels = data
     features = picture_features(model, patches)
@@ -188,7 +192,9 @@ def corpus_texts(n: int = 4000, recipe: Recipe | None = None) -> list[str]:
     return texts + [f"{word}\n {word}" for word in EASY_VQA_WORDS] * (n // 50)
 
 
-def batch(tokenizer: Any, recipe: Recipe, step: int, worker: tuple[int, int] = (0, 1)) -> tuple[Any, Any]:
+def batch(
+    tokenizer: PreTrainedTokenizerBase, recipe: Recipe, step: int, worker: tuple[int, int] = (0, 1)
+) -> tuple[Packed, Patches]:
     """(packed batch, patches) of one pretraining step: a row per picture, a branch per question.
 
     `worker` = (rank, workers): each worker takes every so-many-th picture of the same step.
@@ -205,45 +211,45 @@ def batch(tokenizer: Any, recipe: Recipe, step: int, worker: tuple[int, int] = (
     return pack(groups, image_id, (4, 4)), patches_of(pictures)
 
 
-def optimizers(model: Any, heads: torch.nn.ModuleDict, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def optimizers(
+    model: Qwen2_5_VLForConditionalGeneration, heads: torch.nn.ModuleDict, recipe: Recipe
+) -> list[torch.optim.Optimizer]:
     """Muon for the 2-D weights inside the blocks, AdamW for embeddings, norms, biases and the patch embedding."""
     matrices, others = [], list(heads.parameters())
     for name, parameter in model.named_parameters():
         inside = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
         (matrices if inside else others).append(parameter)
     rate = recipe.learning_rate
-    return [
-        muon(matrices, rate),
-        torch.optim.AdamW(others, lr=rate, weight_decay=0.0, betas=(0.9, 0.98), fused=True),
-    ]
+    return [Muon(matrices, rate), torch.optim.AdamW(others, lr=rate, weight_decay=0.0, betas=(0.9, 0.98), fused=True)]
 
 
-def muon(parameters: list[torch.Tensor], rate: float) -> torch.optim.Optimizer:
+class Muon(torch.optim.Optimizer):
     """`torch.optim.Muon` with the orthogonalisation in fp32 and over stacks of equal shape.
 
     The library's step runs in bfloat16, which is 20 times slower on a CPU without bfloat16 units.
     """
 
-    class StackedMuon(torch.optim.Optimizer):
-        @torch.no_grad()
-        def step(self) -> None:
-            """One update of every parameter that has a gradient."""
-            for group in self.param_groups:
-                shapes: dict[tuple, list] = {}
-                for parameter in (p for p in group["params"] if p.grad is not None):
-                    shapes.setdefault(tuple(parameter.shape), []).append(parameter)
-                for shape, alike in shapes.items():
-                    update = orthogonalise(torch.stack([self._momentum(p) for p in alike]))
-                    scale = 0.2 * max(shape) ** 0.5 * group["lr"]  # the RMS of an AdamW update (Moonshot, 2025)
-                    for parameter, change in zip(alike, update, strict=True):
-                        parameter.mul_(1 - 0.01 * group["lr"]).sub_(change, alpha=scale)
+    def __init__(self, parameters: list[torch.Tensor], rate: float) -> None:
+        """Momentum 0.95 and weight decay 0.01, for 2-D parameters."""
+        super().__init__(parameters, {"lr": rate})
 
-        def _momentum(self, parameter: torch.Tensor) -> torch.Tensor:
-            buffer = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
-            buffer.lerp_(parameter.grad, 0.05)
-            return parameter.grad.lerp(buffer, 0.95)
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update of every parameter that has a gradient."""
+        for group in self.param_groups:
+            shapes: dict[tuple, list] = {}
+            for parameter in (p for p in group["params"] if p.grad is not None):
+                shapes.setdefault(tuple(parameter.shape), []).append(parameter)
+            for shape, alike in shapes.items():
+                update = orthogonalise(torch.stack([self._momentum(p) for p in alike]))
+                scale = 0.2 * max(shape) ** 0.5 * group["lr"]  # the RMS of an AdamW update (Moonshot, 2025)
+                for parameter, change in zip(alike, update, strict=True):
+                    parameter.mul_(1 - 0.01 * group["lr"]).sub_(change, alpha=scale)
 
-    return StackedMuon(parameters, {"lr": rate})
+    def _momentum(self, parameter: torch.Tensor) -> torch.Tensor:
+        buffer = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+        buffer.lerp_(parameter.grad, 0.05)
+        return parameter.grad.lerp(buffer, 0.95)  # Nesterov: the step looks ahead along the new momentum
 
 
 def orthogonalise(matrices: torch.Tensor, rounds: int = 5) -> torch.Tensor:
@@ -269,6 +275,17 @@ def rate_at(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * rise * min(1.0, (steps - done) / (0.5 * steps))
 
 
+@dataclass(frozen=True)
+class Learner:
+    """A model in pretraining, with its processor, the eyes' classifiers and the optimisers."""
+
+    recipe: Recipe
+    model: Qwen2_5_VLForConditionalGeneration
+    processor: ProcessorMixin
+    heads: torch.nn.ModuleDict
+    optims: list[torch.optim.Optimizer]
+
+
 def train_step(learner: Learner, step: int, worker: tuple[int, int] = (0, 1)) -> tuple[float, float]:
     """One step; returns (mean loss in nats per scored token or per picture, gradient norm before clipping at 1)."""
     recipe, model = learner.recipe, learner.model
@@ -290,7 +307,7 @@ def train_step(learner: Learner, step: int, worker: tuple[int, int] = (0, 1)) ->
     return mean, float(norm)
 
 
-def text_loss(model: Any, data: tuple) -> tuple[torch.Tensor, int]:
+def text_loss(model: Qwen2_5_VLForConditionalGeneration, data: tuple[Packed, Patches]) -> tuple[torch.Tensor, int]:
     """(summed cross-entropy in nats, scored tokens) of a packed batch."""
     packed, patches = data
     loss = torch.nn.functional.cross_entropy(scored_logits(model, packed, patches), packed.target, reduction="sum")
@@ -317,17 +334,6 @@ def _worker() -> tuple[int, int]:
     return rank, workers
 
 
-@dataclass(frozen=True)
-class Learner:
-    """A model in pretraining, with its processor, the eyes' classifiers and the optimisers."""
-
-    recipe: Recipe
-    model: Any
-    processor: Any
-    heads: Any
-    optims: list
-
-
 def new_learner(recipe: Recipe) -> Learner:
     """Everything a pretraining starts from, fixed by the recipe's seed."""
     model, processor = new_model(recipe)
@@ -336,10 +342,10 @@ def new_learner(recipe: Recipe) -> Learner:
     return Learner(recipe, model, processor, heads, optimizers(model, heads, recipe))
 
 
-def new_model(recipe: Recipe) -> tuple[Any, Any]:
-    """A fresh (model, processor) with a tokenizer trained on the corpus."""
+def new_model(recipe: Recipe) -> Loaded:
+    """A fresh model with a tokenizer trained on the corpus."""
     processor = build_processor(build_tokenizer(corpus_texts()))
-    return build_model(processor.tokenizer, seed=recipe.seed), processor
+    return Loaded(build_model(processor.tokenizer, seed=recipe.seed), processor)
 
 
 def pretrain(recipe: Recipe, folder: Path, minutes: float | None = None) -> list[dict[str, float]]:
