@@ -1,5 +1,6 @@
 """The further arms: each changes one thing, and that thing is what its name says."""
 
+import ast
 import copy
 import inspect
 import math
@@ -22,7 +23,7 @@ from trl import GRPOTrainer
 from helpers.errors import UserError
 from helpers.model import build, score
 from helpers.model.processor import encode_target, pixel_patches
-from helpers.study import checkpoints
+from helpers.study import arms, checkpoints, profiles
 from helpers.study.records import RunStore
 from helpers.study.spec import RunSpec
 from helpers.train import corpora, recipes, run, trainers
@@ -81,6 +82,82 @@ def record(rows: Sequence[tuple[int, int, str, int]]) -> pd.DataFrame:
     """Completions as (step, puzzle, text, right)."""
     frame = pd.DataFrame(rows, columns=["step", "puzzle_id", "completion", "exact"])
     return frame.assign(format=1.0)
+
+
+# ---------------------------------------------------------------------------------------- a new arm
+
+
+class SmoothedTrainer(trainers.StudySFTTrainer):
+    """SFT whose targets share a tenth of their probability with all other tokens."""
+
+    def token_losses(self, logits: torch.Tensor, target: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
+        """Cross-entropy with smoothed labels."""
+        return torch.nn.functional.cross_entropy(logits, target, reduction="none", label_smoothing=0.1)
+
+
+TOY = arms.Arm(
+    "sft-smooth",
+    "SFT on the bare true placement with smoothed labels",
+    family="sft",
+    data="corpus",
+    look=arms.ArmStyle("#123456", "1", "-"),
+    differs_from="sft-answer",
+    differs_in="the loss: a tenth of each label is spread over all tokens",
+)
+
+
+@pytest.fixture
+def smooth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new arm: its entry in the registry and its recipe, and nothing else."""
+    swap(monkeypatch, arms, "REGISTRY", {**arms.REGISTRY, TOY.name: TOY})
+    recipe = recipes.Sft(recipes.RECIPES["sft-answer"].write, SmoothedTrainer)
+    swap(monkeypatch, recipes, "RECIPES", {**recipes.RECIPES, TOY.name: recipe})
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_an_entry_and_a_recipe_make_an_arm_with_a_loss_of_its_own(smooth, puzzler, tmp_path: Path, fast: bool) -> None:
+    budget = profiles.Budget("sft-smooth", steps=2, batch_size=2, learning_rate=1e-2)
+    profile = replace(profiles.get_profile("smoke"), model=str(puzzler.folder), size=32, budgets=(budget,))
+    (spec,) = profiles.specs(profile, ["sft-smooth"])
+    assert RunSpec.from_json(spec.to_json()) == spec and spec.name.startswith("sft-smooth-0-")
+    engine, trainer = made(spec, tmp_path / "by hand", replace(QUICK, fast=fast))
+    rows = [trainer.train_dataset[i] for i in (0, 3)]
+    loss = float(trainer.compute_loss(trainer.model, trainer.data_collator(copy.deepcopy(rows))).detach())
+    losses = []
+    for row in rows:
+        logits, target = stock_logits(trainer.model, engine.processor, row)
+        logp = torch.log_softmax(logits, -1)
+        losses += (-0.9 * logp[range(len(target)), target] - 0.1 * logp.mean(-1)).tolist()
+    assert loss == pytest.approx(np.mean(losses), rel=1e-4)
+    done = run.train(spec, RunStore(tmp_path), replace(QUICK, fast=fast))
+    assert done.done and table(tmp_path, spec, "metrics").query("name == 'update_norm'")["value"].iloc[-1] > 0
+    assert arms.arm_style("sft-smooth") is TOY.look
+
+
+def test_no_module_but_the_registry_and_the_recipes_treats_an_arm_by_its_name() -> None:
+    """Whoever tells arms apart asks the registry; else a new arm would have to be added there too."""
+    helpers, found = Path(arms.__file__).parents[1], []
+    for path in sorted(helpers.rglob("*.py")):
+        where = str(path.relative_to(helpers))
+        for node in ast.walk(ast.parse(path.read_text())) if where not in ("study/arms.py", "train/recipes.py") else ():
+            sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+            names = {c.value for side in sides for c in ast.walk(side) if isinstance(c, ast.Constant)}
+            arm = any(getattr(side, "id", getattr(side, "attr", "")).endswith("arm") for side in sides)
+            if arm and names & set(arms.ARMS):
+                found.append(f"{where}:{node.lineno}: {ast.unparse(node)}")
+    assert found == []
+
+
+def test_every_arm_that_trains_has_a_recipe_of_its_family() -> None:
+    kinds = {"sft": recipes.Sft, "rft": recipes.Rft}
+    trained = {name: arm for name, arm in arms.REGISTRY.items() if arm.trains}
+    assert {name: type(recipe) for name, recipe in recipes.RECIPES.items()} == {
+        name: kinds[arm.family] for name, arm in trained.items()
+    }
+    for name, arm in arms.REGISTRY.items():
+        assert arm.differs_from in (*arms.STUDY_ARMS, "") and bool(arm.differs_from) == bool(arm.differs_in)
+        assert arm.in_study or arm.differs_from, f"{name} is no arm of the study and differs from none"
+        assert not arm.source or list(arms.REGISTRY).index(arm.source) < list(arms.REGISTRY).index(name)
 
 
 # ------------------------------------------------------------------------------------------- sft-kl
