@@ -99,7 +99,7 @@ def bench(profile: Profile) -> Bench:
 
 def study_specs(profile: Profile) -> list[RunSpec]:
     """The study's runs that train."""
-    return specs(profile, [arm for arm in STUDY_ARMS if arm != "base"])
+    return specs(profile, [arm for arm in STUDY_ARMS if get_arm(arm).trains])
 
 
 def is_done(profile: Profile) -> set[str]:

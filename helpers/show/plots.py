@@ -34,7 +34,7 @@ from helpers.show.style import (
     wrap_words,
 )
 from helpers.stats.curves import gain_and_drop, require_columns, rows_of, seed_summary, task_drops
-from helpers.study.arms import LineStyle, arm_style
+from helpers.study.arms import LineStyle, arm_style, get_arm
 
 
 @use_style()
@@ -71,7 +71,7 @@ def learning_curves(
 def _curve(ax: Axes, arm: str, rows: pd.DataFrame, x: str) -> Label:
     """Line and band of one arm; the untrained base, known at one point only, is a level across the axes."""
     style, last = arm_style(arm), rows.iloc[-1]
-    if arm == "base" and len(rows) == 1:
+    if not get_arm(arm).trains and len(rows) == 1:
         ax.axhline(last["mean"], color=style.colour, linestyle=style.linestyle, linewidth=1.2)
         return Label(math.inf, last["mean"], arm, style.colour)
     ax.plot(rows[x], rows["mean"], label=arm, clip_on=False, **style.line())
@@ -120,7 +120,7 @@ def _dots(ax: Axes, rows: pd.DataFrame, tasks: Sequence[str], offset: float) -> 
 
 
 def _absentees(evaluations: pd.DataFrame, arms: Sequence[str]) -> str:
-    missing = [arm for arm in arms_of(evaluations) if arm not in arms and arm != "base"]
+    missing = [arm for arm in arms_of(evaluations) if arm not in arms and get_arm(arm).trains]
     return f". Never there: {', '.join(missing)}" if missing else ""
 
 

@@ -30,7 +30,7 @@ from helpers.stats.curves import (
     values_at,
 )
 from helpers.stats.intervals import in_words, seed_interval
-from helpers.study.arms import ARM_STYLE
+from helpers.study.arms import ARM_STYLE, REGISTRY
 
 _METRICS = (*RUN, "step", "name", "value")
 
@@ -169,7 +169,7 @@ def look_up(summary: pd.DataFrame, quantity: str, arm: str, task: str = ALL) -> 
 def arms(summary: pd.DataFrame, base: bool = True) -> list[str]:
     """The arms of a summary in palette order."""
     there = set(summary["arm"])
-    return [arm for arm in ARM_STYLE if arm in there and (base or arm != "base")]
+    return [arm.name for arm in REGISTRY.values() if arm.name in there and (base or arm.trains)]
 
 
 def interval_text(row: SummaryRow | None, digits: int = 2) -> str:
