@@ -145,9 +145,7 @@ def new_heads(width: int, seed: int) -> torch.nn.ModuleDict:
 
 
 def eye_loss(
-    model: Qwen2_5_VLForConditionalGeneration,
-    heads: torch.nn.ModuleDict,
-    data: tuple[Patches, dict[str, torch.Tensor]],
+    model: Qwen2_5_VLForConditionalGeneration, heads: torch.nn.ModuleDict, data: tuple[Patches, dict[str, torch.Tensor]]
 ) -> tuple[torch.Tensor, int]:
     """(summed loss, pictures): for each question the mean cross-entropy over the cells where it makes sense."""
     patches, labels = data

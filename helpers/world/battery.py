@@ -75,16 +75,7 @@ def alternatives(question: Question, rng: np.random.Generator, n: int = 3) -> li
     return list(found.values())
 
 
-_POOLS = (
-    tuple(COLOURS),
-    SHAPES,
-    FOODS,
-    HOMES,
-    LANDS,
-    ("left", "right"),
-    EASY_VQA_WORDS[:3],
-    EASY_VQA_WORDS[3:],
-)
+_POOLS = (tuple(COLOURS), SHAPES, FOODS, HOMES, LANDS, ("left", "right"), EASY_VQA_WORDS[:3], EASY_VQA_WORDS[3:])
 
 
 def _vary(question: Question, rng: np.random.Generator) -> Question:

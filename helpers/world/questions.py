@@ -22,19 +22,9 @@ from helpers.errors import UserError
 from helpers.world.scenes import COLOURS, KINDS, LANDS, QUARTERS, SHAPES, Scene
 
 INSTRUCTIONS = {
-    "word": (
-        "Answer with one word.",
-        "One word, please.",
-        "Reply with a single word.",
-        "Say it in one word.",
-    ),
+    "word": ("Answer with one word.", "One word, please.", "Reply with a single word.", "Say it in one word."),
     "yes or no": ("Answer yes or no.", "Say yes or no.", "Reply with yes or no.", "Yes or no?"),
-    "number": (
-        "Answer with one number.",
-        "Reply with a single number.",
-        "Give a number.",
-        "One number, please.",
-    ),
+    "number": ("Answer with one number.", "Reply with a single number.", "Give a number.", "One number, please."),
     "cell": (
         "Answer with a row and a column.",
         "Give row and column, each from 1 to 4.",
@@ -48,30 +38,13 @@ INSTRUCTIONS = {
         "Use 1 to {n}, each number once.",
     ),
     "words": ("Answer with {n} words.", "Give {n} words.", "Reply with {n} words.", "{n} words, please."),
-    "numbers": (
-        "Answer with {n} numbers.",
-        "Give {n} numbers.",
-        "Reply with {n} numbers.",
-        "{n} numbers, please.",
-    ),
+    "numbers": ("Answer with {n} numbers.", "Give {n} numbers.", "Reply with {n} numbers.", "{n} numbers, please."),
     "things": ("Answer with a list of things.", "Name each with its colour.", "Give a list of things."),
 }
 
 FULL_SENTENCES = ("Explain in full sentences.", "Think aloud in full sentences.")
 
-EASY_VQA_WORDS = (
-    "circle",
-    "rectangle",
-    "triangle",
-    "green",
-    "red",
-    "gray",
-    "teal",
-    "black",
-    "yellow",
-    "brown",
-    "blue",
-)
+EASY_VQA_WORDS = ("circle", "rectangle", "triangle", "green", "red", "gray", "teal", "black", "yellow", "brown", "blue")
 
 NAMES = ("mibo", "zorb", "taku", "fenn", "lopi", "drax", "quil", "vemo", "sarp", "juno", "hask", "pelu")
 FOODS = ("rice", "corn", "fish", "nuts", "figs", "kelp")
@@ -249,8 +222,7 @@ def _land(scene: Scene, rng: np.random.Generator) -> Question | None:
     if scene.land is None:
         return None
     text = pick(
-        rng,
-        ("What does each quarter show?", "Name the land in each quarter.", "Which land is in each quarter?"),
+        rng, ("What does each quarter show?", "Name the land in each quarter.", "Which land is in each quarter?")
     )
     answer = " ".join(scene.land)
     teacher = "Let me look at each quarter. " + " ".join(
@@ -262,8 +234,7 @@ def _land(scene: Scene, rng: np.random.Generator) -> Question | None:
 @_task("land", 1 / 2, ("land", "things", "scatter", "sizes", "sign"))
 def _light(scene: Scene, rng: np.random.Generator) -> Question:
     text = pick(
-        rng,
-        ("Where does the light come from?", "From which side does the light come?", "Which side is bright?"),
+        rng, ("Where does the light come from?", "From which side does the light come?", "Which side is bright?")
     )
     dark = "right" if scene.light == "left" else "left"
     teacher = f"Let me look at the light. The {scene.light} is bright and the {dark} is dark."
@@ -292,8 +263,7 @@ def _facts(scene: Scene, rng: np.random.Generator) -> Question:
     food = rng.random() < 0.5
     answer = FOODS[(k * 5 + k // 6) % 6] if food else HOMES[(k * 5 + 2 * (k // 6) + 1) % 6]
     text = pick(
-        rng,
-        ("What does a {} eat?", "A {} eats what?") if food else ("Where does a {} live?", "The home of a {}?"),
+        rng, ("What does a {} eat?", "A {} eats what?") if food else ("Where does a {} live?", "The home of a {}?")
     )
     verb = "eats" if food else "lives"
     teacher = f"I know the {NAMES[k]}. A {NAMES[k]} {verb} {'' if food else 'in the '}{answer}."
