@@ -13,7 +13,8 @@ from PIL import Image
 
 from helpers.errors import UserError
 from helpers.world import pictures
-from helpers.world.pictures import Picture, crops, load_picture, packaged_photos, photo_folder, square
+from helpers.world.pictures import Picture, centred, load_picture, packaged_photos, photo_folder
+from tests.benchmarks.benchmarks import random_crops
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -214,44 +215,23 @@ def test_missing_package_is_named(monkeypatch):
         packaged_photos()
 
 
-# ---- squares and crops
+# ---- centring
 
 
-def test_square_takes_the_centre():
+def test_centring_takes_the_middle():
     image = Image.new("RGB", (60, 20), BLUE)
     image.paste(RED, (20, 0, 40, 20))
-    assert square(image, 10).getcolors() == [(100, RED)]
+    assert centred(image, (10, 10)).getcolors() == [(100, RED)]
     same = Image.effect_noise((12, 12), 90).convert("RGB")
-    assert square(same, 12).tobytes() == same.tobytes()
+    assert centred(same, (12, 12)).tobytes() == same.tobytes()
     with pytest.raises(UserError):
-        square(image, 0)
+        centred(image, (0, 0))
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 24), st.integers(0, 9))
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 24))
 @settings(max_examples=40, deadline=None)
-def test_crops_lie_inside_the_picture(width, height, size, seed):
-    picture = Picture(Image.new("RGB", (width, height)), "p", {"shows": "nothing"})
-    for i, crop in enumerate(crops(picture, size, 3, seed)):
-        left, top, side = crop.facts["crop"]
-        assert 0 <= left <= width - side and 0 <= top <= height - side
-        assert side >= min(size, width, height) and 2 * side >= min(width, height) - 1
-        assert crop.image.size == (size, size) and crop.name == f"p#{i}" and crop.facts["shows"] == "nothing"
-
-
-def test_crops_are_repeatable_and_differ():
-    picture = Picture(Image.effect_noise((90, 60), 90).convert("RGB"), "noise")
-    boxes = [crop.facts["crop"] for crop in crops(picture, 16, 12, seed=4)]
-    np.random.seed(0)
-    assert boxes[:5] == [crop.facts["crop"] for crop in crops(picture, 16, 5, seed=4)]
-    assert len({tuple(box) for box in boxes}) == 12
-    assert boxes != [crop.facts["crop"] for crop in crops(picture, 16, 12, seed=5)]
-    left, top, side = boxes[0]
-    cut = picture.image.crop((left, top, left + side, top + side))
-    assert crops(picture, 16, 1, seed=4)[0].image.tobytes() == square(cut, 16).tobytes()
-    assert crops(picture, 16, 0, seed=4) == [] and picture.facts == {}
-
-
-@pytest.mark.parametrize("bad", [{"size": 0}, {"n": -1}, {"seed": -1}])
-def test_crops_refuse_bad_numbers(bad):
-    with pytest.raises(UserError):
-        crops(Picture(red_over_blue(), "p"), **{"size": 8, "n": 1, "seed": 0, **bad})
+def test_random_crops_are_repeatable_squares(width, height, size):
+    picture = Image.effect_noise((width, height), 90).convert("RGB")
+    crops = random_crops(picture, size, 3)
+    assert [c.size for c in crops] == [(size, size)] * 3
+    assert [c.tobytes() for c in crops] == [c.tobytes() for c in random_crops(picture, size, 3)]

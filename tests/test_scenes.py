@@ -212,7 +212,7 @@ def test_the_mask_is_what_is_painted(masks: list[np.ndarray], unlit: None) -> No
     for seed in range(10):
         scene = draw_scene(rng(seed), "land")
         hills = {tuple(p) for p in scene.pixels[masks[-1] == 1].tolist()}
-        assert len(hills) == 1 and hills <= set(scenes.HILLS)  # hills alone are painted flat
+        assert len(hills) == 1 and hills <= set(scenes._HILLS)  # hills alone are painted flat
         elsewhere = {tuple(p) for p in scene.pixels[masks[-1] != 1].tolist()}
         assert not hills & elsewhere
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from helpers.errors import UserError
 
@@ -191,11 +192,10 @@ class _Stream:
 
 def _padded(indices: Sequence[Sequence[int]], value: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Indices as rows of one tensor, `value` on the right, and the rows' lengths; (0, 0) where there are none."""
-    lengths = torch.tensor([len(i) for i in indices], dtype=torch.long)
-    found = torch.full((len(indices), int(lengths.max()) if len(indices) else 0), value)
-    for row, part in enumerate(indices):
-        found[row, : len(part)] = torch.tensor(part, dtype=torch.long)
-    return found, lengths
+    if not indices:
+        return torch.zeros(0, 0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+    rows = [torch.tensor(part, dtype=torch.long) for part in indices]
+    return pad_sequence(rows, True, value), torch.tensor([len(part) for part in indices])
 
 
 def _places(tokens: int, *parts: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

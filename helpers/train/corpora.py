@@ -62,14 +62,9 @@ def rollout_completions(writer: Loaded, boards: Boards, seed: int, tries: int = 
             break
         drawn = _sample(writer, boards.only(open_), seed + seeds.ROUND * turn, tries)
         for i, row in zip(open_, drawn, strict=True):
-            right = [t for t in row if _is_correct(t, boards.placements[i].tolist())]
+            right = [t for t in row if answers.score(t, boards.placements[i].tolist()).correct]
             found[i] = right[0] if right else None
     return found
-
-
-def _is_correct(text: str, placement: Sequence[int]) -> bool:
-    score = answers.score(text, placement)
-    return score.exact == 1.0 and score.format == 1.0
 
 
 def _sample(writer: Loaded, boards: Boards, seed: int, tries: int) -> list[list[str]]:

@@ -16,15 +16,10 @@ import numpy as np
 from helpers.world.puzzles import Placement, PuzzleSpec, check_placement, invert
 from helpers.world.questions import Question
 
-OK = "ok"
-NO_ANSWER = "no answer"
-TWO_ANSWERS = "two answers"
-NOT_NUMBERS = "not numbers"
-WRONG_LENGTH = "wrong length"
-OUT_OF_RANGE = "out of range"
-REPEATED = "repeated"
-TEXT_OUTSIDE = "text outside the tags"
-REASONS = (OK, NO_ANSWER, TWO_ANSWERS, NOT_NUMBERS, WRONG_LENGTH, OUT_OF_RANGE, REPEATED, TEXT_OUTSIDE)
+REASONS = (
+    "ok", "no answer", "two answers", "not numbers", "wrong length", "out of range", "repeated", "text outside the tags"
+)  # fmt: skip
+_OK, _NO_ANSWER, _TWO_ANSWERS, _NOT_NUMBERS, _WRONG_LENGTH, _OUT_OF_RANGE, _REPEATED, _TEXT_OUTSIDE = REASONS
 _BODY = r"(?:(?!</?(?:think|answer)>).)*"  # any text that holds none of the four tags
 _THINK, _ANSWER = rf"<think>{_BODY}</think>", rf"<answer>{_BODY}</answer>"
 _WHOLE = re.compile(rf"\s*{_THINK}\s*{_ANSWER}\s*", re.DOTALL)
@@ -60,7 +55,7 @@ def parse(text: str, n: int) -> Parsed:
         return Parsed(None, reason)
     placement, reason = _read_numbers(body, n)
     if placement is not None and not _THINK_OPTIONAL.fullmatch(text):
-        reason = TEXT_OUTSIDE
+        reason = _TEXT_OUTSIDE
     return Parsed(placement, reason)
 
 
@@ -68,14 +63,14 @@ def _answer_body(text: str) -> tuple[str | None, str]:
     """The text between the only two answer tags, or None with the reason why there is none."""
     opens, closes = text.count("<answer>"), text.count("</answer>")
     if not opens or not closes:
-        return None, NO_ANSWER
+        return None, _NO_ANSWER
     if opens > 1 or closes > 1:
-        return None, TWO_ANSWERS
+        return None, _TWO_ANSWERS
     before, _, rest = text.partition("<answer>")
     body, closed, _ = rest.partition("</answer>")
     if not closed or _inside_think(before):
-        return None, NO_ANSWER
-    return body, OK
+        return None, _NO_ANSWER
+    return body, _OK
 
 
 def _inside_think(before: str) -> bool:
@@ -87,17 +82,17 @@ def _inside_think(before: str) -> bool:
 def _read_numbers(body: str, n: int) -> tuple[Placement | None, str]:
     """The placement written between the answer tags, or None with the reason."""
     if not _NUMBERS.fullmatch(body):
-        return None, NOT_NUMBERS
+        return None, _NOT_NUMBERS
     words = _NUMBER.findall(body)
     if len(words) != n:
-        return None, WRONG_LENGTH
+        return None, _WRONG_LENGTH
     # Looked up, not converted: Python refuses to convert numbers of thousands of digits.
     values = {str(value): value for value in range(1, n + 1)}
     if any(word not in values for word in words):
-        return None, OUT_OF_RANGE
+        return None, _OUT_OF_RANGE
     if len(set(words)) != n:
-        return None, REPEATED
-    return tuple(values[word] for word in words), OK
+        return None, _REPEATED
+    return tuple(values[word] for word in words), _OK
 
 
 @dataclass(frozen=True)
@@ -111,6 +106,11 @@ class Score:
     exact: float
     format: float
     reason: str
+
+    @property
+    def correct(self) -> bool:
+        """Right and well formed: what SFT may learn from."""
+        return self.exact == 1.0 and self.format == 1.0
 
 
 def score(text: str, placement: Sequence[int]) -> Score:
@@ -154,7 +154,10 @@ def neighbour_score(guess: Sequence[int], placement: Sequence[int], spec: Puzzle
     return int(beside.sum() + below.sum()) / (beside.size + below.size)
 
 
-def completion_text(completion: str | Sequence[dict[str, Any]]) -> str:
+Completion = str | Sequence[dict[str, Any]]  # as TRL passes it: a text, or a chat whose last message is the model's
+
+
+def completion_text(completion: Completion) -> str:
     """The text of one completion: a string, or a chat whose last message holds a string or text blocks."""
     if isinstance(completion, str):
         return completion
@@ -164,32 +167,33 @@ def completion_text(completion: str | Sequence[dict[str, Any]]) -> str:
     return "".join(block.get("text") or "" for block in content or ())
 
 
-def _scores(completions: Sequence[Any], placement: Sequence[Sequence[int]]) -> list[Score]:
+def _scores(completions: Sequence[Completion], placement: Sequence[Sequence[int]]) -> list[Score]:
     pairs = zip(completions, placement, strict=True)
     return [score(completion_text(completion), truth) for completion, truth in pairs]
 
 
-def hit_reward(completions: Sequence[Any], placement: Sequence[Sequence[int]], **_: Any) -> list[float]:
+def hit_reward(completions: Sequence[Completion], placement: Sequence[Sequence[int]], **_: Any) -> list[float]:
     """Reward for TRL: each completion's hit rate (0 without a valid answer). `placement`: a data column."""
     return [result.hit for result in _scores(completions, placement)]
 
 
-def exact_reward(completions: Sequence[Any], placement: Sequence[Sequence[int]], **_: Any) -> list[float]:
+def exact_reward(completions: Sequence[Completion], placement: Sequence[Sequence[int]], **_: Any) -> list[float]:
     """Reward for TRL: 1.0 for each completion whose whole placement is right. `placement`: a data column."""
     return [result.exact for result in _scores(completions, placement)]
 
 
-def format_reward(completions: Sequence[Any], placement: Sequence[Sequence[int]], **_: Any) -> list[float]:
+def format_reward(completions: Sequence[Completion], placement: Sequence[Sequence[int]], **_: Any) -> list[float]:
     """Reward for TRL: 1.0 for each completion that is one think and one answer and nothing else."""
     return [result.format for result in _scores(completions, placement)]
 
 
-ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+REWARDS = (hit_reward, exact_reward, format_reward)  # in the order of `RunSpec.reward_weights`; a new one comes last
+_ANY_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 def extract(text: str) -> str | None:
     """The content of the one answer tag, with single spaces; None where there is none, or more than one."""
-    found = ANSWER.findall(text)
+    found = _ANY_ANSWER.findall(text)
     if len(found) != 1 or text.count("<answer>") != 1:
         return None
     return " ".join(found[0].split())

@@ -159,32 +159,3 @@ def centred(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     if part.size == size:
         return part
     return part.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)  # halves what is far too large first: faster
-
-
-def square(image: Image.Image, size: int) -> Image.Image:
-    """The largest centred square of an image, resized to `size` x `size` pixels; see `centred`."""
-    return centred(image, (size, size))
-
-
-def crops(picture: Picture, size: int, n: int, seed: int) -> list[Picture]:
-    """`n` random square crops of one picture, each resized to `size` x `size` pixels.
-
-    A crop's side is uniform between half the picture's shorter side (or `size`, if that is more, so that
-    nothing is enlarged without need) and the whole shorter side; its corner is uniform. Crop i depends on
-    seed, i and the picture's name only. Names are "<name>#<i>"; facts["crop"] is [left, top, side] in
-    pixels of the picture. Raises UserError when size < 1, n < 0 or seed < 0.
-    """
-    if size < 1 or n < 0 or seed < 0:
-        raise UserError(f"Cannot make {n} crops of size {size} from seed {seed}: use size >= 1, n and seed >= 0.")
-    return [_crop(picture, size, seed, i) for i in range(n)]
-
-
-def _crop(picture: Picture, size: int, seed: int, i: int) -> Picture:
-    rng = np.random.default_rng([seed, i, zlib.crc32(picture.name.encode())])
-    width, height = picture.image.size
-    short = min(width, height)
-    side = int(rng.integers(min(short, max(size, short // 2, 1)), short + 1))
-    left, top = int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))
-    image = picture.image.crop((left, top, left + side, top + side))
-    facts = {**picture.facts, "crop": [left, top, side]}
-    return Picture(square(image, size), f"{picture.name}#{i}", facts)

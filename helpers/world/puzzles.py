@@ -99,19 +99,9 @@ class PuzzleSpec:
         return float((every - fixed) / (self.tiles * (every - 1)))
 
     @property
-    def chance_hit_any(self) -> float:
-        """Expected hit rate of a guess drawn uniformly from all n! placements: 1/n, for every truth."""
-        return 1 / self.tiles
-
-    @property
     def chance_exact(self) -> float:
         """Chance that a guess from the placements that can occur is right: 1/n!, or 1/(n! - 1)."""
         return 1 / self.n_placements
-
-    @property
-    def chance_exact_any(self) -> float:
-        """Chance that a guess drawn uniformly from all n! placements is right: 1/n!, for every truth."""
-        return 1 / math.factorial(self.tiles)
 
 
 def _check_whole(name: str, value: Any, least: int) -> int:

@@ -27,11 +27,11 @@ COLOURS = {
 
 QUARTERS = ("top left", "top right", "bottom left", "bottom right")
 LANDS = ("sky", "hills", "ground")
-SKIES = ((120, 175, 235), (150, 190, 225), (235, 180, 150), (175, 205, 235))
-HILLS = ((60, 95, 85), (85, 80, 105), (95, 75, 60), (50, 85, 60))
-GROUNDS = ((120, 175, 80), (190, 170, 110), (150, 150, 105), (95, 150, 95))
-SIZES = (0.15, 0.21, 0.29, 0.38)
-GREYS = (25, 95, 165, 235)
+_SKIES = ((120, 175, 235), (150, 190, 225), (235, 180, 150), (175, 205, 235))
+_HILLS = ((60, 95, 85), (85, 80, 105), (95, 75, 60), (50, 85, 60))
+_GROUNDS = ((120, 175, 80), (190, 170, 110), (150, 150, 105), (95, 150, 95))
+_SIZES = (0.15, 0.21, 0.29, 0.38)
+_GREYS = (25, 95, 165, 235)
 KINDS = ("land", "things", "scatter", "sizes", "greys", "sign", "collage")
 
 
@@ -61,7 +61,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class View:
+class _View:
     """How the landscape is framed: a plain view has the horizon near the middle and the valley in the centre."""
 
     horizon: float = 0.55  # height of the ground line, share of the side, 0 = top
@@ -109,8 +109,7 @@ def draw_scene(
     """
     if kind == "collage":
         return _collage(rng, side)
-    view = _plain_view(rng) if plain else _shifted_view(rng)
-    scene, canvas = _landscape(rng, view, side)
+    scene, canvas = _landscape(rng, _view(rng, plain), side)
     add = {"things": _things, "scatter": _scatter, "sizes": _sizes, "greys": _greys, "sign": _sign}.get(kind)
     facts = (_things(rng, canvas, side, most) if kind == "things" else add(rng, canvas, side)) if add else {}
     pixels = _light_and_noise(rng, np.asarray(canvas, np.float32), scene.light, "greys" in facts)
@@ -141,15 +140,13 @@ def puzzle_scene(seed: int, index: int, side: int = 64) -> Scene:
     return draw_scene(rng, kind, plain=True, side=side)
 
 
-def _plain_view(rng: np.random.Generator) -> View:
-    return View(rng.uniform(0.5, 0.62), rng.uniform(0.45, 0.55))
+def _view(rng: np.random.Generator, plain: bool) -> _View:
+    if plain:
+        return _View(rng.uniform(0.5, 0.62), rng.uniform(0.45, 0.55))
+    return _View(rng.uniform(-0.1, 1.4), rng.uniform(0.0, 1.0), bool(rng.random() < 0.25))
 
 
-def _shifted_view(rng: np.random.Generator) -> View:
-    return View(rng.uniform(-0.1, 1.4), rng.uniform(0.0, 1.0), bool(rng.random() < 0.25))
-
-
-def _landscape(rng: np.random.Generator, view: View, side: int) -> tuple[Scene, Image.Image]:
+def _landscape(rng: np.random.Generator, view: _View, side: int) -> tuple[Scene, Image.Image]:
     """The empty landscape (without light) and what is true of it."""
     y, x = (np.mgrid[0:side, 0:side] + 0.5) / side
     peaks = rng.uniform(0.22, 0.3), rng.uniform(0.22, 0.3)
@@ -160,7 +157,7 @@ def _landscape(rng: np.random.Generator, view: View, side: int) -> tuple[Scene, 
     ridge = view.horizon - np.maximum(*bumps) - 0.03
     mask = np.where(y > view.horizon, 2, np.where(y > ridge, 1, 0))
     depth = np.where(mask == 2, 1.1 - 0.35 * (y - view.horizon), 0.8 + 0.35 * (y - view.horizon + 0.5))
-    palette = np.array([p[rng.integers(len(p))] for p in (SKIES, HILLS, GROUNDS)], np.float32)
+    palette = np.array([p[rng.integers(len(p))] for p in (_SKIES, _HILLS, _GROUNDS)], np.float32)
     pixels = palette[mask] * np.where(mask == 1, 1.0, depth)[..., None]
     if view.upside_down:
         mask, pixels = mask[::-1], pixels[::-1]
@@ -230,12 +227,12 @@ def _marks(scene: Scene) -> list[tuple[dict[str, int], Item]]:
     """What is painted on a scene, as label indices, and where."""
     marks = []
     for item in scene.items:
-        size = int(np.argmin([abs(item.size - s) for s in SIZES]))
+        size = int(np.argmin([abs(item.size - s) for s in _SIZES]))
         look = dict(shape=SHAPES.index(item.shape), colour=list(COLOURS).index(item.colour), size=size)
         marks.append(({name: value + 1 for name, value in look.items()}, item))
     for quarter, level in enumerate(scene.greys or ()):
         place = Item("", "", 0.25 + 0.5 * (quarter % 2), 0.25 + 0.5 * (quarter // 2), 0.3)
-        marks.append(({"grey": 1 + int(np.argmin([abs(level - g) for g in GREYS]))}, place))
+        marks.append(({"grey": 1 + int(np.argmin([abs(level - g) for g in _GREYS]))}, place))
     return marks + [({"digit": 1 + int(digit.shape)}, digit) for digit in scene.digits]
 
 
@@ -265,7 +262,7 @@ def _scatter(rng: np.random.Generator, canvas: Image.Image, side: int) -> dict:
 
 def _sizes(rng: np.random.Generator, canvas: Image.Image, side: int) -> dict:
     """Four things, one a quarter, of clearly different size."""
-    sizes = rng.permutation([0.13, *SIZES[1:]]) + rng.uniform(-0.012, 0.012, 4)
+    sizes = rng.permutation([0.13, *_SIZES[1:]]) + rng.uniform(-0.012, 0.012, 4)
     looks = zip(rng.permutation(SHAPES)[:4], rng.permutation(list(COLOURS))[:4], strict=True)
     centres = [(0.25 + 0.5 * (q % 2), 0.25 + 0.5 * (q // 2)) for q in range(4)]
     items = [_item(rng, look, c, s) for look, c, s in zip(looks, centres, sizes, strict=True)]
@@ -279,7 +276,7 @@ def _item(rng: np.random.Generator, look: tuple[str, str], centre: tuple[float, 
 
 def _greys(rng: np.random.Generator, canvas: Image.Image, side: int) -> dict:
     """Four grey discs, one a quarter, of clearly different brightness (grey levels 0..255 in reading order)."""
-    levels = rng.permutation(GREYS) + rng.integers(-14, 15, size=4)
+    levels = rng.permutation(_GREYS) + rng.integers(-14, 15, size=4)
     draw = ImageDraw.Draw(canvas)
     radius = 0.16 * side
     for quarter, level in enumerate(levels):

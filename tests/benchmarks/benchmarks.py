@@ -601,6 +601,15 @@ def drawing_boards(load: Load) -> Sides:
     return _drawn(batched, loop, load.boards)
 
 
+def random_crops(image: Image.Image, size: int, n: int) -> list[Image.Image]:
+    """Random square crops between half the shorter side and all of it, resized to `size` x `size` pixels."""
+    rng, short, found = np.random.default_rng(SEED), min(image.size), []
+    for side in rng.integers(min(short, max(size, short // 2)), short + 1, size=n):
+        left, top = rng.integers(image.width - side + 1), rng.integers(image.height - side + 1)
+        found.append(pictures.centred(image.crop((left, top, left + side, top + side)), (size, size)))
+    return found
+
+
 def drawing_photos(load: Load) -> Sides:
     """Random crops of packaged photographs, resized to 96 x 96 pixels, shuffled and drawn as 3 x 3 boards."""
     spec, photos = puzzles.PuzzleSpec(rows=3, cols=3, size=96), pictures.packaged_photos()
@@ -608,7 +617,7 @@ def drawing_photos(load: Load) -> Sides:
     numbers = range(each * len(photos))
 
     def cropped() -> list[Any]:
-        return [crop.image for photo in photos for crop in pictures.crops(photo, spec.size, each, SEED)]
+        return [crop for photo in photos for crop in random_crops(photo.image, spec.size, each)]
 
     def batched() -> np.ndarray:
         placements = np.array([puzzles.shuffle(spec, i) for i in numbers])
