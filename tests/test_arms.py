@@ -406,7 +406,7 @@ def test_a_stopped_iterative_run_ends_as_if_it_had_not_been_stopped(
     swap(monkeypatch, run, "make_trainer", stock)
     for name in ("resumed", "straight"):
         run.train(spec, RunStore(tmp_path / name), QUICK)
-    ends = [build.load(RunStore(tmp_path / n).folder(spec) / "checkpoints" / "checkpoint-9")[0].state_dict()
+    ends = [build.load(RunStore(tmp_path / n).checkpoints(spec) / "checkpoint-9")[0].state_dict()
             for n in ("resumed", "straight")]  # fmt: skip
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
@@ -503,7 +503,7 @@ def completion_logps(trainer: Any, model: Any, inputs: dict[str, Any]) -> torch.
 
 def test_the_gradient_of_distill_is_that_of_the_reverse_kl_to_the_rft_model(puzzler, guessable, tmp_path: Path) -> None:
     trainer, source = taught(puzzler, tmp_path)
-    teacher, _ = build.load(checkpoints.checkpoint_at(RunStore(tmp_path).folder(source) / "checkpoints"))
+    teacher, _ = build.load(checkpoints.checkpoint_at(RunStore(tmp_path).checkpoints(source)))
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
     inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
@@ -537,7 +537,7 @@ def test_a_lora_run_is_recorded_with_the_norm_of_what_it_adds(puzzler, tmp_path:
     norm = table(tmp_path, spec, "metrics").query("name == 'update_norm' and step == 3")["value"].item()
     base, _ = puzzler.load()
     start = {n: p.detach().clone() for n, p in base.named_parameters()}
-    folder = RunStore(tmp_path).folder(spec) / "checkpoints" / "checkpoint-3"
+    folder = RunStore(tmp_path).checkpoints(spec) / "checkpoint-3"
     merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
     by_hand = math.sqrt(sum(float((p.detach() - start[n]).square().sum()) for n, p in merged.named_parameters()))
     assert norm == pytest.approx(by_hand, rel=1e-3) and norm > 0.01

@@ -134,7 +134,7 @@ def record(spec: RunSpec, exact: float = 0.5, score: float = 0.6, profile: Profi
 def checkpointed(spec: RunSpec, profile: Profile) -> None:
     """A finished record with a checkpoint's folder."""
     record(spec, profile=profile)
-    (store(profile).folder(spec) / "checkpoints" / "checkpoint-2").mkdir(parents=True)
+    (store(profile).checkpoints(spec) / "checkpoint-2").mkdir(parents=True)
 
 
 def test_nothing_is_measured_twice_and_only_what_is_possible(here: Path, monkeypatch) -> None:

@@ -73,7 +73,7 @@ def test_settings_follow_the_profile() -> None:
 
 
 def test_each_profile_has_its_store() -> None:
-    assert published.store("smoke").root == Path("runs/smoke") != published.store("cpu").root
+    assert published.store(get_profile("smoke")).root == Path("runs/smoke") != published.store(get_profile("cpu")).root
 
 
 # ----------------------------------------------------------------------------------------- ensure
@@ -83,10 +83,10 @@ def test_only_missing_runs_are_trained(elsewhere: Path, monkeypatch: pytest.Monk
     trained = []
     swap(monkeypatch, jobs_module, "run_all", lambda profile, wanted, *_: trained.extend(wanted) or [])
     assert ensure("smoke") == trained == smoke()
-    finish(published.store("smoke"), smoke()[:3])
+    finish(published.store(get_profile("smoke")), smoke()[:3])
     trained.clear()
     assert ensure("smoke") == trained == smoke()[3:]
-    finish(published.store("smoke"), smoke()[3:])
+    finish(published.store(get_profile("smoke")), smoke()[3:])
     trained.clear()
     assert ensure("smoke") == trained == []
 
@@ -214,27 +214,28 @@ def test_a_talkative_process_does_not_block(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_table_needs_every_run_of_the_profile(elsewhere: Path) -> None:
     with pytest.raises(UserError, match="no records for profile smoke"):
         published.table("smoke", "evaluations")
-    finish(published.store("smoke"), smoke()[:-1])
+    finish(published.store(get_profile("smoke")), smoke()[:-1])
     with pytest.raises(UserError, match="no records for profile smoke"):
         published.table("smoke", "evaluations")
-    finish(published.store("smoke"), smoke()[-1:])
+    finish(published.store(get_profile("smoke")), smoke()[-1:])
     found = published.table("smoke", "evaluations")
     assert sorted(found["run"]) == sorted(s.name for s in smoke())
 
 
 def test_runs_of_other_specs_are_left_out_of_a_table(elsewhere: Path) -> None:
-    finish(published.store("smoke"), [*smoke(), replace(smoke(["rft"])[0], learning_rate=0.5)])
+    finish(published.store(get_profile("smoke")), [*smoke(), replace(smoke(["rft"])[0], learning_rate=0.5)])
     assert len(published.table("smoke", "evaluations")) == len(smoke())
 
 
 def test_published_records_are_read_where_there_are_no_runs(elsewhere: Path) -> None:
-    finish(published.store("smoke"), smoke())
+    finish(published.store(get_profile("smoke")), smoke())
     published.publish_records("smoke", published.PUBLISHED)
     assert sorted(published.table("cpu", "evaluations")["run"]) == sorted(s.name for s in smoke())
 
 
 def test_controls_and_runs_of_earlier_settings_are_not_published_with_the_study(elsewhere: Path) -> None:
-    finish(published.store("smoke"), [*smoke(), *smoke(["sft-kl"]), replace(smoke(["rft"])[0], learning_rate=0.5)])
+    earlier = replace(smoke(["rft"])[0], learning_rate=0.5)
+    finish(published.store(get_profile("smoke")), [*smoke(), *smoke(["sft-kl"]), earlier])
     published.publish_records("smoke", published.PUBLISHED)
     assert sorted(load_published(published.PUBLISHED, "evaluations")["run"]) == sorted(s.name for s in smoke())
     assert set(published_specs(published.PUBLISHED)) == {s.name for s in smoke()}

@@ -380,7 +380,7 @@ def test_the_weights_move_and_the_base_does_not(puzzler, tmp_path: Path) -> None
     train(spec, store, QUICK)
     base, _ = puzzler.load()
     start = {n: p.detach().clone() for n, p in base.named_parameters()}
-    trained, _ = build.load(store.folder(spec) / "checkpoints" / "checkpoint-3")
+    trained, _ = build.load(store.checkpoints(spec) / "checkpoint-3")
     norms = table(store, spec, "metrics").query("name == 'update_norm' and step == 3")["value"]
     by_hand = math.sqrt(sum(float(((p.detach() - start[n]) ** 2).sum()) for n, p in trained.named_parameters()))
     assert norms.tolist() == pytest.approx([by_hand], rel=1e-4)
@@ -391,7 +391,7 @@ def test_a_frozen_vision_tower_stays_as_it_was(puzzler, tmp_path: Path) -> None:
     store, spec = RunStore(tmp_path), run_spec("sft-answer", puzzler.folder, freeze_vision=True)
     train(spec, store, QUICK)
     base, _ = puzzler.load()
-    trained = dict(build.load(store.folder(spec) / "checkpoints" / "checkpoint-3")[0].named_parameters())
+    trained = dict(build.load(store.checkpoints(spec) / "checkpoint-3")[0].named_parameters())
     changed = {"visual" in n for n, p in base.named_parameters() if not torch.equal(p, trained[n])}
     assert changed == {False}
 
@@ -505,12 +505,12 @@ def test_a_killed_run_ends_as_if_it_had_never_been_killed(puzzler, tmp_path: Pat
     command = [sys.executable, "-c", KILLED, spec.to_json(), str(resumed.root)]
     killed = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
-    checkpoints = resumed.folder(spec) / "checkpoints"
+    checkpoints = resumed.checkpoints(spec)
     assert checkpoint_numbers(checkpoints) == [1, 2, 4] and resumed.plan([spec]) == [spec]
     torch.manual_seed(99)  # what happened before must not matter
     train(spec, resumed, QUICK)
     train(spec, straight, QUICK)
-    ends = [build.load(s.folder(spec) / "checkpoints" / "checkpoint-6")[0].state_dict() for s in (straight, resumed)]
+    ends = [build.load(s.checkpoints(spec) / "checkpoint-6")[0].state_dict() for s in (straight, resumed)]
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
     for name in ("metrics", "completions", "evaluations"):
         first, second = (table(s, spec, name) for s in (straight, resumed))

@@ -130,7 +130,7 @@ def _corpus_quantities(bench: Bench, spec: RunSpec) -> dict[str, float | None]:
         return {"perplexity": None, "lbk": None}
     scored = completion_logps(*bench.base, [p for p, _ in corpus], [[text] for _, text in corpus])
     logps = np.concatenate([row[0].numpy() for row in scored])
-    first = checkpoints.checkpoint_numbers(store(bench.profile).folder(spec) / "checkpoints")[0]
+    first = checkpoints.checkpoint_numbers(store(bench.profile).checkpoints(spec))[0]
     lbk = predictors.first_lbk(bench.base, bench.model(spec, first)[0], bench.prior, corpus)
     return {"perplexity": float(np.exp(-logps.mean())), "lbk": lbk}
 

@@ -18,7 +18,7 @@ from helpers.model import build, processor
 from helpers.study import checkpoints
 from helpers.study.arms import STUDY_ARMS, get_arm
 from helpers.study.profiles import Profile, specs
-from helpers.study.records import RunStore
+from helpers.study.published import store
 from helpers.study.spec import RunSpec
 from helpers.train import engine, recipes, rows
 from helpers.world import seeds
@@ -32,11 +32,6 @@ EARLY = 0.3  # exact match that runs reach which never get to 0.5
 
 
 METRICS = ("update_norm", "minutes", "kl", "reward", "entropy", "frac_reward_zero_std")  # what is published of metrics
-
-
-def store(profile: Profile) -> RunStore:
-    """Where the runs live, those of the study among them."""
-    return RunStore(Path("runs") / profile.name)
 
 
 @dataclass(frozen=True)
@@ -70,7 +65,7 @@ class Bench:
 
     def model(self, spec: RunSpec, step: int | None = None) -> tuple[Any, Any]:
         """(model, processor) of a run at a step, or at its end. Raises UserError where there is no checkpoint."""
-        folder = checkpoints.checkpoint_at(store(self.profile).folder(spec) / "checkpoints", step)
+        folder = checkpoints.checkpoint_at(store(self.profile).checkpoints(spec), step)
         return updates.load_tuned(folder, processor.SHIPPED if spec.base == "shipped" else spec.base)
 
     def weights(self, spec: RunSpec | None) -> Mapping[str, Any]:
@@ -112,7 +107,7 @@ def finished(profile: Profile, wanted: Iterable[RunSpec]) -> list[RunSpec]:
     """Those of some runs that are finished on this machine with their checkpoints, in the order given."""
     root, there = store(profile), is_done(profile)
     kept = [spec for spec in wanted if spec.name in there]
-    return [spec for spec in kept if checkpoints.checkpoint_numbers(root.folder(spec) / "checkpoints")]
+    return [spec for spec in kept if checkpoints.checkpoint_numbers(root.checkpoints(spec))]
 
 
 def corpus_sample(bench: Bench, spec: RunSpec, n: int) -> list[tuple[Any, str]]:
@@ -159,7 +154,7 @@ def _recorded_sample(bench: Bench, spec: RunSpec, n: int) -> list[tuple[Any, str
 
 def _drawn_sample(bench: Bench, spec: RunSpec, n: int) -> list[tuple[Any, str]]:
     """What `iterative-sft` drew, a share of each phase."""
-    paths = sorted((store(bench.profile).folder(spec) / "checkpoints").glob("drawn-*.json"))
+    paths = sorted(store(bench.profile).checkpoints(spec).glob("drawn-*.json"))
     pairs = [pair for path in paths for pair in json.loads(path.read_text())[: max(1, n // len(paths))]]
     return _asked(bench, spec, pairs[:n])
 

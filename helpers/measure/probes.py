@@ -26,7 +26,7 @@ from helpers.model import build, score
 from helpers.model.build import Loaded
 from helpers.model.score import completion_logps
 from helpers.stats.intervals import in_words, seed_interval
-from helpers.study import checkpoints
+from helpers.study import checkpoints, published
 from helpers.study.arms import RFT_ARMS
 from helpers.study.profiles import Profile, specs
 from helpers.study.published import PUBLISHED, as_published, load_published, published_specs, write_table
@@ -163,11 +163,6 @@ class ProbeStore:
     profile: Profile
 
     @property
-    def runs(self) -> RunStore:
-        """The trained runs."""
-        return RunStore(Path("runs") / self.profile.name)
-
-    @property
     def source(self) -> RunSpec:
         """The run whose last checkpoint writes the `rollout` probes: RFT of the first seed."""
         return specs(self.profile, ["rft"])[0]
@@ -187,7 +182,7 @@ class ProbeStore:
         if self.set_file.exists():
             return read_probes(self.set_file)
         build.quiet_cpu()
-        rft, _ = build.load(checkpoints.checkpoint_at(self.runs.folder(self.source) / "checkpoints"))
+        rft, _ = build.load(checkpoints.checkpoint_at(published.store(self.profile).checkpoints(self.source)))
         made = make_probes(self.profile, engine.load_base(self.source), rft, n)
         write_file(self.set_file, made.to_csv(index=False))
         return made
@@ -226,7 +221,7 @@ def score_run(profile: Profile, spec: RunSpec, n: int) -> None:
         return
     build.quiet_cpu()
     torch.set_num_threads(1)
-    probes, folder = store.probes(n), store.runs.folder(spec) / "checkpoints"
+    probes, folder = store.probes(n), published.store(profile).checkpoints(spec)
     if spec.steps:
         checkpoints.checkpoint_at(folder)  # a UserError where the run's checkpoints have been deleted
     run.truncate(-1)
@@ -248,7 +243,7 @@ def score_study(profile: Profile, arms: Sequence[str], n: int, jobs: int = 2) ->
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by each process when it first computes
     store, wanted = ProbeStore(profile), specs(profile, arms)
-    missing = store.runs.plan([*wanted, store.source])
+    missing = published.store(profile).plan([*wanted, store.source])
     if missing:
         raise UserError(
             f"Probes are scored under checkpoints, which {len(missing)} runs lack here ({missing[0].name} first): "

@@ -117,7 +117,7 @@ def kernel_changes(subject: Subject) -> dict[str, float]:
 
 def early_checkpoints(subject: Subject) -> list[int]:
     """A run's checkpoints up to step `EARLY_STEP`; its first one where there is none."""
-    numbers = checkpoints.checkpoint_numbers(store(subject.bench.profile).folder(subject.spec) / "checkpoints")
+    numbers = checkpoints.checkpoint_numbers(store(subject.bench.profile).checkpoints(subject.spec))
     return [n for n in numbers if n <= EARLY_STEP] or numbers[:1]
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from helpers.errors import UserError
 from helpers.files import DamagedFile, json_bytes, read_json, write_file
 from helpers.study.arms import STUDY_ARMS
-from helpers.study.profiles import get_profile, specs
+from helpers.study.profiles import Profile, get_profile, specs
 from helpers.study.records import RunStore, check_contents, finished_folders, read_spec
 from helpers.study.schema import SCHEMA_VERSION, TABLES, check_version, encode_table, read_table, table_file, to_arrow
 from helpers.study.spec import RunSpec
@@ -141,9 +141,9 @@ def write_runs(destination: Path, runs: Mapping[str, Mapping[str, object]]) -> P
     return path
 
 
-def store(profile: str) -> RunStore:
-    """Where a profile's runs live: `runs/<profile>`."""
-    return RunStore(Path("runs") / profile)
+def store(profile: Profile) -> RunStore:
+    """Where a profile's runs live, those of the study and the controls alike: `runs/<profile>`."""
+    return RunStore(Path("runs") / profile.name)
 
 
 def table(profile_name: str, name: str) -> pd.DataFrame:
@@ -152,7 +152,8 @@ def table(profile_name: str, name: str) -> pd.DataFrame:
     Runs made on this machine come first, as they would be published; without any, `cpu` falls back on the published
     records. Raises UserError where there are neither.
     """
-    made, wanted = store(profile_name), _study_names(profile_name)
+    profile = get_profile(profile_name)
+    made, wanted = store(profile), _study_names(profile)
     if wanted <= {path.parent.name for path in made.root.glob("*/DONE")}:
         return as_published(made, name, wanted)
     if profile_name == "cpu" and (PUBLISHED / "specs.json").exists():
@@ -160,9 +161,9 @@ def table(profile_name: str, name: str) -> pd.DataFrame:
     raise UserError(f"There are no records for profile {profile_name}; make them with ./run_all.sh --retrain.")
 
 
-def _study_names(profile_name: str) -> set[str]:
+def _study_names(profile: Profile) -> set[str]:
     """The names of a profile's runs of the study."""
-    return {spec.name for spec in specs(get_profile(profile_name), STUDY_ARMS)}
+    return {spec.name for spec in specs(profile, STUDY_ARMS)}
 
 
 def publish_records(profile_name: str = "cpu", destination: Path = PUBLISHED) -> list[Path]:
@@ -171,4 +172,5 @@ def publish_records(profile_name: str = "cpu", destination: Path = PUBLISHED) ->
     Only runs of the study as its profile is now: controls and runs of earlier settings lie in the same folder. Raises
     `UserError` while a run of the study is not finished, because what is published replaces the whole study.
     """
-    return publish(store(profile_name), destination, names=_study_names(profile_name))
+    profile = get_profile(profile_name)
+    return publish(store(profile), destination, names=_study_names(profile))

@@ -156,6 +156,10 @@ class RunStore:
         """Where the run of `spec` lives, whether it exists or not."""
         return self.root / spec.name
 
+    def checkpoints(self, spec: RunSpec) -> Path:
+        """Where the trainer's checkpoints of a run lie, if any are there."""
+        return self.folder(spec) / "checkpoints"
+
     def plan(self, specs: Iterable[RunSpec]) -> list[RunSpec]:
         """Those of `specs` that are not finished, in order, each once.
 

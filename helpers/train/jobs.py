@@ -28,7 +28,7 @@ def ensure(profile_name: str, retrain: bool = False, arms: Sequence[str] = STUDY
     asked = specs(profile, arms)
     if profile_name == "cpu" and not retrain and (PUBLISHED / "specs.json").exists():
         return []
-    wanted = store(profile_name).plan(asked)
+    wanted = store(profile).plan(asked)
     run_missing(profile, wanted, jobs)
     return wanted
 
@@ -39,7 +39,7 @@ def run_missing(profile: Profile, asked: Sequence[RunSpec], jobs: int = 2, keep_
     Raises UserError for the first run that fails or whose source is neither finished nor asked for; with `keep_going`
     the others are trained, and a sentence for each that could not be is returned.
     """
-    kept = store(profile.name)
+    kept = store(profile)
     wanted = kept.plan(asked)
     there = {spec.name for spec in [*wanted, *(kept.finished() if kept.root.is_dir() else ())]}
     trouble = [_left_out(spec) for spec in wanted if spec.source and spec.source not in there]
@@ -115,7 +115,7 @@ def train_first(profile: str, retrain: bool, fresh: bool) -> None:
     `--fresh` discards earlier runs. New `cpu` records replace the published ones.
     """
     if fresh:
-        shutil.rmtree(store(profile).root, ignore_errors=True)
+        shutil.rmtree(store(get_profile(profile)).root, ignore_errors=True)
     ensure(profile, retrain)
     if retrain and profile == "cpu":
         publish_records()

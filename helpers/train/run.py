@@ -174,4 +174,4 @@ def _common_arguments(engine: Engine) -> dict[str, Any]:
 
 def carry_out(spec: RunSpec, profile: Profile) -> None:
     """`train` in a process of its own, as `jobs` starts it: a run of a profile, evaluated as the profile says."""
-    train(spec, store(profile.name), settings(profile))
+    train(spec, store(profile), settings(profile))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from helpers.study import published
 from helpers.study.arms import RFT_ARMS
 from helpers.study.profiles import Profile, specs
 from helpers.study.published import published_specs
-from helpers.study.records import RunStore
 from helpers.study.spec import RunSpec
 
 
@@ -53,7 +51,7 @@ def rate_runs(profile: Profile) -> dict[str, RunSpec]:
     Steps and the source may differ too: a lower rate needs more steps, and its source is another run. One run per arm,
     seed and rate: the study's own, else the one with most steps.
     """
-    store, known = RunStore(Path("runs") / profile.name), {}
+    store, known = published.store(profile), {}
     for folder in (PUBLISHED, bench.PUBLISHED):
         known |= published_specs(folder) if (folder / "specs.json").exists() else {}
     known |= {spec.name: spec for spec in store.finished()} if store.root.is_dir() else {}
