@@ -174,7 +174,7 @@ def test_a_run_whose_source_is_neither_finished_nor_asked_for_is_refused(elsewhe
         run_missing(get_profile("smoke"), asked)
     (sentence,) = run_missing(get_profile("smoke"), asked, keep_going=True)
     assert "was left out" in sentence and trained == asked[:1]
-    finish(published.store("smoke"), smoke(["rft"]))
+    finish(published.store(get_profile("smoke")), smoke(["rft"]))
     trained.clear()
     assert run_missing(get_profile("smoke"), asked) == [] and trained == asked
 

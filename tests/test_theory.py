@@ -54,7 +54,8 @@ def small_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pairs = list(zip(boards.prompted(), texts, strict=True))
     swap(monkeypatch, battery, "battery_tasks", lambda: ("lists", "colour"))
     swap(monkeypatch, bench_module, "corpus_sample", lambda bench, spec, n: pairs[:n])
-    swap(monkeypatch, bench_module, "store", lambda profile: SimpleNamespace(folder=lambda spec: tmp_path))
+    run = SimpleNamespace(folder=lambda spec: tmp_path, checkpoints=lambda spec: tmp_path / "checkpoints")
+    swap(monkeypatch, bench_module, "store", lambda profile: run)
     for step in (8, 64, 90):
         (tmp_path / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
 
