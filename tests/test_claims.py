@@ -26,9 +26,10 @@ HALF = "drop_at_0.5"
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
 
-FIELDS = {"id": "name", "source": "paper", "statement": "says", "measured": "meaning", "statistic": "level",
-          "arguments": {"quantity": "drop_at_0.5", "label": "rft"}, "direction": ">", "threshold": 0.5, "units": "none",
-          "notebook": "05", "figure": "x"}  # fmt: skip
+ARGUMENTS = {"formula": "value", "quantity": "steps", "labels": ["rft"]}
+FIELDS = {"id": "name", "source": "paper", "statement": "says", "measured": "meaning", "statistic": "of_runs",
+          "arguments": ARGUMENTS, "direction": ">", "threshold": 0.5, "units": "none", "notebook": "05",
+          "figure": "x"}  # fmt: skip
 
 
 def claim(direction: str = ">", threshold: float = 0.5, **fields: object) -> Claim:
@@ -87,7 +88,7 @@ def test_the_t_interval_over_five_seeds_by_hand() -> None:
 
 def written(**fields: object) -> str:
     """A claim as it stands in a TOML file."""
-    values = FIELDS | {"threshold": 0.0, "arguments": {"quantity": "steps", "label": "rft"}} | fields
+    values = FIELDS | {"threshold": 0.0} | fields
     table = ", ".join(f"{name} = {json.dumps(value)}" for name, value in values.pop("arguments").items())
     lines = [f"{n} = {v if isinstance(v, float) else json.dumps(v)}" for n, v in values.items()]
     return "\n".join(["[[claim]]", *lines, f"arguments = {{ {table} }}"])
@@ -98,13 +99,14 @@ def written(**fields: object) -> str:
     [
         ({"direction": "="}, "name is no claim: direction"), ({"threshold": math.nan}, "threshold"),
         ({"threshold": math.inf}, "threshold"), ({"statistic": "magic"}, "there is no statistic magic"),
-        ({"arguments": {"quantity": "steps"}}, "level: missing a required argument: 'label'"),
-        ({"arguments": {"quantity": "steps", "label": "rft", "arm": "rft"}}, "unexpected keyword argument 'arm'"),
+        ({"arguments": {"formula": "value", "quantity": "steps"}}, "of_runs: missing a required argument: 'labels'"),
+        ({"arguments": ARGUMENTS | {"arm": "rft"}}, "unexpected keyword argument 'arm'"),
+        ({"arguments": ARGUMENTS | {"formula": "magic"}}, "no formula magic"),
         ({"thresold": 0.1}, "thresold"),
     ],
 )  # fmt: skip
 def test_a_claim_that_decides_nothing_is_refused(fields: dict[str, object], said: str) -> None:
-    assert claims.read_claims(written()) == (claim(threshold=0.0, arguments={"quantity": "steps", "label": "rft"}),)
+    assert claims.read_claims(written()) == (claim(threshold=0.0),)
     with pytest.raises(UserError, match=said):
         claims.read_claims(written(**fields))
 
@@ -116,29 +118,28 @@ def test_only_seeds_that_have_all_parts_count() -> None:
     rows = [("drop_at_0.5", "sft-answer", s, 0.5) for s in (0, 1, 2)] + [
         ("drop_at_0.5", "rft", s, 0.1) for s in (1, 2, 3)
     ]
-    found = statistics.difference(evidence(rows), HALF, "sft-answer", "rft")
+    found = statistics.of_runs(evidence(rows), "difference", HALF, ["sft-answer", "rft"])
     assert (found.value, found.seeds) == pytest.approx((0.4, 2))
-    assert statistics.difference(evidence(rows), HALF, "sft-answer", "sft-kl") is None
-    assert statistics.level(evidence(rows), HALF, "rft").seeds == 3
+    assert statistics.of_runs(evidence(rows), "difference", HALF, ["sft-answer", "sft-kl"]) is None
+    assert statistics.of_runs(evidence(rows), "value", HALF, ["rft"]).seeds == 3
 
 
 def test_a_ratio_to_nothing_is_left_out() -> None:
     rows = [("samples_to_0.5", "rft", s, v) for s, v in enumerate((300.0, 400.0))]
     rows += [("samples_to_0.5", "sft-answer", s, v) for s, v in enumerate((100.0, 0.0))]
-    assert statistics.ratio(evidence(rows), "samples_to_0.5", "rft", "sft-answer") == Estimate(3.0, 3.0, 3.0, 1, ran=2)
+    ratio = statistics.of_runs(evidence(rows), "ratio", "samples_to_0.5", ["rft", "sft-answer"])
+    assert ratio == Estimate(3.0, 3.0, 3.0, 1, ran=2)
 
 
-def data_story(statistic: str, answer: float, rollout: float, rft: float) -> float:
-    arms = {"sft-answer": answer, "sft-rollout": rollout, "rft": rft}
-    rows = [(HALF, label, 0, value) for label, value in arms.items()]
-    return statistics.STATISTICS[statistic](evidence(rows), HALF, *arms).value
-
-
-def test_the_two_statistics_of_the_data_story_by_hand() -> None:
-    assert data_story("data_over_algorithm", answer=0.5, rollout=0.2, rft=0.1) == pytest.approx(0.3 - 0.1)
-    assert data_story("data_over_algorithm", answer=0.5, rollout=0.4, rft=0.1) < 0  # another loss changes more
-    assert data_story("nearer", answer=0.5, rollout=0.2, rft=0.1) == pytest.approx(0.1)
-    assert data_story("nearer", answer=0.5, rollout=0.4, rft=0.1) < 0
+def test_the_formulas_by_hand() -> None:
+    story, nearer = (statistics.FORMULAS[name] for name in ("data_over_algorithm", "nearer"))
+    assert story(answer=0.5, rollout=0.2, rft=0.1) == pytest.approx(0.3 - 0.1)
+    assert story(answer=0.5, rollout=0.4, rft=0.1) < 0  # another loss changes more
+    assert nearer(answer=0.5, rollout=0.2, rft=0.1) == pytest.approx(0.1)
+    assert nearer(answer=0.5, rollout=0.4, rft=0.1) < 0
+    assert statistics.FORMULAS["least_over_last"](6.0, 4.0, 2.0) == 2.0
+    falling = statistics.FORMULAS["least_step"]
+    assert falling(6.0, 3.0, 2.0) == 1.5 and falling(2.0, 3.0, 1.0) < 1 and math.isnan(falling(2.0, 0.0))
 
 
 def test_ranks_agree_over_arms_at_interpolated_drops() -> None:
@@ -163,7 +164,7 @@ def test_ranks_agree_over_arms_at_interpolated_drops() -> None:
 
 def test_runs_that_never_get_there_are_told_from_runs_that_are_missing() -> None:
     rows = [("drop_final", "sft-kl", s, 0.5) for s in range(3)] + [("drop_at_0.5", "rft", s, 0.1) for s in range(5)]
-    made = claim(arguments={"quantity": HALF, "label": "sft-kl"})
+    made = claim(arguments={"formula": "value", "quantity": HALF, "labels": ["sft-kl"]})
     found = claims.table(evidence(rows), [made]).iloc[0]
     assert found["reason"] == "reached by none of 3 seeds that were run; 0 seeds of at least 5"
     assert found["verdict"] == "undecided" and found["seeds"] == 0 and math.isnan(found["value"])
@@ -212,7 +213,7 @@ def test_norm_matched_rate_gap_unchanged_and_regained_by_hand() -> None:
     )
     assert statistics.rate_gap(evidence(rows[:3]), HALF, "sft-answer", "sft-rollout") is None
     weights = pd.DataFrame({"part": ["all", "text 1"], "label": "rft", "seed": 0, "same_bf16": [0.25, 0.9]})
-    assert statistics.equal_weights(evidence(weights=weights), "rft", "same_bf16").value == 0.25
+    assert statistics.of_table(evidence(weights=weights), "value", "weights", "same_bf16", ["rft"]).value == 0.25
     recovery = pd.DataFrame([
         {"label": "sft-answer", "half": h, "seed": s, "samples": n, "score": v, "base_score": 0.9}
         for s, after in ((0, 0.7), (1, 0.3)) for h in ("shown", "unshown")
@@ -251,11 +252,10 @@ def test_the_theory_s_claims_follow_what_was_measured(better: int, expected: str
 def test_a_seed_counts_where_all_its_arms_were_measured() -> None:
     found = theory_rows(1)
     found.loc[(found["label"] == "sft-answer") & (found["seed"] == 3), "lbk"] = math.nan
-    assert statistics.measured(evidence(theory=found), "lbk", ["sft-answer", "rft"]) == Estimate(2.1, 2.1, 2.1, 4)
-    assert statistics.measured(evidence(theory=found), "nothing", ["rft"]) is None
-    assert statistics.measured(evidence(theory=found), "lbk", ["rft", "no-arm"]) is None
-    assert statistics.falling(6.0, 3.0, 2.0) == 1.5 and statistics.falling(2.0, 3.0, 1.0) < 1
-    assert math.isnan(statistics.falling(2.0, 0.0))
+    both = statistics.of_table(evidence(theory=found), "mean", "theory", "lbk", ["sft-answer", "rft"])
+    assert both == Estimate(2.1, 2.1, 2.1, 4)
+    assert statistics.of_table(evidence(theory=found), "value", "theory", "nothing", ["rft"]) is None
+    assert statistics.of_table(evidence(theory=found), "mean", "theory", "lbk", ["rft", "no-arm"]) is None
 
 
 def test_the_early_share_is_read_from_the_evaluations() -> None:
@@ -312,7 +312,7 @@ def test_a_table_line_by_line() -> None:
     known = [("steps", "rft", seed, value) for seed, value in enumerate((0.65, 0.7, 0.75, 0.8, 0.85))]
     known.append(("steps", "sft-kl", 0, 1.0))
     labels = [(">", 0.5, "rft"), ("<", 0.0, "sft-kl"), (">", 0.5, "sft-dft")]
-    made = [claim(way, threshold, arguments={"quantity": "steps", "label": name}) for way, threshold, name in labels]
+    made = [claim(way, limit, arguments=ARGUMENTS | {"labels": [name]}) for way, limit, name in labels]
     rows = claims.table(evidence(known), made)
     assert rows["verdict"].tolist() == ["holds", "undecided", "undecided"]
     lines = claims.markdown(rows).splitlines()

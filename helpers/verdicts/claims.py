@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_
 
 from helpers.errors import UserError
 from helpers.stats.intervals import in_words
-from helpers.verdicts.statistics import LEAST_SEEDS, STATISTICS, Estimate, Evidence
+from helpers.verdicts.statistics import FORMULAS, LEAST_SEEDS, STATISTICS, Estimate, Evidence
 
 FILE = Path(__file__).with_name("claims.toml")
 NO_VALUE = "not run"
@@ -58,6 +58,9 @@ class Claim(BaseModel):
         """Refuse a statistic that does not exist, or arguments that it does not take."""
         if self.statistic not in STATISTICS:
             raise ValueError(f"there is no statistic {self.statistic}: choose among {', '.join(STATISTICS)}")
+        formula = self.arguments.get("formula", "value")
+        if formula not in FORMULAS:
+            raise ValueError(f"there is no formula {formula}: choose among {', '.join(FORMULAS)}")
         try:
             inspect.signature(STATISTICS[self.statistic]).bind(None, **self.arguments)
         except TypeError as error:

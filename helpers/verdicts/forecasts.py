@@ -7,7 +7,6 @@ straight line through the other arms (leave one arm out), and must beat their me
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -92,15 +91,19 @@ def leave_one_out(quantities: pd.DataFrame, drops: pd.DataFrame) -> pd.DataFrame
 
 def left_out(x: Sequence[float], y: Sequence[float]) -> list[float]:
     """Least-squares prediction of each y from the other points (their mean where their x are all equal)."""
-    found = []
-    for out in range(len(x)):
-        xs, ys = (([*values[:out], *values[out + 1 :]]) for values in (x, y))
-        mx, my = math.fsum(xs) / len(xs), math.fsum(ys) / len(ys)
-        spread = math.fsum((a - mx) ** 2 for a in xs)
-        tilt = math.fsum((a - mx) * (b - my) for a, b in zip(xs, ys, strict=True))
-        apart = spread > 0 and max(xs) > min(xs)  # the mean of equal numbers may miss them by a rounding
-        found.append(my + (tilt / spread * (x[out] - mx) if apart else 0.0))
-    return found
+    return (_left_out_weights(x) @ np.asarray(y, float)).tolist()
+
+
+def _left_out_weights(x: Sequence[float]) -> np.ndarray:
+    """(n, n): how each y counts in the left-out predictions, which are linear in y; 0 on the diagonal."""
+    x, weights = np.asarray(x, float), np.zeros((len(x), len(x)))
+    for out, others in enumerate(~np.eye(len(x), dtype=bool)):
+        apart = x[others] - x[others].mean()
+        size = apart @ apart
+        # The mean of equal numbers may miss them by a rounding: without the second test that would be a steep line.
+        tilt = apart * (x[out] - x[others].mean()) / size if size > 0 and np.ptp(x[others]) > 0 else 0.0
+        weights[out, others] = 1 / others.sum() + tilt
+    return weights
 
 
 def prediction_errors(predictions: pd.DataFrame, quantities: pd.DataFrame) -> pd.DataFrame:
@@ -126,17 +129,12 @@ def prediction_errors(predictions: pd.DataFrame, quantities: pd.DataFrame) -> pd
 
 def _slope(x: Sequence[float], y: Sequence[float], expected: int) -> str:
     """Whether the line through all points tilts as expected."""
-    middle = math.fsum(x) / len(x)
-    tilt = math.fsum((a - middle) * b for a, b in zip(x, y, strict=True))
-    return "as expected" if tilt * expected > 0 else "against"
+    return "as expected" if np.cov(x, y)[0, 1] * expected > 0 else "against"
 
 
 def _luck(x: Sequence[float], y: Sequence[float]) -> float:
     """Share of all orders of y whose left-out errors add up to no more than the present order's."""
-
-    def error(drops: Sequence[float]) -> float:
-        return math.fsum(abs(a - b) for a, b in zip(drops, left_out(x, drops), strict=True))
-
-    limit = error(y) * (1 + 1e-9) + 1e-12
-    orders = [error(order) <= limit for order in itertools.permutations(y)]
-    return sum(orders) / len(orders)
+    orders = np.array(list(itertools.permutations(y)))  # the first of them is y itself
+    errors = np.abs(orders - orders @ _left_out_weights(x).T).sum(axis=1)
+    # Orders that swap equal drops tie with the present one, up to a rounding.
+    return float((errors <= errors[0] * (1 + 1e-9) + 1e-12).mean())

@@ -66,6 +66,27 @@ def _over_shared(function: Callable[..., float], values: Sequence[Mapping[int, f
     return over_seeds({seed: function(*(v[seed] for v in values)) for seed in sorted(shared)})
 
 
+def _safe_ratio(a: float, b: float) -> float:
+    return a / b if b else math.nan  # not finite: that seed does not count
+
+
+FORMULAS: Mapping[str, Callable[..., float]] = {
+    "value": lambda a: a,
+    "mean": lambda *values: math.fsum(values) / len(values),
+    "difference": lambda a, b: a - b,
+    "ratio": _safe_ratio,
+    # The smallest of the first values over the last one.
+    "least_over_last": lambda *values: _safe_ratio(min(values[:-1]), values[-1]),
+    # The least ratio of a value to the next one: above 1 where each is larger than the one behind it.
+    "least_step": lambda *values: min(map(_safe_ratio, values, values[1:])),
+    # Of drops of answer SFT, SFT on rollouts and RFT. How much nearer the second lies to the third than to the first:
+    "nearer": lambda answer, rollout, rft: (answer + rft) / 2 - rollout,
+    # What another corpus changes under one loss, less what another loss changes on one corpus:
+    "data_over_algorithm": lambda answer, rollout, rft: (answer - rollout) - abs(rollout - rft),
+}
+"""What `formula` in `claims.toml` may name: a function of one value per label, in their order, of one seed."""
+
+
 # --- what the runs reached and lost ---------------------------------------------------------------------------
 
 
@@ -84,31 +105,9 @@ def _combined(evidence: Evidence, function: Callable[..., float], *parts: tuple[
     return replace(shared or Estimate(math.nan, math.nan, math.nan, 0), ran=ran) if ran else None
 
 
-def level(evidence: Evidence, quantity: str, label: str) -> Estimate | None:
-    """A quantity of one arm."""
-    return _combined(evidence, lambda value: value, (quantity, label))
-
-
-def difference(evidence: Evidence, quantity: str, first: str, second: str) -> Estimate | None:
-    """One arm's value minus another's."""
-    return _combined(evidence, lambda a, b: a - b, (quantity, first), (quantity, second))
-
-
-def ratio(evidence: Evidence, quantity: str, first: str, second: str) -> Estimate | None:
-    """One arm's value over another's; seeds where the other's is 0 are left out."""
-    return _combined(evidence, lambda a, b: a / b if b else math.nan, (quantity, first), (quantity, second))
-
-
-def data_over_algorithm(evidence: Evidence, quantity: str, answer: str, rollout: str, rft: str) -> Estimate | None:
-    """What another corpus changes under one loss, less what another loss changes on one corpus."""
-    parts = [(quantity, label) for label in (answer, rollout, rft)]
-    return _combined(evidence, lambda a, b, c: (a - b) - abs(b - c), *parts)
-
-
-def nearer(evidence: Evidence, quantity: str, answer: str, rollout: str, rft: str) -> Estimate | None:
-    """How much nearer `rollout` lies to `rft` than to `answer`: the middle of the two minus it."""
-    parts = [(quantity, label) for label in (answer, rollout, rft)]
-    return _combined(evidence, lambda a, b, c: (a + c) / 2 - b, *parts)
+def of_runs(evidence: Evidence, formula: str, quantity: str, labels: Sequence[str]) -> Estimate | None:
+    """A formula of one quantity of several arms or controls, seed by seed."""
+    return _combined(evidence, FORMULAS[formula], *((quantity, label) for label in labels))
 
 
 def rate_gap(evidence: Evidence, quantity: str, first: str, second: str) -> Estimate | None:
@@ -206,15 +205,6 @@ def matched_excess(evidence: Evidence, arm: str, reference: str) -> Estimate | N
     return _over_shared(lambda a, b: a - b, drops)
 
 
-def equal_weights(evidence: Evidence, label: str, column: str) -> Estimate | None:
-    """Share of an arm's weights that equal the base's in a number format."""
-    rows = evidence.tables["weights"]
-    if rows.empty:
-        return None
-    rows = rows[(rows["part"] == "all") & (rows["label"] == label)]
-    return over_seeds(dict(zip(rows["seed"], rows[column], strict=True)))
-
-
 def regained(evidence: Evidence, label: str, samples: int, least: float) -> Estimate | None:
     """Share of the loss on never-shown prior tasks that `samples` samples of other tasks bring back, seed by seed."""
     rows = evidence.tables["recovery"]
@@ -228,49 +218,21 @@ def regained(evidence: Evidence, label: str, samples: int, least: float) -> Esti
     return over_seeds(shares)
 
 
-def _of_measured(
-    evidence: Evidence, function: Callable[..., float], column: str, labels: Sequence[str]
-) -> Estimate | None:
-    """A function of what `theory.py` measured of several arms' runs, over the seeds that have all of them."""
-    rows = evidence.tables["theory"]
+def of_table(evidence: Evidence, formula: str, table: str, column: str, labels: Sequence[str]) -> Estimate | None:
+    """A formula of what a table of results has for several arms' runs (whole models), over the seeds with all."""
+    rows = evidence.tables[table]
     if column not in rows:
         return None
-    known = rows.dropna(subset=column)
+    known = (rows[rows["part"] == "all"] if "part" in rows else rows).dropna(subset=column)
     parts = [known[known["label"] == label] for label in labels]
-    return _over_shared(function, [dict(zip(part["seed"], part[column], strict=True)) for part in parts])
+    return _over_shared(FORMULAS[formula], [dict(zip(p["seed"], p[column], strict=True)) for p in parts])
 
 
-def measured(evidence: Evidence, column: str, labels: Sequence[str]) -> Estimate | None:
-    """Mean over arms of what was measured of their runs."""
-    return _of_measured(evidence, lambda *values: math.fsum(values) / len(values), column, labels)
-
-
-def measured_difference(evidence: Evidence, column: str, first: str, second: str) -> Estimate | None:
-    """What was measured of one arm's runs minus what was of another's."""
-    return _of_measured(evidence, lambda a, b: a - b, column, (first, second))
-
-
-def measured_least_ratio(evidence: Evidence, column: str, labels: Sequence[str], to: str) -> Estimate | None:
-    """The smallest of several arms' values over another's."""
-    return _of_measured(evidence, lambda *values: min(values[:-1]) / values[-1], column, (*labels, to))
-
-
-def measured_fall(evidence: Evidence, column: str, labels: Sequence[str]) -> Estimate | None:
-    """The least ratio of an arm's value to the next one's: above 1 where each is larger than the one behind it."""
-    return _of_measured(evidence, falling, column, labels)
-
-
-def falling(*values: float) -> float:
-    """The least ratio of a value to the next one; NaN where one of those is 0."""
-    return min(a / b if b else math.nan for a, b in zip(values, values[1:], strict=False))
-
-
-STATISTICS: dict[str, Statistic] = {
+STATISTICS: Mapping[str, Statistic] = {
     function.__name__: function
     for function in (
-        level, difference, ratio, data_over_algorithm, nearer, rate_gap, knowledge_share, early_share,
-        rank_agreement, explained, better, matched_excess, equal_weights, regained,
-        measured, measured_difference, measured_least_ratio, measured_fall,
+        of_runs, rate_gap, knowledge_share, early_share, rank_agreement, explained, better,
+        matched_excess, regained, of_table,
     )
 }  # fmt: skip
 """What `statistic` in `claims.toml` may name."""
