@@ -14,21 +14,8 @@ import pandas as pd
 
 from helpers.errors import UserError
 from helpers.files import write_file
-from helpers.stats.curves import (
-    ALL,
-    EVALUATIONS,
-    PRIOR_MEASURES,
-    PUZZLE_MEASURES,
-    RUN,
-    THRESHOLDS,
-    battery_mean,
-    crossings,
-    drops_at,
-    last_rows,
-    last_steps,
-    require_columns,
-    values_at,
-)
+from helpers.stats import curves
+from helpers.stats.curves import ALL, EVALUATIONS, RUN
 from helpers.stats.intervals import in_words, seed_interval
 from helpers.study.arms import ARM_STYLE, REGISTRY
 
@@ -52,22 +39,22 @@ COLUMNS = SummaryRow._fields
 
 
 def per_seed(
-    evaluations: pd.DataFrame, metrics: pd.DataFrame, accuracies: Sequence[float] = THRESHOLDS
+    evaluations: pd.DataFrame, metrics: pd.DataFrame, accuracies: Sequence[float] = curves.THRESHOLDS
 ) -> pd.DataFrame:
-    """Every quantity of every run: columns quantity, arm, seed, task, value, n.
+    """Every quantity of every run: columns quantity, run, arm, seed, task, value, n.
 
     `n`: items scored for one seed's value, 0 where nothing is scored. A quantity "at" an accuracy has rows only
     for seeds that reach it.
     """
-    require_columns(evaluations, EVALUATIONS)
-    require_columns(metrics, _METRICS)
+    curves.require_columns(evaluations, EVALUATIONS)
+    curves.require_columns(metrics, _METRICS)
     prior = evaluations[evaluations["task"] != "puzzle"]
-    tasks = pd.concat([battery_mean(evaluations), prior[list(EVALUATIONS)]], ignore_index=True)
-    parts = [*_final(evaluations, tasks), *_run_lengths(evaluations), *_drops(tasks, last_steps(tasks), "drop_final")]
+    tasks = pd.concat([curves.battery_mean(evaluations), prior[list(EVALUATIONS)]], ignore_index=True)
+    parts = [*_final(evaluations, tasks), *_run_lengths(evaluations), *_metric_rows(metrics)]
+    parts += _drops(tasks, curves.last_steps(tasks), "drop_final")
     for accuracy in accuracies:
         parts += _at_accuracy(evaluations, tasks, metrics, accuracy)
-    parts += _metric_rows(metrics)
-    columns = ["quantity", "arm", "seed", "task", "value", "n"]
+    columns = ["quantity", *RUN, "task", "value", "n"]
     return pd.concat([part.reindex(columns=columns) for part in parts if len(part)], ignore_index=True)
 
 
@@ -111,8 +98,8 @@ def _both(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFram
 def _final(evaluations: pd.DataFrame, tasks: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Scores at the last step of each run, the base among them."""
     puzzle = evaluations[evaluations["task"] == "puzzle"]
-    for rows, measures in ((tasks, PRIOR_MEASURES), (puzzle, PUZZLE_MEASURES)):
-        last = last_rows(rows)
+    for rows, measures in ((tasks, curves.PRIOR_MEASURES), (puzzle, curves.PUZZLE_MEASURES)):
+        last = curves.last_rows(rows)
         for quantity, measure in measures.items():
             yield last[last["measure"] == measure].assign(quantity=quantity)
 
@@ -128,13 +115,13 @@ def _at_accuracy(
     evaluations: pd.DataFrame, tasks: pd.DataFrame, metrics: pd.DataFrame, accuracy: float
 ) -> Iterator[pd.DataFrame]:
     """What it took and cost to reach one puzzle accuracy."""
-    marks = crossings(evaluations, accuracy)
+    marks = curves.crossings(evaluations, accuracy)
     for quantity, column in ((f"steps_to_{accuracy:g}", "step"), (f"samples_to_{accuracy:g}", "samples")):
         yield marks.assign(quantity=quantity, task="puzzle", value=marks[column].astype(float))
     yield from _drops(tasks, marks, f"drop_at_{accuracy:g}")
     norms = metrics[metrics["name"] == "update_norm"]
     if len(norms) and len(marks):
-        yield values_at(_with_start(norms), marks, RUN).assign(
+        yield curves.values_at(_with_start(norms), marks, RUN).assign(
             quantity=f"update_norm_at_{accuracy:g}", task="puzzle", n=0
         )
 
@@ -150,7 +137,7 @@ def _drops(tasks: pd.DataFrame, marks: pd.DataFrame, name: str) -> Iterator[pd.D
     for ending, measure in (("", "score"), ("_likelihood", "likelihood")):
         rows = tasks[tasks["measure"] == measure]
         if len(rows) and len(marks):
-            yield drops_at(rows, marks).assign(quantity=name + ending)
+            yield curves.drops_at(rows, marks).assign(quantity=name + ending)
 
 
 def _metric_rows(metrics: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -179,6 +166,6 @@ def interval_text(row: SummaryRow | None, digits: int = 2) -> str:
 
 def final_text(evaluations: pd.DataFrame, measure: str, task: str = ALL) -> str:
     """ "base 0.71, rft 0.65": mean over seeds at the last step of each arm, for alt texts and sentences."""
-    rows = battery_mean(evaluations) if task == ALL else evaluations[evaluations["task"] == task]
-    means = last_rows(rows[rows["measure"] == measure]).groupby("arm")["value"].mean()
+    rows = curves.battery_mean(evaluations) if task == ALL else evaluations[evaluations["task"] == task]
+    means = curves.last_rows(rows[rows["measure"] == measure]).groupby("arm")["value"].mean()
     return ", ".join(f"{arm} {means[arm]:.2f}" for arm in ARM_STYLE if arm in means.index)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ import pandas as pd
 from helpers.measure import analyses, bench, perplexity
 from helpers.measure.learned_from import corpus_of
 from helpers.measure.probes import PUBLISHED, STREAMED
+from helpers.model.build import Loaded
 from helpers.stats import curves, summary
 from helpers.stats.fits import rank_luck
 from helpers.study import published
@@ -27,12 +27,12 @@ def every_run(profile: Profile, name: str) -> pd.DataFrame:
     Completions are the study's alone: those of controls are not published, and a figure should be the same wherever
     it is drawn. Raises UserError where there are no records of the study.
     """
-    found = published.table(profile.name, name)
+    own = published.table(profile.name, name)
     if name == "completions":
-        return found
+        return own
     more = getattr(analyses.load(profile), name)
-    more = more[~more["run"].isin(set(found["run"]))]
-    return pd.concat([found, more], ignore_index=True) if len(more) else found
+    more = more[~more["run"].isin(set(own["run"]))]
+    return pd.concat([own, more], ignore_index=True) if len(more) else own
 
 
 def study_rows(profile: Profile, table: pd.DataFrame, arm: str) -> pd.DataFrame:
@@ -75,19 +75,15 @@ def rate_drops(tables: Mapping[str, pd.DataFrame], runs: Mapping[str, RunSpec], 
     `tables`: evaluations and metrics of every run; `quantity`: one of `summary.per_seed`'s, such as drop_at_0.5. A run
     that never gets there has no row.
     """
-    evaluations, metrics = tables["evaluations"], tables["metrics"]
     rates = {name: spec.learning_rate for name, spec in runs.items()}
-    parts = [pd.DataFrame(columns=["arm", "seed", "learning_rate", "drop"])]
-    for rate in sorted(set(evaluations["run"].map(rates).dropna())):
-        chosen = evaluations[(evaluations["run"].map(rates) == rate) | (evaluations["arm"] == "base")]
-        found = summary.per_seed(chosen, metrics[metrics["run"].map(rates) == rate])
-        found = found[(found["task"] == curves.ALL) & (found["quantity"] == quantity)]
-        parts.append(found.assign(learning_rate=rate, drop=found["value"])[list(parts[0].columns)])
-    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+    rows = summary.per_seed(tables["evaluations"], tables["metrics"])
+    rows = rows[(rows["task"] == curves.ALL) & (rows["quantity"] == quantity) & rows["run"].isin(rates)]
+    rows = rows.assign(learning_rate=rows["run"].map(rates), drop=rows["value"])
+    return rows[["arm", "seed", "learning_rate", "drop"]].sort_values("learning_rate", kind="stable", ignore_index=True)
 
 
 def rate_perplexities(
-    base: tuple[Any, Any], profile: Profile, completions: pd.DataFrame, n: int, runs: Mapping[str, RunSpec]
+    base: Loaded, profile: Profile, completions: pd.DataFrame, n: int, runs: Mapping[str, RunSpec]
 ) -> pd.DataFrame:
     """Perplexity under the base of what each run learned from: columns arm, seed, learning_rate, perplexity.
 
@@ -107,12 +103,12 @@ def rate_perplexities(
             known[key] = stepwise_perplexity(rollouts)
         elif key not in known:
             corpus = corpus_of(profile, spec, rollouts, n)
-            table = None if corpus is None else perplexity.perplexities(perplexity.base_logps(base, corpus))
-            known[key] = None if table is None else float(table["perplexity"].iloc[0])
+            scored = None if corpus is None else perplexity.perplexities(perplexity.base_logps(base, corpus))
+            known[key] = None if scored is None else float(scored["perplexity"].iloc[0])
         value = measured.get(spec.name) if known[key] is None else known[key]
         rows.append((spec.arm, spec.seed, spec.learning_rate, value))
-    found = pd.DataFrame(rows, columns=["arm", "seed", "learning_rate", "perplexity"]).dropna(subset="perplexity")
-    return found.drop_duplicates(["arm", "seed", "learning_rate"], ignore_index=True)
+    table = pd.DataFrame(rows, columns=["arm", "seed", "learning_rate", "perplexity"]).dropna(subset="perplexity")
+    return table.drop_duplicates(["arm", "seed", "learning_rate"], ignore_index=True)
 
 
 def stepwise_perplexity(completions: pd.DataFrame) -> float | None:
