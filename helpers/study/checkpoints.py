@@ -23,9 +23,10 @@ def checkpoint_numbers(folder: Path) -> list[int]:
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The last checkpoint that holds a full training state, or None."""
-    whole = [s for s in checkpoint_numbers(folder) if (folder / f"checkpoint-{s}" / "trainer_state.json").exists()]
-    whole = [s for s in whole if (folder / f"checkpoint-{s}" / "optimizer.pt").exists()]
-    return folder / f"checkpoint-{whole[-1]}" if whole else None
+    paths = [folder / f"checkpoint-{number}" for number in checkpoint_numbers(folder)]
+    # Both are written after the weights, so a kill in between leaves none; old optimisers are forgotten on purpose.
+    whole = [p for p in paths if (p / "trainer_state.json").exists() and (p / "optimizer.pt").exists()]
+    return whole[-1] if whole else None
 
 
 def evaluation_steps(total: int, per_octave: int) -> tuple[int, ...]:

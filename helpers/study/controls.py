@@ -11,13 +11,13 @@ from helpers.study.arms import REGISTRY
 from helpers.study.profiles import Profile, specs
 from helpers.study.spec import RunSpec
 
-RATE_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
+_RATE_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 
 
-SLOW_FACTOR = 0.3  # a run at this share of the rate gets twice the steps, so that it may reach the same accuracy
+_SLOW_FACTOR = 0.3  # a run at this share of the rate gets twice the steps, so that it may reach the same accuracy
 
 
-LORA_RANK, LORA_FACTOR = 8, 5.0  # adapters start from zero and want a higher rate
+_LORA_RANK, _LORA_FACTOR = 8, 5.0  # adapters start from zero and want a higher rate
 
 
 _SETTINGS = {
@@ -94,9 +94,9 @@ def _group(group: str, known: Mapping[str, RunSpec]) -> list[Control]:
 def _rates(group: str, spec: RunSpec) -> list[Control]:
     """One arm at the other learning rates of the sweep."""
     found = []
-    for factor in RATE_FACTORS:
+    for factor in _RATE_FACTORS:
         rate = float(f"{spec.learning_rate * factor:.3g}")
-        steps = spec.steps * (2 if factor == SLOW_FACTOR else 1)
+        steps = spec.steps * (2 if factor == _SLOW_FACTOR else 1)
         if factor != 1:
             found.append(Control(group, f"{spec.arm} at {rate:g}", replace(spec, learning_rate=rate, steps=steps)))
     return found
@@ -104,5 +104,5 @@ def _rates(group: str, spec: RunSpec) -> list[Control]:
 
 def _lora(group: str, spec: RunSpec) -> Control:
     """One arm with adapters on the language model's linear layers."""
-    rate = float(f"{spec.learning_rate * LORA_FACTOR:.3g}")
-    return Control(group, f"{spec.arm}, LoRA", replace(spec, lora_rank=LORA_RANK, learning_rate=rate))
+    rate = float(f"{spec.learning_rate * _LORA_FACTOR:.3g}")
+    return Control(group, f"{spec.arm}, LoRA", replace(spec, lora_rank=_LORA_RANK, learning_rate=rate))

@@ -138,7 +138,8 @@ def finished_folders(root: str | Path, names: Iterable[str] | None = None) -> li
     wanted = set(names)
     missing = sorted(wanted - {folder.name for folder in found})
     if missing:
-        raise UserError(f"{root} has no finished run {', '.join(missing)}: finish it first, or leave it out.")
+        others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
+        raise UserError(f"{root} has no finished run {missing[0]}{others}: finish it first, or leave it out.")
     return [folder for folder in found if folder.name in wanted]
 
 
@@ -293,6 +294,7 @@ class Run:
 
     def _write(self, table: str, content: pa.Table) -> None:
         """Replace a table on disk, then in memory."""
+        # Written whole each time: the index of a parquet file stands at its end, so none can be appended to.
         write_file(table_file(self.folder, table), encode_table(content))
         self._stored[table] = content
 
@@ -303,6 +305,7 @@ class Run:
         Raises `UserError` when the run is finished.
         """
         self._check_open()
+        # The resumed run makes the later steps again; left in, they would be there twice.
         early = compute.field("step") <= step
         for table, stored in self._stored.items():
             self._waiting[table] = self._waiting[table].filter(early)

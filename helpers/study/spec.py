@@ -133,7 +133,7 @@ def whole_number(name: str, value: object, least: int) -> int:
     return int(value)
 
 
-def to_float(value: Real) -> float:
+def _to_float(value: Real) -> float:
     """`value` as a float; a whole number too large for one becomes infinity instead of an `OverflowError`.
 
     Convert before comparing: a NumPy float32 turns the other side into a float32, limits included.
@@ -148,7 +148,7 @@ def _real(name: str, value: object) -> float:
     """`value` as a finite float >= 0; the sum with 0.0 turns -0.0 into 0.0, which would hash differently."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise UserError(f"{name} must be a number, not {value!r}.")
-    if not 0 <= to_float(value) < math.inf:
+    if not 0 <= _to_float(value) < math.inf:
         raise UserError(f"{name} is {value}: choose a finite number that is not negative.")
     return float(value) + 0.0
 
@@ -181,7 +181,7 @@ def _extra_value(name: str, value: object) -> float | int | str:
         return value
     if isinstance(value, bool) or not isinstance(value, Real):
         raise UserError(f"the extra setting {name!r} must be a number or a text, not {value!r}.")
-    number = int(value) if isinstance(value, Integral) else to_float(value)
+    number = int(value) if isinstance(value, Integral) else _to_float(value)
     if not abs(number) <= LARGEST_WHOLE:
         raise UserError(f"the extra setting {name!r} is {value}: choose a number of at most {LARGEST_WHOLE}.")
     return int(number) if number == int(number) else number
