@@ -37,7 +37,7 @@ from helpers.study import checkpoints
 from helpers.study.controls import GROUPS, SMOKE_ARMS, SMOKE_GROUPS, Control, control_specs
 from helpers.study.profiles import Profile
 from helpers.study.published import as_published, load_published, provenance, published_runs, write_runs, write_table
-from helpers.study.schema import SCHEMAS, table_file
+from helpers.study.schema import SCHEMAS, read_table, table_file
 from helpers.study.spec import RunSpec
 from helpers.train.engine import settings
 from helpers.train.jobs import run_missing
@@ -101,7 +101,7 @@ def measured_predictors(bench: Bench, spec: RunSpec) -> pd.DataFrame:
 
 def _evaluations(bench: Bench, spec: RunSpec) -> pd.DataFrame:
     """A run's own evaluations."""
-    return pd.read_parquet(store(bench.profile).folder(spec) / "evaluations.parquet")
+    return read_table(store(bench.profile).folder(spec), "evaluations").to_pandas()
 
 
 def _marks(bench: Bench, spec: RunSpec) -> dict[str, int]:

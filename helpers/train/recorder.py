@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import pandas
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
@@ -14,6 +13,7 @@ from helpers.model.score import completion_logps
 from helpers.study.checkpoints import evaluation_steps, forget_old_optimisers
 from helpers.study.profiles import checkpoint_steps
 from helpers.study.records import Run
+from helpers.study.schema import read_table
 from helpers.study.spec import RunSpec
 from helpers.train.engine import Engine, dtype, evaluate, identity_columns, load_base, update_norm
 from helpers.world import answers
@@ -82,7 +82,7 @@ def group_advantages(spec: RunSpec, scores: Sequence[answers.Score]) -> list[flo
 
 def training_minutes(run: Run) -> float:
     """Minutes a run spent in training steps, without evaluations, over all its resumes."""
-    metrics = pandas.read_parquet(run.folder / "metrics.parquet")
+    metrics = read_table(run.folder, "metrics").to_pandas()
     return float(metrics.loc[metrics["name"] == "seconds", "value"].sum()) / 60
 
 

@@ -12,6 +12,7 @@ from datasets import Dataset
 from PIL import Image
 
 from helpers.errors import UserError
+from helpers.study.schema import read_table
 from helpers.study.spec import RunSpec
 from helpers.world import battery, easy_vqa, seeds
 from helpers.world.boards import Boards, Corpus, Prompted, Sample
@@ -97,7 +98,7 @@ def source_completions(root: Path, spec: RunSpec) -> pd.DataFrame:
     folder = Path(root) / spec.source
     if not (folder / "DONE").exists():
         raise UserError(f"{folder} is not a finished run; train the source first (--retrain makes every run).")
-    return pd.read_parquet(folder / "completions.parquet")
+    return read_table(folder, "completions").to_pandas()
 
 
 def stream_batches(completions: pd.DataFrame, steps: int) -> list[list[tuple[int, str]]]:
