@@ -337,6 +337,17 @@ def test_a_root_that_cannot_hold_folders_is_told(tmp_path: Path) -> None:
         RunStore(tmp_path / "runs").start(SPEC)
 
 
+def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    with files.replacing(path) as first:
+        first.write(b"half")
+        files.write_file(path, "second")
+        first.write(b" and half")
+        assert path.read_text() == "second"
+    assert path.read_text() == "half and half"
+    assert [path] == list(tmp_path.iterdir())
+
+
 # --- damage ---
 
 

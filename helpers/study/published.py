@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -103,7 +104,7 @@ def _thinned(completions: pa.Table, groups: int) -> pa.Table:
 
 def provenance(folder: Path) -> dict[str, object]:
     """The spec of the run in `folder` and the versions it was made with."""
-    return {"spec": json.loads(read_spec(folder).to_json()), "versions": read_json(folder / "versions.json")}
+    return {"spec": asdict(read_spec(folder)), "versions": read_json(folder / "versions.json")}
 
 
 def write_table(destination: Path, table: str, frame: pd.DataFrame) -> None:

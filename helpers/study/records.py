@@ -11,7 +11,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 
@@ -188,7 +188,7 @@ class RunStore:
         for path in _leftovers(folder):
             discard(path)
         if not (folder / "spec.json").exists():
-            write_file(folder / "spec.json", json_bytes(json.loads(spec.to_json())))
+            write_file(folder / "spec.json", json_bytes(asdict(spec)))
         if not (folder / "DONE").exists():
             _note_versions(folder / "versions.json")
         return Run(spec, folder, note)
