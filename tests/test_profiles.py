@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.errors import UserError
-from helpers.study.arms import ARM_DESCRIPTIONS, ARMS, SOURCE_ARMS
+from helpers.study.arms import ARM_DESCRIPTIONS, ARMS, REGISTRY
 from helpers.study.profiles import PROFILES, checkpoint_steps, get_profile, specs
 from helpers.study.spec import LARGEST_WHOLE, RunSpec
 
@@ -63,7 +63,7 @@ def run_specs(draw: st.DrawFn) -> RunSpec:
         reward_weights=(draw(positives), draw(reals), draw(reals)),
         temperature=draw(positives),
         base=draw(st.text(min_size=1, max_size=8)),
-        source=SOURCE if arm in SOURCE_ARMS else "",
+        source=SOURCE if REGISTRY[arm].source else "",
         extra=tuple(draw(extras).items()),
     )
 
@@ -224,11 +224,11 @@ def test_sources_are_runs_of_the_same_seed_planned_earlier(name: str) -> None:
     made = specs(get_profile(name))
     names = [spec.name for spec in made]
     fed = [(index, spec) for index, spec in enumerate(made) if spec.source]
-    assert {spec.arm for _, spec in fed} == set(SOURCE_ARMS)
+    assert {spec.arm for _, spec in fed} == {arm.name for arm in REGISTRY.values() if arm.source}
     for index, spec in fed:
         source = made[names.index(spec.source)]
         assert names.index(spec.source) < index
-        assert (source.arm, source.seed) == (SOURCE_ARMS[spec.arm], spec.seed)
+        assert (source.arm, source.seed) == (REGISTRY[spec.arm].source, spec.seed)
 
 
 @pytest.mark.parametrize("name", PROFILES)

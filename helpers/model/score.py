@@ -137,15 +137,18 @@ def filled(
 
 
 def pack_completions(
-    processor: ProcessorMixin, part: Sequence[tuple[Prompted, Sequence[str]]]
+    processor: ProcessorMixin, part: Sequence[tuple[Prompted, Sequence[str]]], line_break: bool = False
 ) -> tuple[Packed, Patches]:
-    """Packed rows, one per prompt, with its completions (and their end tokens) as branches."""
+    """Packed rows, one per prompt, with its completions and their end tokens as branches.
+
+    `line_break`: with the one that the chat template puts behind each, as it is trained; none is ever sampled.
+    """
     tokenizer = processor.tokenizer
     pictures = patches(processor, [p.pixels for p, _ in part])
     targets = iter(encode_targets(tokenizer, [text for _, texts in part for text in texts]))
     groups = []
     for row, (prompt, texts) in enumerate(part):
-        branches = [Branch(next(targets)[:-1]) for _ in texts]  # without the template's line break
+        branches = [Branch(next(targets)[: None if line_break else -1]) for _ in texts]
         groups.append(Group(prompt_ids(tokenizer, prompt.text, pictures.grid), row, branches))
     image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     return pack(groups, image_id, pictures.grid), pictures

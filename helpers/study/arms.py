@@ -122,25 +122,10 @@ REGISTRY: Mapping[str, Arm] = MappingProxyType({arm.name: arm for arm in _ENTRIE
 
 
 ARMS: tuple[str, ...] = tuple(REGISTRY)
-
-
 RFT_ARMS: tuple[str, ...] = tuple(arm.name for arm in _ENTRIES if arm.family == "rft")
-"""Arms that learn from what they sample; all others but `base` learn from a corpus."""
-
-
 SFT_ARMS: tuple[str, ...] = tuple(arm.name for arm in _ENTRIES if arm.family == "sft")
-
-
 STUDY_ARMS: tuple[str, ...] = tuple(arm.name for arm in _ENTRIES if arm.in_study)
-
-
 ARM_DESCRIPTIONS: Mapping[str, str] = MappingProxyType({arm.name: arm.description for arm in _ENTRIES})
-
-
-SOURCE_ARMS: Mapping[str, str] = MappingProxyType({arm.name: arm.source for arm in _ENTRIES if arm.source})
-"""Arms fed by another run, and the arm of that run in the profiles."""
-
-
 ARM_STYLE: Mapping[str, ArmStyle] = MappingProxyType({arm.name: arm.look for arm in _ENTRIES})
 
 

@@ -12,14 +12,8 @@ from helpers.study.profiles import Profile, specs
 from helpers.study.spec import RunSpec
 
 _RATE_FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
-
-
 _SLOW_FACTOR = 0.3  # a run at this share of the rate gets twice the steps, so that it may reach the same accuracy
-
-
 _LORA_RANK, _LORA_FACTOR = 8, 5.0  # adapters start from zero and want a higher rate
-
-
 _SETTINGS = {
     "sft-rates": "the size of a step: SFT at five learning rates over two decades",
     "lora": "the room for change: low-rank adapters instead of all weights",
@@ -41,8 +35,6 @@ GROUPS: Mapping[str, str] = MappingProxyType(
 
 
 SMOKE_GROUPS = ("sft-kl",)  # what a smoke test trains of them
-
-
 SMOKE_ARMS = ("rft", "sft-answer", "sft-expert", *SMOKE_GROUPS)  # and what it measures
 
 

@@ -18,8 +18,6 @@ Extra = tuple[tuple[str, float | int | str], ...]
 
 # Above this a float no longer tells neighbouring whole numbers apart, so JSON readers may disagree.
 LARGEST_WHOLE = 2**53
-
-
 _WHOLE_FIELDS = (
     ("seed", 0),
     ("steps", 0),
@@ -34,8 +32,6 @@ _WHOLE_FIELDS = (
 
 
 _REAL_FIELDS = ("learning_rate", "beta", "weight_decay", "temperature")
-
-
 _RUN_NAME = re.compile(r"(?P<arm>.+)-\d+-[0-9a-f]{10}")
 
 

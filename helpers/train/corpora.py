@@ -62,8 +62,8 @@ def rollout_completions(writer: Loaded, boards: Boards, seed: int, tries: int = 
             break
         drawn = _sample(writer, boards.only(open_), seed + seeds.ROUND * turn, tries)
         for i, row in zip(open_, drawn, strict=True):
-            right = [t for t in row if answers.score(t, boards.placements[i].tolist()).correct]
-            found[i] = right[0] if right else None
+            truth = boards.placements[i].tolist()
+            found[i] = next((text for text in row if answers.score(text, truth).correct), None)
     return found
 
 
@@ -71,7 +71,7 @@ def _sample(writer: Loaded, boards: Boards, seed: int, tries: int) -> list[list[
     return complete(*writer, boards.prompted(), Sampling(tries, 1.0, 32, seed), chunk=32)
 
 
-def _closed_think(text: str) -> str | None:
+def closed_think(text: str) -> str | None:
     """The think at the start of a completion with its tags, or None where it has no closed one."""
     think, closed, _ = text.partition("</think>")
     return think + closed if closed and text.startswith("<think>") else None
@@ -79,7 +79,7 @@ def _closed_think(text: str) -> str | None:
 
 def self_completions(writer: Loaded, boards: Boards, seed: int) -> Completions:
     """`sft-self`: the think that a barely trained model writes, with the true placement behind it."""
-    thinks = [_closed_think(text) for (text,) in _sample(writer, boards, seed, 1)]
+    thinks = [closed_think(text) for (text,) in _sample(writer, boards, seed, 1)]
     return [think and think + true for think, true in zip(thinks, answer_completions(boards), strict=True)]
 
 
@@ -89,7 +89,7 @@ def oracle_completions(base: Loaded, boards: Boards, seed: int, thinks: int) -> 
     """
     options = []
     for texts, true in zip(_sample(base, boards, seed, thinks), answer_completions(boards), strict=True):
-        closed = dict.fromkeys(think for text in texts if (think := _closed_think(text)))
+        closed = dict.fromkeys(think for text in texts if (think := closed_think(text)))
         options.append([think + true for think in closed])
     open_ = [i for i, row in enumerate(options) if row]
     prompts = boards.only(open_).prompted()

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import ProcessorMixin
 
 from helpers.model import build, processor
 from helpers.model.evaluate import score_battery, score_puzzles
+from helpers.model.forward import Model
 from helpers.study.profiles import Profile
 from helpers.study.records import Run
 from helpers.study.spec import RunSpec
@@ -41,7 +42,7 @@ class Engine:
 
     spec: RunSpec
     settings: Settings
-    model: PreTrainedModel
+    model: Model
     processor: ProcessorMixin
     run: Run
     boards: Boards | None = field(default=None, repr=False)
@@ -72,7 +73,7 @@ def identity_columns(spec: RunSpec, step: int) -> dict[str, Any]:
     return {"run": spec.name, "arm": spec.arm, "seed": spec.seed, "step": step, "samples": step * spec.batch_size}
 
 
-def update_norm(model: PreTrainedModel, base: dict[str, torch.Tensor]) -> float:
+def update_norm(model: Model, base: dict[str, torch.Tensor]) -> float:
     """L2 norm of the change of all weights since the base model; with LoRA that of the products B A it adds."""
     lora = [m.get_delta_weight(name) for m in model.modules() if hasattr(m, "lora_A") for name in m.lora_A]
     parameters = {n: p.detach() for n, p in model.named_parameters() if n in base and "lora_" not in n}
@@ -91,11 +92,6 @@ def dtype(spec: RunSpec) -> str:
 
 
 def settings(profile: Profile) -> Settings:
-    """Evaluation settings of a profile."""
-    return Settings(
-        puzzle_tests=profile.puzzle_test_size // 4,
-        final_tests=profile.puzzle_test_size,
-        battery=profile.battery_per_task,
-        final_battery=profile.battery_per_task,
-        per_octave=2,
-    )
+    """Evaluation settings of a profile: the same prior items at every step, or drops would be offset."""
+    items = profile.battery_per_task
+    return Settings(profile.puzzle_test_size // 4, profile.puzzle_test_size, items, items)

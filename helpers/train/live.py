@@ -8,12 +8,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
+from transformers import ProcessorMixin
 from transformers.utils import logging
 
 from helpers.errors import UserError
+from helpers.model.forward import Model
 from helpers.study.arms import get_arm
 from helpers.study.profiles import Profile, specs
 from helpers.study.records import RunStore, load_table
@@ -31,8 +32,8 @@ class Live:
     evaluations: pd.DataFrame
     metrics: pd.DataFrame
     completions: pd.DataFrame
-    model: Any = field(repr=False)
-    processor: Any = field(repr=False)
+    model: Model = field(repr=False)
+    processor: ProcessorMixin = field(repr=False)
 
 
 def run(profile: Profile, arm: str, steps: int, corpus: Corpus | None = None) -> Live:
@@ -62,7 +63,7 @@ def run(profile: Profile, arm: str, steps: int, corpus: Corpus | None = None) ->
     return Live(**kept, model=engine.model, processor=engine.processor)
 
 
-def _quiet() -> Any:
+def _quiet() -> warnings.catch_warnings:
     """Deprecation warnings of the trainers' own code are noise in a notebook."""
     logging.disable_progress_bar()
     return warnings.catch_warnings(action="ignore")

@@ -31,11 +31,7 @@ from helpers.world import answers, seeds
 from helpers.world.boards import Boards, Corpus, Prompted, Sample, training_boards
 
 CORPUS_BOARDS = 2048
-
-
 FRESH_BOARDS = 512  # boards that `iterative-sft` samples for each time
-
-
 FRESH_ROUNDS = 4  # of 4 tries each
 
 
@@ -181,11 +177,7 @@ class Rft:
     """
 
     trainer: type[trainers.StudyGRPOTrainer] = trainers.StudyGRPOTrainer
-    rewards: Callable[[], list[Callable[..., Any]]] = lambda: [
-        answers.hit_reward,
-        answers.exact_reward,
-        answers.format_reward,
-    ]
+    rewards: Sequence[Callable[..., list[float]]] = answers.REWARDS
     weights: Callable[[RunSpec], Sequence[float]] = lambda spec: spec.reward_weights
     advantages: Callable[[RunSpec, Sequence[answers.Score]], list[float]] = group_advantages
     options: Callable[[RunSpec], dict[str, Any]] = lambda spec: {}
@@ -204,9 +196,9 @@ RECIPES: Mapping[str, Sft | Rft] = MappingProxyType(
         "iterative-sft": Sft(rows=_fresh_rows, boards=_fresh_boards, in_order=True),
         "reinforce-1-0": Rft(
             trainers.StudyReinforceTrainer,
-            rewards=lambda: [trainers.CorrectReward()],
+            rewards=(answers.correct_reward,),
             weights=lambda spec: [1.0],
-            advantages=lambda spec, scores: [trainers.correct(score) for score in scores],
+            advantages=lambda spec, scores: [float(score.correct) for score in scores],
         ),
         "rft-no-kl": Rft(),
         "sft-kl": Sft(

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import TrainerCallback
 
+from helpers.model.forward import Model
 from helpers.model.score import completion_logps
 from helpers.study.checkpoints import evaluation_steps, forget_old_optimisers
 from helpers.study.profiles import checkpoint_steps
@@ -22,40 +23,43 @@ from helpers.world.boards import Prompted
 Advantages = Callable[[RunSpec, Sequence[answers.Score]], list[float]]
 
 
-def recorder(engine: Engine, advantages: Advantages) -> Callable[..., list[float]]:
+class Recorder:
     """A reward function of weight zero that writes every completion of every step into the run's record.
 
-    `advantages` says what the arm's trainer makes of a batch's scores.
+    `advantages` says what the arm's trainer makes of a batch's scores; `used` are those of the newest batch.
     """
-    base, _ = load_base(engine.spec)
-    spec, size = engine.spec, engine.spec.group_size
-    scored_steps = {*range(1, 11), *checkpoint_steps(spec.steps, per_octave=6)}
 
-    def record(prompts, completions, completion_ids, puzzle_id, placement, logp_policy, trainer_state, **_):
+    __name__ = "record"
+
+    def __init__(self, engine: Engine, advantages: Advantages) -> None:
+        """Loads the base, which scores some steps' completions."""
+        self.engine, self.advantages, self.base = engine, advantages, load_base(engine.spec).model
+        # scoring each step would cost a third of the run
+        self.scored_steps = {*range(1, 11), *checkpoint_steps(engine.spec.steps, per_octave=6)}
+        self.used: list[float] = []
+
+    def __call__(self, completions, completion_ids, puzzle_id, placement, logp_policy, trainer_state, **_):
         """Zeros, after the batch has been written down."""
+        spec, boards = self.engine.spec, self.engine.boards
         texts = [c[0]["content"] for c in completions]
         scores = [answers.score(t, p) for t, p in zip(texts, placement, strict=True)]
         step = trainer_state.global_step + 1
         logp_base: list[float | None] = [None] * len(texts)
-        if step in scored_steps:  # scoring each step would cost a third of the run
-            logp_base = _base_logps(engine, base, puzzle_id[::size], texts, completion_ids)
-        used = advantages(spec, scores)
-        rows = zip(puzzle_id, texts, completion_ids, scores, used, logp_policy, logp_base, strict=True)
-        engine.run.append("completions", [
+        if step in self.scored_steps:
+            logp_base = _base_logps(self.engine, self.base, puzzle_id[:: spec.group_size], texts, completion_ids)
+        self.used = self.advantages(spec, scores)
+        rows = zip(puzzle_id, texts, completion_ids, scores, self.used, logp_policy, logp_base, strict=True)
+        self.engine.run.append("completions", [
             {"run": spec.name, "seed": spec.seed, "step": step, "puzzle_id": i,
-             "prompt": engine.boards.text, "completion": text, "tokens": len(ids), "hit": s.hit, "exact": s.exact,
+             "prompt": boards.text, "completion": text, "tokens": len(ids), "hit": s.hit, "exact": s.exact,
              "format": s.format, "advantage": a, "logp_policy": p, "logp_base": b,
              "temperature": spec.temperature, "dtype": dtype(spec)}
             for i, text, ids, s, a, p, b in rows
         ])  # fmt: skip
         return [0.0] * len(texts)
 
-    return record
 
-
-def _base_logps(
-    engine: Engine, base: PreTrainedModel, boards: Sequence[int], texts: Sequence[str], ids: Sequence
-) -> list[float]:
+def _base_logps(engine: Engine, base: Model, boards: Sequence[int], texts: Sequence[str], ids: Sequence) -> list[float]:
     """Log-prob under the base of each completion; `boards`: one number per group, `ids`: the completions' tokens."""
     size = engine.spec.group_size
     asked = [Prompted(engine.boards.pixels[i], engine.boards.text) for i in boards]

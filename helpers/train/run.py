@@ -24,7 +24,7 @@ from helpers.study.spec import RunSpec
 from helpers.train import rows, trainers
 from helpers.train.engine import Engine, Settings, dtype, evaluate, load_base, settings
 from helpers.train.recipes import RECIPES, Rft, Sft, make_corpus
-from helpers.train.recorder import StudyCallback, metric_row, recorder, reward_scale, training_minutes
+from helpers.train.recorder import Recorder, StudyCallback, metric_row, reward_scale, training_minutes
 from helpers.world.boards import Corpus
 
 DECAY_SHARE = 0.25  # of all steps: the last quarter
@@ -124,7 +124,7 @@ def _make_rft(engine: Engine, recipe: Rft) -> trainers.StudyGRPOTrainer:
     trainer = recipe.trainer(
         args=arguments,
         train_dataset=rows.board_rows(engine.boards),
-        reward_funcs=[*recipe.rewards(), recorder(engine, recipe.advantages)],
+        reward_funcs=[*recipe.rewards, Recorder(engine, recipe.advantages)],
         rollout_func=trainers.group_rollouts(engine.processor) if fast else None,
         **_what_is_trained(engine),
     )

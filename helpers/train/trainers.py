@@ -15,20 +15,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, ProcessorMixin
+from PIL.Image import Image
+from transformers import ProcessorMixin
 from trl import GRPOTrainer, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from helpers.errors import UserError
-from helpers.model.forward import Patches, base_of, scored_logits
+from helpers.model.forward import Model, Patches, base_of, scored_logits
 from helpers.model.generate import Sampling, generate
 from helpers.model.packing import Branch, Group, pack
-from helpers.model.processor import encode_targets
-from helpers.model.score import patches, prompt_ids
-from helpers.world import answers
+from helpers.model.score import pack_completions, patches, prompt_ids
+from helpers.world.boards import Prompted
 
 
-def load_weights(model: PreTrainedModel, folder: str) -> None:
+def load_weights(model: Model, folder: str) -> None:
     """Load a checkpoint's weights into a model. Raises UserError where they are another model's.
 
     Stock `_load_from_checkpoint` reads hub key names raw and loads nothing (transformers issue 43701).
@@ -42,7 +42,7 @@ def load_weights(model: PreTrainedModel, folder: str) -> None:
 class ResumeWeights:
     """A mix-in for TRL's trainers that resumes a full fine-tune with its weights."""
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Model | None = None) -> None:
         if os.path.exists(os.path.join(resume_from_checkpoint, "adapter_config.json")):
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
         load_weights(model or self.model, resume_from_checkpoint)
@@ -91,9 +91,7 @@ class StudyGRPOTrainer(ResumeWeights, GRPOTrainer):
         return packed_logps(model, (input_ids, attention_mask, logits_to_keep), extra)
 
 
-def packed_logps(
-    model: PreTrainedModel, tokens: tuple[torch.Tensor, torch.Tensor, int], extra: dict[str, Any]
-) -> tuple:
+def packed_logps(model: Model, tokens: tuple[torch.Tensor, torch.Tensor, int], extra: dict[str, Any]) -> tuple:
     """Per-token log-probs and entropies, each (B, C), of completions (padded right) behind prompts (padded left).
 
     `tokens` = (input ids (B, P + C), attention mask, C); `extra` holds TRL's `pixel_values` and `image_grid_thw`,
@@ -151,17 +149,12 @@ class PackedCollator:
     """Collates SFT rows into packed rows: picture, prompt, completion (its end token and line break are trained)."""
 
     def __init__(self, processor: ProcessorMixin) -> None:
-        self.processor, self.tokenizer = processor, processor.tokenizer
+        self.processor = processor
 
     def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        pictures = patches(self.processor, [np.asarray(e["images"][0]) for e in examples])
-        targets = encode_targets(self.tokenizer, [e["completion"][0]["content"] for e in examples])
-        groups = []
-        for row, (example, target) in enumerate(zip(examples, targets, strict=True)):
-            prompt = prompt_ids(self.tokenizer, example["prompt"][0]["content"], pictures.grid)
-            groups.append(Group(prompt, row, [Branch(target)]))
-        image_id = self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
-        packed = pack(groups, image_id, pictures.grid)
+        asked = [Prompted(np.asarray(e["images"][0]), e["prompt"][0]["content"]) for e in examples]
+        texts = [[e["completion"][0]["content"]] for e in examples]
+        packed, pictures = pack_completions(self.processor, list(zip(asked, texts, strict=True)), line_break=True)
         return {"packed": packed, "patches": pictures, "labels": packed.target}  # labels: TRL counts tokens
 
 
@@ -199,7 +192,7 @@ def group_rollouts(processor: ProcessorMixin) -> Callable[[list, GRPOTrainer], d
     return rollout
 
 
-def _content(prompt: list[dict[str, Any]]) -> tuple[Any, str]:
+def _content(prompt: list[dict[str, Any]]) -> tuple[Image, str]:
     """(picture, text) of a conversational prompt as TRL passes it on."""
     blocks = prompt[-1]["content"]
     image = next(b["image"] for b in blocks if b["type"] == "image")
@@ -218,7 +211,7 @@ class StudyKLTrainer(StudySFTTrainer):
     The KL is exact: over the whole vocabulary, at the corpus's own tokens. Both passes are packed where SFT's are.
     """
 
-    def __init__(self, *args: Any, frozen: PreTrainedModel, beta: float, **options: Any) -> None:
+    def __init__(self, *args: Any, frozen: Model, beta: float, **options: Any) -> None:
         super().__init__(*args, **options)
         self.frozen, self.beta = frozen.eval().requires_grad_(False), beta
 
@@ -231,7 +224,7 @@ class StudyKLTrainer(StudySFTTrainer):
         return super().token_losses(logits, target, inputs) + self.beta * apart
 
 
-def _completion_logits(model: PreTrainedModel, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+def _completion_logits(model: Model, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """fp32 logits (M, V) and ids (M,) of a batch's completion tokens: packed, or by the model's own pass."""
     if "packed" in inputs:
         logits = scored_logits(model, inputs["packed"], inputs["patches"]).float()
@@ -241,30 +234,10 @@ def _completion_logits(model: PreTrainedModel, inputs: dict[str, Any]) -> tuple[
     return logits[labels != -100], labels[labels != -100]
 
 
-def correct(score: answers.Score) -> float:
-    """1 for a correct and well-formed completion, else 0."""
-    return float(score.exact == 1 and score.format == 1)
-
-
-class CorrectReward:
-    """The reward of `reinforce-1-0`, as a reward function of TRL; `last` keeps those of the newest batch."""
-
-    __name__ = "correct_reward"
-
-    def __init__(self) -> None:
-        """No batch has been seen yet."""
-        self.last: list[float] = []
-
-    def __call__(self, completions: Sequence[Any], placement: Sequence[Sequence[int]], **_: Any) -> list[float]:
-        texts = [answers.completion_text(c) for c in completions]
-        self.last = [correct(answers.score(t, p)) for t, p in zip(texts, placement, strict=True)]
-        return self.last
-
-
 class StudyReinforceTrainer(StudyGRPOTrainer):
-    """GRPO's trainer with advantage = reward: REINFORCE on correct completions, nothing pushed down."""
+    """GRPO's trainer with the advantages that its recipe states: REINFORCE, nothing is pushed down."""
 
-    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         # private, because TRL always subtracts the group's mean and has no switch for it
         found = super()._generate_and_score_completions(inputs)
-        return found | {"advantages": found["advantages"].new_tensor(self.reward_funcs[0].last)}
+        return found | {"advantages": found["advantages"].new_tensor(self.reward_funcs[-1].used)}

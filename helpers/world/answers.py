@@ -187,6 +187,11 @@ def format_reward(completions: Sequence[Completion], placement: Sequence[Sequenc
     return [result.format for result in _scores(completions, placement)]
 
 
+def correct_reward(completions: Sequence[Completion], placement: Sequence[Sequence[int]], **_: Any) -> list[float]:
+    """Reward for TRL: 1.0 for each completion that is right and well formed. `placement`: a data column."""
+    return [float(result.correct) for result in _scores(completions, placement)]
+
+
 REWARDS = (hit_reward, exact_reward, format_reward)  # in the order of `RunSpec.reward_weights`; a new one comes last
 _ANY_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
