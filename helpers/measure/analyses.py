@@ -34,7 +34,7 @@ from helpers.stats.curves import THRESHOLDS, battery_mean, crossings
 from helpers.stats.intervals import seed_interval
 from helpers.stats.summary import per_seed
 from helpers.study import checkpoints
-from helpers.study.controls import GROUPS, SMOKE_ARMS, SMOKE_GROUPS, Control, control_specs
+from helpers.study.controls import GROUPS, SMOKE_ARM, SMOKE_ARMS, SMOKE_GROUPS, Control, control_specs
 from helpers.study.profiles import Profile
 from helpers.study.published import as_published, load_published, provenance, published_runs, write_runs, write_table
 from helpers.study.schema import SCHEMAS, read_table, table_file
@@ -239,7 +239,7 @@ def _to_measure(profile: Profile, name: str, spec: RunSpec, study: Sequence[RunS
         return False
     if name == "theory" and spec.source and spec.source not in is_done(profile):
         return False
-    if profile.name == "smoke" and spec.arm not in (SMOKE_ARMS if name in EVERY_RUN else ("sft-answer",)):
+    if profile.name == "smoke" and spec.arm not in (SMOKE_ARMS if name in EVERY_RUN else SMOKE_ARM):
         return False
     return name not in ("matched", "lines") or _whole_seed(profile, spec, study)
 

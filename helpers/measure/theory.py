@@ -22,6 +22,7 @@ from helpers.measure.bench import Amount, Bench, corpus_sample, store
 from helpers.measure.linear import Item
 from helpers.measure.reach import percentiles
 from helpers.study import checkpoints
+from helpers.study.arms import get_arm
 from helpers.study.spec import RunSpec
 from helpers.world import battery
 
@@ -174,7 +175,7 @@ def region(subject: Subject) -> float:
     """
     bench, samples = subject.bench, subject.amount.samples
     path = store(bench.profile).folder(subject.spec) / "completions.parquet"
-    if subject.spec.arm != "rft" or not path.exists():
+    if get_arm(subject.spec.arm).data != "own" or not path.exists():
         return math.nan
     rows = pd.read_parquet(path)
     last = int(rows["step"].max())

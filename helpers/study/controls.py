@@ -36,6 +36,7 @@ GROUPS: Mapping[str, str] = MappingProxyType(
 
 SMOKE_GROUPS = ("sft-kl",)  # what a smoke test trains of them
 SMOKE_ARMS = ("rft", "sft-answer", "sft-expert", *SMOKE_GROUPS)  # and what it measures
+SMOKE_ARM = ("sft-answer",)  # what it measures in ways that only the study's arms are measured in
 
 
 @dataclass(frozen=True)

@@ -44,10 +44,12 @@ def run(profile: Profile, arm: str, steps: int, corpus: Corpus | None = None) ->
     makes its own as it goes.
     """
     entry = get_arm(arm)
-    if entry.source and corpus is None:
-        raise UserError(f"The arm {arm} learns from another run: pass the corpus it should train on.")
-    if corpus is not None and entry.data not in ("corpus", "replay"):
+    fixed = entry.data in ("corpus", "replay")
+    if corpus is not None and not fixed:
         raise UserError(f"The arm {arm} does not learn from a corpus that is fixed in advance: leave it out.")
+    if entry.source and corpus is None:
+        advice = "pass the corpus it should train on" if fixed else "choose one that needs none"
+        raise UserError(f"The arm {arm} learns from another run: {advice}.")
     spec = replace(specs(profile, [arm])[0], steps=steps, seed=seeds.LIVE)
     tests = min(100, profile.puzzle_test_size)
     battery = min(12, profile.battery_per_task)

@@ -125,7 +125,7 @@ def _fresh_rows(engine: Engine) -> Dataset:
     def drawn(phase: int) -> list[tuple[int, str]]:
         path = engine.run.checkpoints / f"drawn-{phase}.json"
         if not path.exists():
-            write_file(path, json.dumps(_correct_samples(engine, phase)).encode())
+            write_file(path, json.dumps(_correct_samples(engine, phase)))
         return json.loads(path.read_text())
 
     def read(i: int) -> dict[str, Any]:
@@ -223,9 +223,16 @@ RECIPES: Mapping[str, Sft | Rft] = MappingProxyType(
 )
 
 
+def get_recipe(arm: str) -> Sft | Rft:
+    """The recipe of an arm. Raises UserError for one that has none."""
+    if arm not in RECIPES:
+        raise UserError(f"There is no recipe for arm {arm}: add one to helpers/train/recipes.py.")
+    return RECIPES[arm]
+
+
 def make_corpus(spec: RunSpec, store: RunStore, processor: ProcessorMixin) -> tuple[Boards, Corpus | None]:
     """Training boards of a run, with a corpus where its arm is SFT. UserError where its source is not finished."""
-    recipe = RECIPES[spec.arm]
+    recipe = get_recipe(spec.arm)
     boards = training_boards(puzzle_spec(spec), recipe.boards(spec, store), spec.seed)
     if isinstance(recipe, Rft) or recipe.write is None:
         return boards, None

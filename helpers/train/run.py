@@ -23,7 +23,7 @@ from helpers.study.records import Run, RunStore
 from helpers.study.spec import RunSpec
 from helpers.train import rows, trainers
 from helpers.train.engine import Engine, Settings, dtype, evaluate, load_base, settings
-from helpers.train.recipes import RECIPES, Rft, Sft, make_corpus
+from helpers.train.recipes import Rft, Sft, get_recipe, make_corpus
 from helpers.train.recorder import Recorder, StudyCallback, metric_row, reward_scale, training_minutes
 from helpers.world.boards import Corpus
 
@@ -81,7 +81,7 @@ def _possible(settings: Settings, model: Qwen2_5_VLForConditionalGeneration) -> 
 
 def make_trainer(engine: Engine) -> trainers.StudySFTTrainer | trainers.StudyGRPOTrainer:
     """The TRL trainer of a run, as its arm's recipe says, with the study's callback."""
-    recipe = RECIPES[engine.spec.arm]
+    recipe = get_recipe(engine.spec.arm)
     trainer = _make_rft(engine, recipe) if isinstance(recipe, Rft) else _make_sft(engine, recipe)
     engine.model = trainer.model  # with LoRA TRL wraps it
     trainer.remove_callback(PrinterCallback)
