@@ -27,8 +27,8 @@ PUZZLE_MEASURES: Mapping[str, str] = {
     "format_failure": "format_failure",
 }
 RUN = ["run", "arm", "seed"]
-STEP = [*RUN, "step", "samples"]
-EVALUATIONS = (*STEP, "task", "measure", "value", "n")
+_STEP = [*RUN, "step", "samples"]
+EVALUATIONS = (*_STEP, "task", "measure", "value", "n")
 
 
 def require_columns(frame: pd.DataFrame, columns: Iterable[str]) -> None:
@@ -79,15 +79,15 @@ def battery_mean(evaluations: pd.DataFrame) -> pd.DataFrame:
     prior = evaluations[(evaluations["task"] != "puzzle") & evaluations["measure"].isin(PRIOR_MEASURES.values())]
     if prior.empty:
         raise UserError("These evaluations hold no prior task: run the prior battery first.")
-    tasks = prior.groupby([*STEP, "measure"])["task"].agg(lambda names: tuple(sorted(names)))
+    tasks = prior.groupby([*_STEP, "measure"])["task"].agg(lambda names: tuple(sorted(names)))
     for measure, sets in tasks.groupby("measure"):
         if sets.nunique() > 1 or len(set(sets.iloc[0])) < len(sets.iloc[0]):
             raise UserError(f"Steps differ in the prior tasks with a {measure}: score all tasks at each step.")
-    mean = prior.groupby([*STEP, "measure"], as_index=False).agg(value=("value", "mean"), n=("n", "sum"))
+    mean = prior.groupby([*_STEP, "measure"], as_index=False).agg(value=("value", "mean"), n=("n", "sum"))
     return mean.assign(task=ALL)[list(EVALUATIONS)]
 
 
-def below_base(rows: pd.DataFrame, values: pd.DataFrame) -> pd.Series:
+def _below_base(rows: pd.DataFrame, values: pd.DataFrame) -> pd.Series:
     """The base's value of each task minus `values` (columns task, value), in their order: above 0 where lost.
 
     `rows`: evaluations of one measure; their base is the `base` arm, else step 0 (means where there are several).
@@ -108,9 +108,9 @@ def gain_and_drop(evaluations: pd.DataFrame) -> pd.DataFrame:
     below base. Base is the `base` arm, else step 0. Raises UserError if parts lack or task sets differ.
     """
     puzzle, mean = rows_of(evaluations, "exact", "puzzle"), battery_mean(rows_of(evaluations, "score"))
-    gain = puzzle.assign(gain=-below_base(puzzle, puzzle))[[*STEP, "gain"]]
-    drop = mean.assign(drop=below_base(mean, mean))[[*STEP, "drop"]]
-    return gain.merge(drop, on=STEP).sort_values(["run", "step"]).reset_index(drop=True)
+    gain = puzzle.assign(gain=-_below_base(puzzle, puzzle))[[*_STEP, "gain"]]
+    drop = mean.assign(drop=_below_base(mean, mean))[[*_STEP, "drop"]]
+    return gain.merge(drop, on=_STEP).sort_values(["run", "step"]).reset_index(drop=True)
 
 
 def task_drops(evaluations: pd.DataFrame, accuracy: float | None = None) -> pd.DataFrame:
@@ -170,7 +170,7 @@ def drops_at(rows: pd.DataFrame, marks: pd.DataFrame) -> pd.DataFrame:
     `rows`: evaluations of one measure. Raises UserError where a task has no base.
     """
     there = values_at(rows, marks, [*RUN, "task"])
-    return there.assign(value=below_base(rows, there))
+    return there.assign(value=_below_base(rows, there))
 
 
 def values_at(rows: pd.DataFrame, marks: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,28 +41,43 @@ def r_squared(x: ArrayLike, y: ArrayLike, weights: ArrayLike = 1.0) -> float | n
     return np.where((w * dy**2).sum(-1) > 0, share, np.nan)[()]
 
 
-def left_out_r_squared(
-    x: ArrayLike, y: ArrayLike, groups: Sequence[str], weights: ArrayLike = 1.0
-) -> float | np.ndarray:
+def left_out_predictions(
+    x: ArrayLike, y: ArrayLike, groups: ArrayLike, weights: ArrayLike = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each y predicted from the other groups' points, (..., n): by the line through them, and by their mean.
+
+    `x`, `groups`: (n,); `y`, `weights` (..., n), the latter how often each point counts. The line is flat where the
+    others' x are all equal; what has no others is predicted as 0.
+    """
+    x, groups = np.asarray(x, float), np.asarray(groups)
+    y, weights = np.broadcast_arrays(np.asarray(y, float), np.asarray(weights, float))
+    line, mean, points = np.zeros(y.shape), np.zeros(y.shape), np.broadcast_to(x, y.shape)
+    for group in set(groups.tolist()):
+        # The whole group stays out: a seed of an arm is no test for a line through that arm's other seeds.
+        out = groups == group
+        others = weights * ~out
+        known = np.maximum(others.sum(-1, keepdims=True), 1)
+        mean_x, mean_y = ((others * v).sum(-1, keepdims=True) / known for v in (x, y))
+        size = (others * (x - mean_x) ** 2).sum(-1, keepdims=True)
+        # The mean of equal numbers may miss them by a rounding, which would make a steep line of nothing.
+        inside = {"axis": -1, "keepdims": True, "where": others > 0}
+        flat = np.max(points, initial=-np.inf, **inside) <= np.min(points, initial=np.inf, **inside)
+        size = np.where(flat, 0, size)
+        slope = (others * (x - mean_x) * y).sum(-1, keepdims=True) / np.where(size > 0, size, np.inf)
+        mean[..., out], line[..., out] = mean_y, mean_y + slope * (x - mean_x)[..., out]
+    return line, mean
+
+
+def left_out_r_squared(x: ArrayLike, y: ArrayLike, groups: ArrayLike, weights: ArrayLike = 1.0) -> float | np.ndarray:
     """1 - SSE / SST with each group's y predicted by the line through the other groups' points; may be negative.
 
     `x`, `y`, `groups`: (n,); `weights` (..., n): how often each point counts. SST is about the mean of the other
     groups' y, so that 0 is as good as knowing no x. NaN below two groups. A number, or an array (...,).
     """
-    x, y, groups = np.asarray(x, float), np.asarray(y, float), np.asarray(groups)
-    weights = np.broadcast_to(np.asarray(weights, float), np.broadcast_shapes(np.shape(weights), x.shape))
-    errors, totals, present = (np.zeros(weights.shape[:-1]) for _ in range(3))
-    for group in sorted(set(groups.tolist())):
-        # The whole group stays out: a seed of an arm is no test for a line through that arm's other seeds.
-        out = groups == group
-        inside, others = weights * out, weights * ~out
-        known = np.where(others.sum(-1, keepdims=True) > 0, others.sum(-1, keepdims=True), 1)
-        mean_x, mean_y = ((others * v).sum(-1, keepdims=True) / known for v in (x, y))
-        size = (others * (x - mean_x) ** 2).sum(-1, keepdims=True)
-        slope = (others * (x - mean_x) * y).sum(-1, keepdims=True) / np.where(size > 0, size, 1)
-        errors += (inside * (y - mean_y - slope * (x - mean_x)) ** 2).sum(-1)
-        totals += (inside * (y - mean_y) ** 2).sum(-1)
-        present += inside.sum(-1) > 0
+    weights = np.broadcast_to(weights, np.broadcast_shapes(np.shape(weights), np.shape(x)))
+    errors, totals = ((weights * (y - guess) ** 2).sum(-1) for guess in left_out_predictions(x, y, groups, weights))
+    _, place = np.unique(groups, return_inverse=True)
+    present = (weights @ np.eye(place.max() + 1)[place] > 0).sum(-1)
     return np.where((present > 1) & (totals > 0), 1 - errors / np.where(totals > 0, totals, 1), np.nan)[()]
 
 

@@ -15,8 +15,8 @@ import pandas as pd
 from helpers.errors import UserError
 from helpers.files import write_file
 from helpers.stats import curves
-from helpers.stats.curves import ALL, EVALUATIONS, RUN
-from helpers.stats.intervals import in_words, seed_interval
+from helpers.stats.curves import ALL, EVALUATIONS, RUN, seed_summary
+from helpers.stats.intervals import in_words
 from helpers.study.arms import ARM_STYLE, REGISTRY
 
 _METRICS = (*RUN, "step", "name", "value")
@@ -64,15 +64,12 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     `value` is the mean over seeds; `low` and `high` bound its 95% t interval, or are the smallest and largest
     value below three seeds. Sorted by quantity, arm (palette order) and task, so equal records give equal rows.
     """
-    rows = []
-    for (quantity, arm, task), group in per_seed(*_both(tables)).groupby(["quantity", "arm", "task"]):
-        if group["seed"].duplicated().any():
-            raise UserError(f"{arm} has several runs of one seed: keep the runs of one setting only.")
-        rows.append((quantity, arm, task, *seed_interval(group["value"]), len(group), int(group["n"].min())))
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    rows, keys = per_seed(*_both(tables)), ["quantity", "arm", "task"]
+    frame = seed_summary(rows, keys).rename(columns={"mean": "value"})
+    frame["n"] = rows.groupby(keys)["n"].min().to_numpy(int)
     order = {arm: place for place, arm in enumerate(ARM_STYLE)}
-    keys = {"quantity": frame["quantity"], "arm": frame["arm"].map(order), "task": frame["task"]}
-    return frame.loc[pd.DataFrame(keys).sort_values(list(keys)).index].reset_index(drop=True)
+    places = frame[keys].assign(arm=frame["arm"].map(order))
+    return frame.loc[places.sort_values(keys).index].reset_index(drop=True)
 
 
 def write(tables: Mapping[str, pd.DataFrame], path: str | Path) -> pd.DataFrame:

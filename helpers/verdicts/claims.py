@@ -23,7 +23,7 @@ from helpers.errors import UserError
 from helpers.stats.intervals import in_words
 from helpers.verdicts.statistics import FORMULAS, LEAST_SEEDS, STATISTICS, Estimate, Evidence
 
-FILE = Path(__file__).with_name("claims.toml")
+_FILE = Path(__file__).with_name("claims.toml")
 NO_VALUE = "not run"
 COLUMNS = (
     "claim", "source", "statement", "statistic", "direction", "threshold", "value", "low", "high", "seeds", "verdict",
@@ -88,7 +88,7 @@ def read_claims(text: str) -> tuple[Claim, ...]:
 @cache
 def all_claims() -> tuple[Claim, ...]:
     """Every claim of this suite, from `claims.toml`."""
-    return read_claims(FILE.read_text(encoding="utf-8"))
+    return read_claims(_FILE.read_text(encoding="utf-8"))
 
 
 class Verdict(NamedTuple):

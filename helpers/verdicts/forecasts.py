@@ -12,10 +12,12 @@ from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from helpers.errors import UserError
 from helpers.measure.influence import Lessons, bounds, each_lesson, per_token
 from helpers.measure.linear import PRIOR, token_logps
+from helpers.stats.fits import left_out_predictions
 from helpers.stats.intervals import seed_interval
 
 BASELINE = "mean of the other arms"
@@ -45,7 +47,7 @@ def base_quantities(learned: Lessons, rows: pd.DataFrame, cosine: pd.DataFrame) 
     """
     whole, known = cosine[cosine["part"] == "all"], bounds(rows)
     parts = {
-        "log perplexity": log_perplexity(learned),
+        "log perplexity": _log_perplexity(learned),
         "log gradient norm": whole.assign(value=np.log(whole["norm"])),
         "cosine": whole.assign(value=whole["cosine"]),
     }
@@ -59,7 +61,7 @@ def base_quantities(learned: Lessons, rows: pd.DataFrame, cosine: pd.DataFrame) 
     return pd.concat(frames, ignore_index=True)[["quantity", "arm", "batch", "value"]]
 
 
-def log_perplexity(learned: Lessons) -> pd.DataFrame:
+def _log_perplexity(learned: Lessons) -> pd.DataFrame:
     """Minus the log-prob per token of each batch (nats, tokens pooled): columns corpus, batch, value."""
     rows = [
         (corpus, number, -float(token_logps(lesson.logits, lesson.batch.target).mean()))
@@ -89,21 +91,9 @@ def leave_one_out(quantities: pd.DataFrame, drops: pd.DataFrame) -> pd.DataFrame
     return frame.assign(error=(frame["drop"] - frame["predicted"]).abs())
 
 
-def left_out(x: Sequence[float], y: Sequence[float]) -> list[float]:
-    """Least-squares prediction of each y from the other points (their mean where their x are all equal)."""
-    return (_left_out_weights(x) @ np.asarray(y, float)).tolist()
-
-
-def _left_out_weights(x: Sequence[float]) -> np.ndarray:
-    """(n, n): how each y counts in the left-out predictions, which are linear in y; 0 on the diagonal."""
-    x, weights = np.asarray(x, float), np.zeros((len(x), len(x)))
-    for out, others in enumerate(~np.eye(len(x), dtype=bool)):
-        apart = x[others] - x[others].mean()
-        size = apart @ apart
-        # The mean of equal numbers may miss them by a rounding: without the second test that would be a steep line.
-        tilt = apart * (x[out] - x[others].mean()) / size if size > 0 and np.ptp(x[others]) > 0 else 0.0
-        weights[out, others] = 1 / others.sum() + tilt
-    return weights
+def left_out(x: Sequence[float], y: ArrayLike) -> np.ndarray:
+    """Least-squares prediction of each y (..., n) from the other points (their mean where their x are all equal)."""
+    return left_out_predictions(x, y, range(len(x)))[0]
 
 
 def prediction_errors(predictions: pd.DataFrame, quantities: pd.DataFrame) -> pd.DataFrame:
@@ -135,6 +125,6 @@ def _slope(x: Sequence[float], y: Sequence[float], expected: int) -> str:
 def _luck(x: Sequence[float], y: Sequence[float]) -> float:
     """Share of all orders of y whose left-out errors add up to no more than the present order's."""
     orders = np.array(list(itertools.permutations(y)))  # the first of them is y itself
-    errors = np.abs(orders - orders @ _left_out_weights(x).T).sum(axis=1)
+    errors = np.abs(orders - left_out(x, orders)).sum(axis=1)
     # Orders that swap equal drops tie with the present one, up to a rounding.
     return float((errors <= errors[0] * (1 + 1e-9) + 1e-12).mean())

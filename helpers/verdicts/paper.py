@@ -14,7 +14,7 @@ from helpers.stats.intervals import in_words, seed_interval
 from helpers.stats.summary import arms, look_up
 
 _NUMBERS = Path(__file__).with_name("paper.csv")
-PAPER_ORDER = ("rft", "sft-rollout", "sft-expert", "sft-answer")
+_PAPER_ORDER = ("rft", "sft-rollout", "sft-expert", "sft-answer")
 """The arms by what the paper finds kept, most first."""
 
 
@@ -52,7 +52,7 @@ class _Pair(NamedTuple):
     verdict: str
 
 
-def order_check(rows: pd.DataFrame, quantity: str, order: Sequence[str] = PAPER_ORDER) -> pd.DataFrame:
+def order_check(rows: pd.DataFrame, quantity: str, order: Sequence[str] = _PAPER_ORDER) -> pd.DataFrame:
     """Does each arm of `order` keep more than the next? A row per pair of neighbours.
 
     `rows`: as `per_seed` gives them; `quantity`: a drop, or anything of which less is better. Differences are
@@ -142,7 +142,7 @@ def beside_paper(summary: pd.DataFrame) -> pd.DataFrame:
         paper[paper["quantity"] == quantity].set_index("arm")["value"] for quantity in ("puzzle accuracy", "steps")
     )
     rows = []
-    for arm in [a for a in PAPER_ORDER if a in ours.index]:
+    for arm in [a for a in _PAPER_ORDER if a in ours.index]:
         row = {"arm": arm, "ours: steps": ours.loc[arm, "steps"], "paper 7B: steps": steps[arm]}
         row |= {"ours: puzzle": 100 * ours.loc[arm, "puzzle accuracy"], "paper 7B: puzzle": puzzle[arm]}
         row["ours: prior mean change"] = 100 * ours.loc[arm, "prior mean change"]

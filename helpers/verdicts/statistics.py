@@ -51,7 +51,7 @@ class Estimate:
     ran: int = 0
 
 
-Statistic = Callable[..., Estimate | None]
+_Statistic = Callable[..., Estimate | None]
 
 
 def over_seeds(values: Mapping[int, float]) -> Estimate | None:
@@ -228,7 +228,7 @@ def of_table(evidence: Evidence, formula: str, table: str, column: str, labels: 
     return _over_shared(FORMULAS[formula], [dict(zip(p["seed"], p[column], strict=True)) for p in parts])
 
 
-STATISTICS: Mapping[str, Statistic] = {
+STATISTICS: Mapping[str, _Statistic] = {
     function.__name__: function
     for function in (
         of_runs, rate_gap, knowledge_share, early_share, rank_agreement, explained, better,
