@@ -19,6 +19,7 @@ from helpers.model import build
 from helpers.model import processor as processor_module
 from helpers.model.processor import (
     SPECIAL,
+    TAGS,
     Qwen2_5_VLImageOnlyProcessor,
     build_tokenizer,
     encode_prefix,
@@ -67,7 +68,7 @@ def test_a_placement_differs_from_another_in_its_digits_only(processor) -> None:
 def test_tags_are_ordinary_and_chat_tokens_special(processor) -> None:
     tokenizer = processor.tokenizer
     special = set(tokenizer.all_special_ids)
-    for name in SPECIAL:
+    for name in SPECIAL + TAGS:
         assert (tokenizer.convert_tokens_to_ids(name) in special) == name.startswith("<|")
     assert tokenizer.eos_token == "<|im_end|>" and tokenizer.pad_token == "<|endoftext|>"
     assert tokenizer.padding_side == "left"

@@ -149,7 +149,7 @@ def encoded(form: str) -> bytes:
     return data.getvalue()
 
 
-@pytest.mark.parametrize("form", pictures.FORMATS)
+@pytest.mark.parametrize("form", pictures._FORMATS)
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damage_never_ends_in_another_error(tmp_path, form, data):

@@ -108,6 +108,7 @@ def embed(model: Model, packed: Packed, patches: Patches | None) -> torch.Tensor
     if patches is None:
         return embedded
     features = picture_features(model, patches)[packed.pictures[packed.pictures >= 0]]
+    # Prefixes stand in the stream in the order of `pictures`, so their placeholders are filled in that order.
     holes = packed.ids == inner.config.image_token_id
     return embedded.masked_scatter(holes[:, None], features)
 
@@ -126,6 +127,7 @@ def run_layers(
 
     def block(layer: Qwen2_5_VLDecoderLayer, number: int, hidden: torch.Tensor) -> torch.Tensor:
         mixed = _attention(layer, number, normalised(layer.input_layernorm, hidden), rotary, attend)
+        # Behind the last attention no token looks at another: only those that are asked for need to go on.
         if wanted is not None and number == len(language.layers) - 1:
             hidden, mixed = _rows(hidden, wanted), _rows(mixed, wanted)
         hidden = hidden + layer.self_attn.o_proj(mixed)
@@ -170,6 +172,7 @@ def _packed_attention(packed: Packed) -> Attend:
 
     Padding stands on the right, where causal attention does not look; the rows' mask hides it in the middle.
     """
+    # Then the prefixes' keys serve as they are: copying them for each row of branches would cost memory and time.
     one_row_each = packed.parent.tolist() == list(range(len(packed.prefix)))
 
     def attend(_: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

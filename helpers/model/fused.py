@@ -82,6 +82,7 @@ class RMSNorm(torch.autograd.Function):
         scale = _scale(x, context.epsilon)
         unit = x * scale
         both = grad * unit
+        # y depends on x through n alone; r's own derivative takes away the part of g w that points along n.
         mean = (both @ weight)[..., None] / x.shape[-1]
         down = (grad * weight).sub_(unit * mean).mul_(scale)
         return down, both.reshape(-1, both.shape[-1]).sum(0), None

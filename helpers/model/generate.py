@@ -96,6 +96,7 @@ class _Decoder:
     def _keep(self, prefix: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
         """Put one layer's prompt keys and values at the start of room for all steps."""
         width = prefix.shape[1]
+        # The last token is chosen but never read, hence one step less.
         whole = width + self.sampling.completions * (self.sampling.max_tokens - 1)
         for found, new in ((self.keys, k), (self.values, v)):
             # heads before tokens: what one head reads lies together
@@ -110,6 +111,7 @@ class _Decoder:
         turned = rotary_of(self.model, positions.flatten().expand(3, -1))
         self.cos, self.sin = (t.unflatten(0, positions.shape) for t in turned)
         seen = torch.arange(self.width, **self.here) < ends[:, None]
+        # The cache holds step after step the K tokens of all completions; completion i sees every K-th of them.
         own = torch.eye(k, dtype=torch.bool, **self.here).repeat(1, steps)
         allowed = torch.cat((seen[:, None].expand(-1, k, -1), own.expand(len(ends), -1, -1)), 2)
         self.mask = torch.zeros(allowed.shape, dtype=dtype, **self.here).masked_fill_(~allowed, float("-inf"))[:, None]
@@ -139,7 +141,7 @@ class _Decoder:
         """Choose one token per completion from `logits` (rows, K, vocabulary), then drop rows that have ended."""
         temperature = self.sampling.temperature
         logits = logits.float() if temperature in (0.0, 1.0) else logits.float() / temperature
-        logps = torch.log_softmax(logits, -1)
+        logps = torch.log_softmax(logits, -1)  # of all words: what is banned is only never chosen
         if temperature:
             token = self._draw(logps.exp().index_fill_(-1, self.banned, 0.0))
         else:
@@ -166,6 +168,7 @@ class _Decoder:
     def _drop_ended_rows(self) -> None:
         """Shrink the batch once a quarter of its rows have ended (each shrink copies keys and values)."""
         keep = ~self.ended[self.alive].all(1)
+        # Waiting rows cost a step's work for nothing, but dropping them one by one would copy the cache each time.
         if keep.sum() <= 0.75 * len(keep):
             rows = keep.nonzero()[:, 0]
             self.alive, self.mask = self.alive[rows], self.mask[rows]

@@ -155,23 +155,23 @@ class _Stream:
         """Append a prefix, less what all share, and its branches."""
         axes, after = _known_positions(tuple(group.prefix), image_id, grid)
         shared = self.shared
+        # The shared start is computed once: without a picture before it, its states are the same for every prefix.
         own = self._append(group.prefix[shared:], [axis[shared:] for axis in axes])
         self.prefixes.append([*range(shared), *own])
         self.after.append(after)
         together = sum(len(b.ids) for b in group.branches) <= ROW
         for place, branch in enumerate(group.branches):
             if not self.alone and (place == 0 or not together):
-                self._start_row(number)
+                self.rows.append([])
+                self.owners.append([])
+                self.parents.append(number)
             self._add_branch(branch, after)
-
-    def _start_row(self, parent: int) -> None:
-        self.rows.append([])
-        self.owners.append([])
-        self.parents.append(parent)
 
     def _add_branch(self, branch: Branch, after: int) -> None:
         """Append a branch to the last row, behind its prefix's rotary position."""
+        # Sisters start at the same position: each goes on from the prompt as if it were alone behind it.
         indices = self._append(branch.ids, [range(after, after + len(branch.ids))] * 3)
+        # A token is predicted by the one before it, the first of a branch by the last of its prefix.
         before = [self.prefixes[-1][-1], *indices]
         self.scored += [(before[k], branch.ids[k], self.branches) for k in range(branch.skip, len(branch.ids))]
         self.branches += 1
@@ -203,6 +203,7 @@ def _places(tokens: int, *parts: tuple[torch.Tensor, torch.Tensor]) -> torch.Ten
     found, offset = torch.zeros(tokens, dtype=torch.long), 0
     for indices, lengths in parts:
         real = (torch.arange(indices.shape[1]) < lengths[:, None]).flatten()
+        # The shared start stands in every prefix's row; all copies hold the same values, so any place will do.
         found[indices.flatten()[real]] = offset + real.nonzero()[:, 0]
         offset += indices.numel()
     return found
@@ -215,6 +216,7 @@ def _mask(ends: torch.Tensor, width: int, owner: torch.Tensor) -> torch.Tensor:
     """
     if len(ends) and bool((ends == ends[0]).all()) and bool((owner == owner[0]).all()):
         ends, owner = ends[:1], owner[:1]
+    # -inf for the padding behind a shorter prefix, which lies between the prefix and the branches, not at the end.
     before = (torch.arange(width) < ends[:, None])[:, None].expand(-1, owner.shape[1], -1)
     own = (owner[:, :, None] == owner[:, None]) & (owner[:, None] >= 0)
     allowed = torch.cat((before, own.tril()), 2)

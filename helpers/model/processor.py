@@ -29,18 +29,8 @@ from helpers.errors import UserError
 
 SHIPPED = Path(__file__).parents[1] / "base_model"
 
-SPECIAL = (
-    "<|im_start|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-    "<think>",
-    "</think>",
-    "<answer>",
-    "</answer>",
-)
+SPECIAL = tuple(f"<|{n}|>" for n in ["im_start", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad"])
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")  # ordinary tokens: the model writes them
 
 
 @dataclass(frozen=True)
@@ -94,10 +84,9 @@ def build_tokenizer(texts: list[str], vocabulary: int = 640) -> Qwen2Tokenizer:
         [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bpe.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(vocab_size=vocabulary - len(SPECIAL) - 2, initial_alphabet=alphabet, show_progress=False),
-    )
+    size = vocabulary - len(SPECIAL + TAGS) - 2  # and the two tokens that end a text and a turn
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+    bpe.train_from_iterator(texts, trainer)
     model = json.loads(bpe.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
         vocab=model["vocab"],
@@ -106,9 +95,9 @@ def build_tokenizer(texts: list[str], vocabulary: int = 640) -> Qwen2Tokenizer:
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         model_max_length=4096,
-        extra_special_tokens=list(SPECIAL[:6]),
+        extra_special_tokens=list(SPECIAL),
     )
-    tokenizer.add_tokens(list(SPECIAL[6:]))
+    tokenizer.add_tokens(list(TAGS))
     tokenizer.padding_side = "left"
     tokenizer.chat_template = chat_template()
     return tokenizer
@@ -204,6 +193,7 @@ def share_work(stock: ProcessorMixin) -> ProcessorMixin:
         def __call__(self, images: Any = None, text: Any = None, **options: Any) -> BatchFeature:
             if not _one_picture_each(images, text) or options.get("return_tensors") != "pt":
                 return super().__call__(images=images, text=text, **options)
+            # The same object is the same picture (TRL repeats references), alive as long as the batch: its id is unique.
             first: dict[tuple, int] = {}
             for number, (entry, words) in enumerate(zip(images, text, strict=True)):
                 first.setdefault((words, id(entry[0])), number)
@@ -266,6 +256,7 @@ def pixel_patches(pictures: torch.Tensor, settings: ImageSettings | None = None)
     unit, merge, patch = settings.unit, settings.merge, settings.patch
     if height % unit or width % unit:
         raise UserError(f"Pictures of {width} x {height} pixels need resizing; use sides that are multiples of {unit}.")
+    # Patches of one language token stand together (2 x 2), each channel by channel, frame by frame.
     scaled = pictures.float().div_(255).sub_(torch.tensor(settings.mean)).div_(torch.tensor(settings.deviation))
     blocks = scaled.reshape(n, height // unit, merge, patch, width // unit, merge, patch, 3)
     ordered = blocks.permute(0, 1, 4, 2, 5, 7, 3, 6).unsqueeze(6).expand(*[-1] * 6, settings.frames, -1, -1)

@@ -108,6 +108,7 @@ def judged(
             logits, target = logits_and_targets(model, packed, pictures)
             logps = -torch.nn.functional.cross_entropy(logits, target, reduction="none")
             banned = torch.tensor(banned_tokens(processor.tokenizer), device=logits.device)
+            # In place, behind the log-probs: a vocabulary's worth of logits per token is the largest thing here.
             first = logits.index_fill_(-1, banned, float("-inf")).argmax(-1) == target
         counts = torch.bincount(packed.branch, minlength=sum(len(c) for _, c in part)).tolist()
         pieces = iter(zip(logps.split(counts), first.split(counts), strict=True))

@@ -315,6 +315,7 @@ def text_loss(model: Qwen2_5_VLForConditionalGeneration, data: tuple[Packed, Pat
 def _average(trained: list[torch.Tensor], loss: float, count: int) -> float:
     """Turn summed gradients into the mean over what all workers scored; returns the mean loss."""
     gradients = [p.grad for p in trained]
+    # One message for all: gradients, loss and count, so that workers with more scored tokens weigh more.
     flat = torch.cat([g.flatten() for g in gradients] + [torch.tensor([loss, float(count)])])
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(flat)

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from helpers.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-FORMATS = ("JPEG", "PNG", "WEBP")
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+_FORMATS = ("JPEG", "PNG", "WEBP")
 
 # What Pillow raises, depending on where inside a file the damage sits.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -38,8 +38,7 @@ class Picture:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Packaged:
+class _Packaged(NamedTuple):
     """Where a photograph lies inside an installed package, and what that package says about it."""
 
     package: str
@@ -48,15 +47,12 @@ class _Packaged:
     credit: str
     licence: str
 
-    @property
-    def source(self) -> str:
-        return {"skimage": "scikit-image", "sklearn": "scikit-learn"}[self.package]
 
-
+_SOURCES = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 # Only files inside the two wheels. Left out: microscopy, medical pictures, text, silhouettes, logos and test
 # charts; the bare textures (brick, grass, gravel), the blurred clock and the star field, which have no layout
 # to rebuild; and the right half of the motorcycle stereo pair, nearly a copy of the left.
-PACKAGED = (
+_PACKAGED = (
     _Packaged("skimage", "data/astronaut.png", "an astronaut", "NASA", "public domain"),
     _Packaged("skimage", "data/camera.png", "a man with a camera", "Lav Varshney", "CC0"),
     _Packaged("skimage", "data/chelsea.png", "a cat", "Stefan van der Walt", "CC0"),
@@ -81,7 +77,7 @@ def load_picture(path: str | Path) -> Picture:
     if not file.is_file():
         raise UserError(f"There is no picture file at {file}: check the path, or pick a file that exists.")
     try:
-        with Image.open(file, formats=FORMATS) as raw:
+        with Image.open(file, formats=_FORMATS) as raw:
             image = _to_rgb(ImageOps.exif_transpose(raw))
     except _BROKEN as error:
         raise UserError(
@@ -113,14 +109,14 @@ def photo_folder(path: str | Path) -> list[Picture]:
         raise UserError(f"There is no folder at {folder}: create it and put photographs in, or check the path.")
     files = sorted(_picture_files(folder), key=lambda file: file.name)
     if not files:
-        wanted = ", ".join(SUFFIXES)
+        wanted = ", ".join(_SUFFIXES)
         raise UserError(f"The folder {folder} holds no picture: put files ending in {wanted} into it.")
     return [load_picture(file) for file in files]
 
 
 def _picture_files(folder: Path) -> Iterator[Path]:
     for file in folder.iterdir():
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file():
+        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file():
             yield file
 
 
@@ -130,16 +126,16 @@ def packaged_photos() -> list[Picture]:
     `name` is the file's stem, such as "astronaut"; `facts` adds "shows", "source", "credit", "licence".
     Raises UserError when one of the two packages is not installed.
     """
-    return [_packaged_photo(entry) for entry in PACKAGED]
+    return [_packaged_photo(entry) for entry in _PACKAGED]
 
 
 def _packaged_photo(entry: _Packaged) -> Picture:
     # find_spec only locates a top-level package: importing scikit-learn here would cost a second.
     spec = find_spec(entry.package)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"The packaged photographs need {entry.source}: install it, or use photo_folder.")
+        raise UserError(f"The packaged photographs need {_SOURCES[entry.package]}: install it, or use photo_folder.")
     picture = load_picture(Path(spec.submodule_search_locations[0]) / entry.file)
-    more = {"shows": entry.shows, "source": entry.source, "credit": entry.credit, "licence": entry.licence}
+    more = {"shows": entry.shows, "source": _SOURCES[entry.package], "credit": entry.credit, "licence": entry.licence}
     return replace(picture, name=Path(entry.file).stem, facts={**picture.facts, **more})
 
 

@@ -4,6 +4,9 @@ Two readings of one permutation, both 1-based and both in reading order:
 
 - placement[s]: the true place of the tile shown in board slot s. This is the answer a model must give.
 - order[p]: the slot that shows the tile belonging to place p. The inverse; only `invert` converts.
+
+Another kind of puzzle needs its own spec, `shuffle`, `draw_boards` and `prompt_text`, and a reading in `answers`; what
+trains and measures knows boards, their text and their placements only.
 """
 
 from __future__ import annotations
