@@ -193,7 +193,7 @@ def share_work(stock: ProcessorMixin) -> ProcessorMixin:
         def __call__(self, images: Any = None, text: Any = None, **options: Any) -> BatchFeature:
             if not _one_picture_each(images, text) or options.get("return_tensors") != "pt":
                 return super().__call__(images=images, text=text, **options)
-            # The same object is the same picture (TRL repeats references), alive as long as the batch: its id is unique.
+            # The same object is the same picture (TRL repeats references); while the batch lives its id is unique.
             first: dict[tuple, int] = {}
             for number, (entry, words) in enumerate(zip(images, text, strict=True)):
                 first.setdefault((words, id(entry[0])), number)
