@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from helpers.errors import UserError
@@ -27,11 +28,16 @@ from helpers.study.spec import RunSpec
 
 if TYPE_CHECKING:
     import pandas as pd
+    from IPython.display import Markdown
     from matplotlib.figure import Figure
 
     from helpers.show.save import SavedFigure
+    from helpers.study.published import Study
 
 ROOT = Path(__file__).resolve().parent.parent
+PUBLISHED = ROOT / "figures"  # what README and readers see: only the runner's run at the default profile writes there
+HERE = ROOT / "out" / "figures"
+PUBLISHING = "JIGSAW_PUBLISH"  # set by helpers.runner for its own notebooks, and by nothing else
 
 
 SHOWN_VERSIONS = ("torch", "transformers", "trl")
@@ -80,14 +86,28 @@ class Lab:
         fig: Figure,
         id: str,
         *,
-        alt: str,
+        alt: str | None = None,
         data: pd.DataFrame | None = None,
         specs: Iterable[RunSpec | str] = (),
+        own: bool = False,
     ) -> SavedFigure:
-        """`figures.savefig` into this profile's folder; as a cell's last line the result displays itself."""
-        from helpers.show.save import savefig
+        """`save.savefig` into this notebook's folder; as a cell's last line the result displays itself.
 
-        return savefig(fig, id, alt=alt, data=data, specs=specs, folder=self.figures)
+        `own`: made of what only this reader has (own photographs, a training of a minute ago), so never published.
+        """
+        save = self._save()
+        source = save.Source.of(specs, self._published().records_digest(self.name))
+        return save.savefig(fig, id, alt=alt, data=data, source=source, folder=HERE if own else self.figures)
+
+    def present(
+        self, draw: Callable[[pd.DataFrame], Figure], rows: pd.DataFrame, id: str, **saved: Any
+    ) -> SavedFigure | Markdown:
+        """The saved figure that `draw` makes of `rows`, or one line where there are none; `saved` as in `save`."""
+        return self._save().nothing_to_draw(id) if rows.empty else self.save(draw(rows), id, **saved)
+
+    def save_table(self, frame: pd.DataFrame, name: str) -> None:
+        """A table as `<name>.csv` beside this notebook's figures."""
+        self._save().save_table(frame, self.figures / f"{name}.csv")
 
     def ensure(self, arms: Iterable[str] | None = None) -> list[RunSpec]:
         """Train missing runs (at `cpu` published records stand in for runs); returns those trained now."""
@@ -95,11 +115,26 @@ class Lab:
 
         return jobs.ensure(self.name, self.retrain, STUDY_ARMS if arms is None else tuple(arms))
 
+    def study(self, *arms: str) -> Study:
+        """The finished runs of some arms and of the base (none named: all); trains what is missing."""
+        self.ensure(("base", *arms) if arms else None)
+        return self._published().Study(self.profile, arms or STUDY_ARMS)
+
     def table(self, name: str) -> pd.DataFrame:
         """A table of all runs of this profile: evaluations, metrics, completions or probes."""
+        return self._published().table(self.name, name)
+
+    def _save(self) -> ModuleType:
+        """The module that writes figures; it brings matplotlib along."""
+        from helpers.show import save
+
+        return save
+
+    def _published(self) -> ModuleType:
+        """The module that reads records; it brings pandas along, so not before it is asked for."""
         from helpers.study import published
 
-        return published.table(self.name, name)
+        return published
 
     @property
     def has_records(self) -> bool:
@@ -125,15 +160,16 @@ class Lab:
         return build.load(self.profile.model)
 
 
-def start(profile: str, retrain: bool = False, figures: str | Path = "figures", quiet: bool = False) -> Lab:
+def start(profile: str, retrain: bool = False, figures: str | Path = HERE, quiet: bool = False) -> Lab:
     """Make the repository's root the working folder, quieten the libraries, and say what will be run.
 
-    Call before torch or transformers is imported. A relative `figures` counts from the repository's root.
+    Call before torch or transformers is imported. A relative `figures` counts from the repository's root; the folder
+    of published figures is open to `./run_all.sh` at the default profile alone, and everybody else writes to `out/`.
     Raises UserError for an unknown profile or a `retrain` that is not True or False.
     """
     if not isinstance(retrain, bool):
         raise UserError(f"RETRAIN is {retrain!r}: it must be True or False.")
-    lab = Lab(get_profile(profile), retrain, ROOT / figures)
+    lab = Lab(get_profile(profile), retrain, _folder(profile, ROOT / figures))
     _enter_root()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
@@ -156,6 +192,12 @@ def check(answer: Any, accept: Callable[[Any], bool], hint: str) -> None:
     print("Right." if right else f"Not yet. {hint}")
 
 
+def _folder(profile: str, asked: Path) -> Path:
+    """Where figures go: where they were asked to go, unless that is the published folder and this is no such run."""
+    published = PUBLISHED in (asked.resolve(), *asked.resolve().parents)
+    return HERE if published and (profile != "cpu" or os.environ.get(PUBLISHING) != "1") else asked
+
+
 def _enter_root() -> None:
     """Run-time paths such as runs/ count from the root, wherever Jupyter was started."""
     os.chdir(ROOT)
@@ -167,20 +209,9 @@ def _greeting(lab: Lab) -> str:
     """Profile, versions and folder, in two lines."""
     versions = ", ".join(f"{name} {package_version(name)}" for name in SHOWN_VERSIONS)
     folder = os.path.relpath(lab.figures, ROOT)
+    kept = "" if lab.figures == PUBLISHED else " Published figures stay as they are."
     records = "trained anew" if lab.retrain else "published where there are any"
     return (
-        f"Profile {lab.name}: {MEANING[lab.name]}. Records: {records}. Figures go to {folder}/.\n"
+        f"Profile {lab.name}: {MEANING[lab.name]}. Records: {records}. Figures go to {folder}/.{kept}\n"
         f"Python {platform.python_version()}, {versions}."
     )
-
-
-def present(lab: Lab, draw: Callable[[pd.DataFrame], Figure], rows: pd.DataFrame, **saved: Any) -> Any:
-    """The saved figure that `draw` makes of `rows`, or one line of Markdown where there are none.
-
-    `saved`: id, alt and specs of `Lab.save`.
-    """
-    from IPython.display import Markdown
-
-    if rows.empty:
-        return Markdown(f"*There is nothing to draw for `{saved['id']}`: no run has these values yet.*")
-    return lab.save(draw(rows), saved.pop("id"), **saved)

@@ -243,6 +243,8 @@ def environment(task: Task) -> dict[str, str]:
     found["JUPYTER_PATH"] = _before(Path(sys.prefix) / "share" / "jupyter", "JUPYTER_PATH")
     # Figures note in the manifest which notebook made them.
     found.update(JIGSAW_NOTEBOOK=task.name, JIGSAW_STATIC="1")
+    # The one way to the published figures: `helpers.lab` sends every other notebook's to out/.
+    found["JIGSAW_PUBLISH"] = "1" if task.profile == "cpu" else "0"
     found.update(TOKENIZERS_PARALLELISM="false", PYDEVD_DISABLE_FILE_VALIDATION="1")
     # glibc gives large temporaries back to the system at once; page faults then take half of the time.
     for variable in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from helpers.errors import UserError
 from helpers.show import plots, style
-from helpers.show.save import SUFFIXES, drawn, savefig, show
+from helpers.show.save import SUFFIXES, Source, drawn, savefig, show
 from helpers.stats import curves, intervals, summary
 from helpers.study import arms
 from helpers.study.arms import ARM_STYLE
@@ -445,11 +445,11 @@ def test_provenance_and_manifest(tmp_path, monkeypatch):
         hash = "beef"
 
     monkeypatch.setenv("JIGSAW_NOTEBOOK", "05-who-forgets")
-    save(tmp_path, id="first", specs=[Spec(), "cafe", "cafe"])
+    save(tmp_path, id="first", source=Source.of([Spec(), "cafe", "cafe"], "1234"))
     monkeypatch.delenv("JIGSAW_NOTEBOOK")
     save(tmp_path, id="second", alt="  Two\n lines. ")
     about = json.loads((tmp_path / "first.json").read_text())
-    assert about["specs"] == ["beef", "cafe"]
+    assert about["specs"] == ["beef", "cafe"] and about["records"] == "1234"
     assert about["versions"]["pandas"] == pd.__version__
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert set(manifest) == {"first", "second"}

@@ -17,7 +17,7 @@ from helpers.errors import UserError
 from helpers.study.profiles import PROFILES
 
 ROOT = Path(__file__).resolve().parent.parent
-DEFAULTS = 'PROFILE = "cpu"\nRETRAIN = False\nFIGURES = "figures"'
+DEFAULTS = 'PROFILE = "cpu"\nRETRAIN = False\nFIGURES = "out/figures"'
 
 
 def write_notebook(root: Path, name: str, *sources: str) -> Path:
@@ -103,7 +103,7 @@ def test_kernel_gets_parameters_root_interpreter_and_environment(real):
     assert (facts["word"], facts["python"], facts["cwd"]) == ("found", sys.prefix, str(root))
     environment = facts["environment"]
     assert environment["HF_HUB_OFFLINE"] == environment["JIGSAW_STATIC"] == "1"
-    assert environment["JIGSAW_NOTEBOOK"] == "00_first"
+    assert environment["JIGSAW_NOTEBOOK"] == "00_first" and environment["JIGSAW_PUBLISH"] == "0"
     assert int(environment["MALLOC_MMAP_THRESHOLD_"]) >= 2**30
     assert "inline" in environment["MPLBACKEND"]
 
@@ -322,6 +322,8 @@ def test_only_the_cpu_profile_writes_the_published_figures():
         "cpu": "figures",
         "gpu": "out/gpu/figures",
     }
+    keys = {name: runner.environment(runner.Task(Path("00.ipynb"), ROOT, name, False)) for name in runner.PROFILES}
+    assert {name: found["JIGSAW_PUBLISH"] for name, found in keys.items()} == {"smoke": "0", "cpu": "1", "gpu": "0"}
 
 
 def test_profiles_are_those_of_the_study():

@@ -8,19 +8,22 @@ import io
 import os
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from IPython.display import HTML
+from IPython.display import HTML, Markdown
 from matplotlib.figure import Figure
 
 from helpers.errors import UserError
 from helpers.files import json_bytes, package_version, read_json, write_file
+from helpers.show import keep
 from helpers.show.style import use_style
+from helpers.stats.summary import csv_text
+from helpers.study.spec import RunSpec
 
 LIBRARIES = ("matplotlib", "numpy", "pandas", "torch", "transformers", "trl")
 
@@ -46,35 +49,75 @@ class SavedFigure:
         return _figure_html(self.path.read_bytes(), self.alt)
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a figure comes from: run specs or hashes behind it, and the digest of the records that were read."""
+
+    specs: tuple[str, ...] = ()
+    records: str = ""
+
+    @classmethod
+    def of(cls, specs: Iterable[RunSpec | str], records: str = "") -> Source:
+        """Hashes in order, each once."""
+        return cls(tuple(sorted({spec if isinstance(spec, str) else spec.hash for spec in specs})), records)
+
+
 def savefig(
     fig: Figure,
     id: str,
     *,
-    alt: str,
+    alt: str | None = None,
     data: pd.DataFrame | None = None,
-    specs: Iterable[Any] = (),
+    source: Source = Source(),
     folder: str | Path = "figures",
 ) -> SavedFigure:
     """Write `<id>.png|.svg|.csv|.txt|.json` into `folder` and list it in the manifest; bytes repeat.
 
-    `data`: what is drawn (default: what the plot function recorded). `specs`: run specs or hashes behind it.
+    `alt` and `data` are what the plot function recorded, unless given. Files that hold the same figure already, up to
+    the rounding of another machine (`keep`), stay as they are, byte for byte.
     The source notebook comes from the environment variable JIGSAW_NOTEBOOK, set by the runner.
     Raises UserError on an empty alt text, a bad id, or missing, empty or non-finite data.
     """
-    alt, frame, folder = _checked_alt(alt), checked_data(drawn(fig) if data is None else data), Path(folder)
+    alt = _checked_alt(getattr(fig, "jigsaw_alt", "") if alt is None else alt)
+    frame, folder = checked_data(drawn(fig) if data is None else data), Path(folder)
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", id) or id == "manifest":
         raise UserError(f"The figure id {id!r} will not do: use lower-case letters, digits, - and _.")
-    contents = {
-        "png": _png(fig),
-        "svg": _svg(fig, id, alt),
-        "csv": frame.to_csv(index=False, float_format="%.10g", lineterminator="\n"),
-        "txt": textwrap.fill(alt, 110) + "\n",
-    }
-    contents["json"] = json_bytes(_provenance(id, alt, specs, folder), indent=2)
-    for suffix, content in contents.items():
-        write_file(folder / f"{id}.{suffix}", content)
+    about = _provenance(id, alt, source, folder)
+    csv, svg = csv_text(frame), _svg(fig, id, alt)
+    if not _is_there(folder, about, csv, svg):
+        texts = {"svg": svg, "csv": csv, "txt": textwrap.fill(alt, 110) + "\n", "json": json_bytes(about, indent=2)}
+        for suffix, content in {"png": _png(fig), **texts}.items():
+            write_file(folder / f"{id}.{suffix}", content)
     write_file(folder / MANIFEST, json_bytes(_manifest(folder), indent=2))
     return SavedFigure(id, folder / f"{id}.png", alt)
+
+
+def _is_there(folder: Path, about: Mapping[str, Any], csv: str, svg: bytes) -> bool:
+    """Whether `folder` holds this figure, whole: from the same records, with the same look and words, and its data."""
+    files = {suffix: folder / f"{about['figure']}.{suffix}" for suffix in SUFFIXES}
+    if not all(path.is_file() for path in files.values()):
+        return False
+    known = read_json(files["json"], REDRAW)
+    if any(known.get(key) != about[key] for key in ("specs", "records", "notebook", "files")):
+        return False
+    words = keep.same_words(str(known.get("alt", "")), about["alt"])
+    return (
+        words
+        and keep.same_data(keep.read_csv(files["csv"].read_text()), keep.read_csv(csv))
+        and keep.same_look(files["svg"].read_text(encoding="utf-8"), svg.decode("utf-8"))
+    )
+
+
+def save_table(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV, unless the file holds the same table up to the rounding of another machine."""
+    text = csv_text(frame)
+    if not (path.is_file() and keep.same_data(keep.read_csv(path.read_text()), keep.read_csv(text))):
+        write_file(path, text)
+
+
+def nothing_to_draw(id: str) -> Markdown:
+    """One line in place of a figure that has no data yet."""
+    return Markdown(f"*There is nothing to draw for `{id}`: no run has these values yet.*")
 
 
 def show(figure: SavedFigure | Figure, alt: str = "") -> HTML:
@@ -143,14 +186,14 @@ def _figure_html(png: bytes, alt: str) -> str:
     return f'<figure style="margin:0">{image}</figure>'
 
 
-def _provenance(id: str, alt: str, specs: Iterable[Any], folder: Path) -> dict[str, Any]:
-    hashes = sorted({spec if isinstance(spec, str) else str(spec.hash) for spec in specs})
+def _provenance(id: str, alt: str, source: Source, folder: Path) -> dict[str, Any]:
     return {
         "figure": id,
         "alt": alt,
         "files": [f"{id}.{suffix}" for suffix in SUFFIXES],
         "notebook": os.environ.get("JIGSAW_NOTEBOOK") or _known_notebook(folder / f"{id}.json"),
-        "specs": hashes,
+        "specs": list(source.specs),
+        "records": source.records,
         "versions": {name: package_version(name) for name in LIBRARIES},
     }
 

@@ -7,13 +7,11 @@ paper's own numbers, which come from another model and another scale.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
 from helpers.errors import UserError
-from helpers.files import write_file
 from helpers.stats import curves
 from helpers.stats.curves import ALL, EVALUATIONS, RUN, seed_summary
 from helpers.stats.intervals import in_words
@@ -72,17 +70,9 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return frame.loc[places.sort_values(keys).index].reset_index(drop=True)
 
 
-def write(tables: Mapping[str, pd.DataFrame], path: str | Path) -> pd.DataFrame:
-    """Write the summary of `tables` to `path` as CSV and return it; equal records give equal bytes."""
-    summary = summarise(tables)
-    write_csv(summary, path)
-    return summary
-
-
-def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
-    """A table as CSV, written whole or not at all; 10 significant digits, so equal numbers give equal bytes."""
-    text = frame.to_csv(index=False, float_format="%.10g", lineterminator="\n")
-    write_file(Path(path), text)
+def csv_text(frame: pd.DataFrame) -> str:
+    """A table as CSV; 10 significant digits, so equal numbers give equal bytes."""
+    return frame.to_csv(index=False, float_format="%.10g", lineterminator="\n")
 
 
 def _both(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:

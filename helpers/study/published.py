@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +19,7 @@ from helpers.study.profiles import Profile, get_profile, specs
 from helpers.study.records import RunStore, check_contents, finished_folders, read_spec
 from helpers.study.schema import SCHEMA_VERSION, TABLES, check_version, encode_table, read_table, table_file, to_arrow
 from helpers.study.spec import RunSpec
+from helpers.world.puzzles import PuzzleSpec
 
 PUBLISHED = Path("figures/records")
 
@@ -160,6 +163,62 @@ def table(profile_name: str, name: str) -> pd.DataFrame:
     if profile_name == "cpu" and (PUBLISHED / "specs.json").exists():
         return load_published(PUBLISHED, name)
     raise UserError(f"There are no records for profile {profile_name}; make them with ./run_all.sh --retrain.")
+
+
+@dataclass(frozen=True)
+class Study:
+    """The finished runs of some arms of a profile, and of its base, as notebooks read them."""
+
+    profile: Profile
+    arms: tuple[str, ...] = STUDY_ARMS
+
+    @cached_property
+    def evaluations(self) -> pd.DataFrame:
+        """Scores of the puzzle and of every prior task at every evaluated step."""
+        return self._rows("evaluations")
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """What the trainers logged, and the size of the update."""
+        return self._rows("metrics")
+
+    @cached_property
+    def completions(self) -> pd.DataFrame:
+        """What the arms that sample wrote while they were trained."""
+        return self._rows("completions")
+
+    @property
+    def hashes(self) -> list[str]:
+        """Hashes of the runs' specs: where a figure comes from."""
+        return sorted({run.rsplit("-", 1)[1] for run in self.evaluations["run"]})
+
+    @property
+    def puzzle(self) -> PuzzleSpec:
+        """The puzzles of this profile."""
+        return PuzzleSpec(rows=self.profile.rows, cols=self.profile.cols, size=self.profile.size)
+
+    def _rows(self, name: str) -> pd.DataFrame:
+        rows = table(self.profile.name, name)
+        arm = rows["run"].str.rsplit("-", n=2).str[0]
+        return rows[arm.isin(("base", *self.arms))].reset_index(drop=True)
+
+
+def records_digest(profile_name: str) -> str:
+    """A hash of every row that figures are drawn from; empty where there are no records.
+
+    Taken over the rows and not over files, so that the machine that trained and a clone with the published records
+    agree. The controls' tables are small and only published: their bytes count.
+    """
+    digest = hashlib.sha256()
+    try:
+        for name in TABLES:
+            rows = table(profile_name, name)
+            digest.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
+    except UserError:
+        return ""
+    for path in sorted((PUBLISHED / "controls").glob("*")) if profile_name == "cpu" else ():
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _study_names(profile: Profile) -> set[str]:

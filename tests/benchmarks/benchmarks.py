@@ -34,14 +34,14 @@ from transformers.utils import logging
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from helpers.errors import UserError
-from helpers.files import package_version
+from helpers.files import package_version, write_file
 from helpers.model import build, score
 from helpers.model.generate import Sampling, generate
 from helpers.model.processor import SHIPPED, load_processor, share_work
 from helpers.model.score import patches, prompt_ids
 from helpers.show import save, style
 from helpers.show.style import Label, direct_labels
-from helpers.stats.summary import write_csv
+from helpers.stats.summary import csv_text
 from helpers.study.profiles import get_profile
 from helpers.train import corpora, rows, trainers
 from helpers.world import answers, battery, pictures, puzzles, seeds
@@ -936,4 +936,4 @@ def main(arguments: list[str] | None = None) -> None:
     results = run(cases, load)
     print(f"\n{machine()}; medians of {load.repeats}\n\n{text_table(results)}")
     if options.folder or (folder and not options.only):
-        write_csv(table(results), folder / "benchmarks.csv")
+        write_file(folder / "benchmarks.csv", csv_text(table(results)))

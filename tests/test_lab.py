@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from swapping import swap
 
@@ -13,6 +15,7 @@ from helpers.errors import UserError
 from helpers.lab import check, start
 from helpers.show import plots
 from helpers.study import published
+from helpers.study.arms import STUDY_ARMS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,6 +43,45 @@ def test_figures_count_from_the_root_unless_absolute(tmp_path):
     assert start("smoke", False, tmp_path).figures == tmp_path
 
 
+@pytest.mark.parametrize("asked", ["figures", "./figures/", "notebooks/../figures", ROOT / "figures", "figures/mine"])
+@pytest.mark.parametrize(("profile", "runner"), [("cpu", None), ("cpu", "0"), ("smoke", "1"), ("gpu", "1")])
+def test_published_figures_are_closed_to_everybody_but_the_runner(profile, runner, asked, capsys):
+    os.environ.pop("JIGSAW_PUBLISH", None)
+    os.environ.update({"JIGSAW_PUBLISH": runner} if runner else {})
+    lab = start(profile, False, asked)
+    assert lab.figures == ROOT / "out/figures"
+    assert "Figures go to out/figures/. Published figures stay as they are." in capsys.readouterr().out
+
+
+def test_the_runners_run_at_the_default_profile_writes_the_published_figures(capsys):
+    os.environ["JIGSAW_PUBLISH"] = "1"
+    assert start("cpu", False, "figures").figures == ROOT / "figures"
+    assert "Figures go to figures/.\n" in capsys.readouterr().out
+
+
+def test_what_is_the_readers_own_never_goes_to_the_published_figures(monkeypatch, tmp_path):
+    monkeypatch.setattr("helpers.lab.HERE", tmp_path / "here")
+    lab = replace(start("smoke", quiet=True), figures=tmp_path / "published")
+    tokens = plots.heat_tokens(["a", "b"], [-1.0, -2.0])
+    assert lab.save(tokens, "two", alt="Two tokens.", own=True).path == tmp_path / "here" / "two.png"
+    assert not (tmp_path / "published").exists()
+
+
+def test_an_empty_table_gives_one_line_instead_of_a_figure(tmp_path):
+    lab = start("smoke", False, tmp_path / "f")
+    shown = lab.present(lambda rows: pytest.fail("drawn"), pd.DataFrame({"x": []}), "nothing")
+    assert "nothing to draw for `nothing`" in shown.data and not (tmp_path / "f").exists()
+
+
+def test_the_study_object_holds_what_the_records_hold():
+    study = start("cpu", quiet=True).study("rft")
+    assert set(study.evaluations["arm"]) == {"base", "rft"} and set(study.metrics["arm"]) <= {"base", "rft"}
+    assert set(study.completions["run"].str.rsplit("-", n=2).str[0]) == {"rft"}
+    assert study.hashes == sorted({run.rsplit("-", 1)[1] for run in study.evaluations["run"]})
+    assert study.puzzle.chance_exact == 1 / 23
+    assert set(start("cpu", quiet=True).study().evaluations["arm"]) == set(STUDY_ARMS)
+
+
 @pytest.mark.parametrize(("profile", "offline"), [("smoke", "1"), ("cpu", "1"), ("gpu", None)])
 def test_only_gpu_may_use_the_network(profile, offline):
     os.environ.pop("HF_HUB_OFFLINE", None)
@@ -60,7 +102,7 @@ def test_pick_takes_the_profiles_value_and_gpu_falls_back():
 
 
 def test_greeting_names_profile_and_folder(capsys):
-    start("cpu", True, "figures")
+    start("cpu", True, "out/figures")
     said = capsys.readouterr().out
     assert "Profile cpu" in said and "trained anew" in said and "figures/" in said
     start("cpu", quiet=True)
