@@ -26,6 +26,13 @@ def test_the_readmes_speeds_are_the_benchmarks() -> None:
     assert list(rows.columns) == list(benchmarks.COLUMNS) and len(rows) == len(benchmarks.CASES)
 
 
+def test_the_table_of_speeds_is_written_from_the_published_results(tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    file.write_text(README.replace("| SFT step, 32 samples |", "| old |"), encoding="utf-8")
+    benchmarks.write_readme(file, ROOT / "figures")
+    assert file.read_text(encoding="utf-8") == README
+
+
 def test_every_file_the_readme_names_is_there() -> None:
     named = re.findall(r"(?:helpers|figures|notebooks)/[\w/]+\.\w+", README)
     assert named and all((ROOT / name).exists() for name in named)

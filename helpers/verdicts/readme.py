@@ -64,8 +64,8 @@ def written(text: str, figures: Path) -> str:
     Raises UserError where a table or a mark is missing.
     """
     summary, verdicts = (_table(figures / name) for name in ("summary.csv", "claims.csv"))
-    text = _put_between(text, _RESULTS, results_table(summary))
-    return _put_between(text, _CLAIMS, claims.count_sentence(verdicts))
+    text = put_between(text, _RESULTS, results_table(summary))
+    return put_between(text, _CLAIMS, claims.count_sentence(verdicts))
 
 
 def write_readme(readme: Path = Path("README.md"), figures: Path = Path("figures")) -> None:
@@ -79,7 +79,7 @@ def _table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-def _put_between(text: str, marks: tuple[str, str], content: str) -> str:
+def put_between(text: str, marks: tuple[str, str], content: str) -> str:
     """A text with `content` between two marks. Raises UserError where a mark is not there exactly once."""
     if any(text.count(mark) != 1 for mark in marks):
         raise UserError(f"The README needs {marks[0]} and {marks[1]} once each; put them back.")

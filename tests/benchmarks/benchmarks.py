@@ -44,6 +44,7 @@ from helpers.show.style import Label, direct_labels
 from helpers.stats.summary import csv_text
 from helpers.study.profiles import get_profile
 from helpers.train import corpora, rows, trainers
+from helpers.verdicts.readme import put_between
 from helpers.world import answers, battery, pictures, puzzles, seeds
 from helpers.world.boards import Boards, Prompted, training_boards
 from helpers.world.puzzles import PuzzleSpec
@@ -909,6 +910,12 @@ def choose(names: Sequence[str]) -> list[Case]:
     return [case for case in CASES if not names or case.name in names]
 
 
+def write_readme(readme: Path, folder: Path) -> None:
+    """Put the published table between the README's marks."""
+    content = readme_table(pd.read_csv(folder / "benchmarks.csv"))
+    write_file(readme, put_between(readme.read_text(encoding="utf-8"), README_MARKS, content))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="rows to measure (default: all)")
@@ -916,6 +923,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", default="cpu", choices=tuple(LOADS))
     parser.add_argument("--scaling", action="store_true", help="measure and draw how a step's time grows")
     parser.add_argument("--folder", type=Path, help="where the results are written (default: figures, at cpu)")
+    parser.add_argument("--readme", action="store_true", help="write README.md's table anew from the results, no more")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     return parser
 
@@ -923,6 +931,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Command line. The table is published only where every row was measured at `cpu`, or a folder is named."""
     options = _parser().parse_args(arguments)
+    if options.readme:
+        return write_readme(Path("README.md"), options.folder or Path("figures"))
     load = LOADS[options.profile]
     load = load if options.repeats is None else replace(load, repeats=options.repeats)
     if options.worker:
