@@ -39,7 +39,7 @@ class Recorder:
         self.used: list[float] = []
 
     def __call__(self, completions, completion_ids, puzzle_id, placement, logp_policy, trainer_state, **_):
-        """Zeros, after the batch has been written down."""
+        """Zeros, after the batch is written down. The arguments are TRL's: columns of the data and of rollouts."""
         spec, boards = self.engine.spec, self.engine.boards
         texts = [c[0]["content"] for c in completions]
         scores = [answers.score(t, p) for t, p in zip(texts, placement, strict=True)]

@@ -16,6 +16,7 @@ from helpers.study.schema import read_table
 from helpers.study.spec import RunSpec
 from helpers.world import battery, easy_vqa, seeds
 from helpers.world.boards import Boards, Corpus, Prompted, Sample
+from helpers.world.questions import PriorSample
 
 
 def board_rows(boards: Boards) -> Dataset:
@@ -70,7 +71,7 @@ def replay_count(boards: int, share: float) -> int:
     return max(1, round(boards * share / (1 - share)))
 
 
-def prior_samples(n: int, seed: int, tasks: Sequence[str] = ()) -> list[Any]:
+def prior_samples(n: int, seed: int, tasks: Sequence[str] = ()) -> list[PriorSample]:
     """`n` training samples of the prior tasks (all of the battery, or `tasks`), in turn; none is in the battery.
 
     Drawn tasks come from a seed that the battery does not use, easy-VQA from its train split.
@@ -79,7 +80,7 @@ def prior_samples(n: int, seed: int, tasks: Sequence[str] = ()) -> list[Any]:
         raise UserError(f"Seed {seed} could be the battery's: draw training samples from a seed of 100 or more.")
     names = list(tasks) or list(battery.battery_tasks())
     each = -(-n // len(names))
-    drawn: list[list[Any]] = []
+    drawn: list[list[PriorSample]] = []
     for task in names:
         easy = task == "easy_vqa"
         drawn.append(easy_vqa.easy_vqa_samples("train", each, seed) if easy else battery.battery(task, each, seed))
