@@ -99,13 +99,9 @@ def build_tokenizer(texts: list[str], vocabulary: int = 640) -> Qwen2Tokenizer:
     )
     tokenizer.add_tokens(list(TAGS))
     tokenizer.padding_side = "left"
-    tokenizer.chat_template = chat_template()
+    # Qwen2.5-VL's own, as TRL packages it
+    tokenizer.chat_template = (Path(trl.__file__).parent / "chat_templates" / "qwen2_5_vl.jinja").read_text()
     return tokenizer
-
-
-def chat_template() -> str:
-    """Qwen2.5-VL's chat template, as TRL packages it."""
-    return (Path(trl.__file__).parent / "chat_templates" / "qwen2_5_vl.jinja").read_text()
 
 
 class Qwen2_5_VLImageOnlyProcessor(Qwen2_5_VLProcessor):

@@ -28,7 +28,7 @@ from helpers.show import plots, save, style
 from helpers.stats import intervals
 from helpers.train import pretrain
 from helpers.train.pretrain import Recipe, eye_names, pretraining_sample
-from helpers.world import battery, easy_vqa, puzzles, questions
+from helpers.world import battery, puzzles, questions
 from helpers.world.answers import parse, score, score_answer
 from helpers.world.boards import Prompted
 from helpers.world.pictures import Picture
@@ -286,7 +286,7 @@ def kind_table(model: Any, processor: Any, samples: Sequence[questions.PriorSamp
 
 def _answer_kind(answer: str) -> str:
     """What an easy-VQA answer names."""
-    shapes = easy_vqa.easy_vqa_names()["easy shape"]
+    shapes = questions.EASY_VQA["easy shape"]
     return "yes or no" if answer in ("yes", "no") else "shape" if answer in shapes else "colour"
 
 

@@ -23,8 +23,8 @@ from helpers.model.forward import Patches, patches_of, picture_features, scored_
 from helpers.model.packing import Branch, Group, Packed, pack
 from helpers.model.processor import build_processor, build_tokenizer, encode_prefix, question_text, target_text
 from helpers.world import seeds
-from helpers.world.easy_vqa import easy_vqa_names, easy_vqa_question, read_split
-from helpers.world.questions import EASY_VQA_WORDS, Question, ask, with_instruction
+from helpers.world.easy_vqa import easy_vqa_question, read_split
+from helpers.world.questions import EASY_VQA, Question, ask, with_instruction
 from helpers.world.scenes import CELL_NAMES, cell_labels, draw_scene
 
 # What the eyes are trained on: pictures of all kinds, most of them with things of known shape and place.
@@ -115,7 +115,7 @@ def eye_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray, dict[s
         position = int(rng.integers(len(_positions_by_picture())))
         pixels, question = easy_vqa_question("train", _positions_by_picture()[position][0])
         names = dict(zip(("easy colour", "easy shape"), question.think.split(), strict=False))
-        known = {k: np.full((4, 4), easy_vqa_names()[k].index(v)) for k, v in names.items() if len(names) == 2}
+        known = {k: np.full((4, 4), EASY_VQA[k].index(v)) for k, v in names.items() if len(names) == 2}
         return pixels, known
     scene = draw_scene(rng, _draw(rng, EYE_SCENES), plain=bool(rng.random() < 0.4))
     return scene.pixels, cell_labels(scene)
@@ -134,7 +134,7 @@ def eye_batch(recipe: Recipe, step: int, worker: tuple[int, int] = (0, 1)) -> tu
 
 def eye_names() -> dict[str, tuple[str, ...]]:
     """What the eyes can name, by question."""
-    return CELL_NAMES | easy_vqa_names()
+    return CELL_NAMES | EASY_VQA
 
 
 def new_heads(width: int, seed: int) -> torch.nn.ModuleDict:
@@ -187,7 +187,7 @@ def corpus_texts(n: int = 4000, recipe: Recipe | None = None) -> list[str]:
         for question in pretraining_sample(recipe, 10**6 + slot, slot)[1]:
             if question.task != "nonsense":  # its syllables would eat the vocabulary
                 texts.append(f"{question.text}\n{question.think}\n{question.answer}")
-    return texts + [f"{word}\n {word}" for word in EASY_VQA_WORDS] * (n // 50)
+    return texts + [f"{word}\n {word}" for words in EASY_VQA.values() for word in words] * (n // 50)
 
 
 def batch(

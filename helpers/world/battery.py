@@ -12,7 +12,7 @@ from helpers.errors import UserError
 from helpers.world import questions, seeds
 from helpers.world.easy_vqa import easy_vqa_samples
 from helpers.world.questions import (
-    EASY_VQA_WORDS,
+    EASY_VQA,
     FOODS,
     HOMES,
     TASKS,
@@ -75,7 +75,7 @@ def alternatives(question: Question, rng: np.random.Generator, n: int = 3) -> li
     return list(found.values())
 
 
-_POOLS = (tuple(COLOURS), SHAPES, FOODS, HOMES, LANDS, ("left", "right"), EASY_VQA_WORDS[:3], EASY_VQA_WORDS[3:])
+_POOLS = (tuple(COLOURS), SHAPES, FOODS, HOMES, LANDS, ("left", "right"), *EASY_VQA.values())
 
 
 def _vary(question: Question, rng: np.random.Generator) -> Question:

@@ -10,7 +10,7 @@ import easy_vqa
 import numpy as np
 from PIL import Image
 
-from helpers.world.questions import EASY_VQA_WORDS, PriorSample, Question, with_instruction
+from helpers.world.questions import EASY_VQA, PriorSample, Question, with_instruction
 
 
 @lru_cache(maxsize=2)
@@ -27,14 +27,15 @@ def read_split(split: str) -> tuple[np.ndarray, tuple[tuple[str, str, int], ...]
 def _easy_vqa_facts(split: str) -> dict[int, tuple[str, str]]:
     """(colour, shape) per picture, read off the questions whose answer names them."""
     facts: dict[int, dict[str, str]] = {}
+    shapes, colours = EASY_VQA.values()
     for text, answer, index in read_split(split)[1]:
-        if answer in EASY_VQA_WORDS[:3]:
+        if answer in shapes:
             facts.setdefault(index, {})["shape"] = answer
         elif answer not in ("yes", "no"):
             facts.setdefault(index, {})["colour"] = answer
         elif (answer == "yes") != bool(re.search(r" not? ", text)):
-            word = re.findall("|".join(EASY_VQA_WORDS), text)[0]
-            facts.setdefault(index, {})["shape" if word in EASY_VQA_WORDS[:3] else "colour"] = word
+            word = re.findall("|".join(shapes + colours), text)[0]
+            facts.setdefault(index, {})["shape" if word in shapes else "colour"] = word
     return {k: (v["colour"], v["shape"]) for k, v in facts.items() if len(v) == 2}
 
 
@@ -46,11 +47,6 @@ def easy_vqa_question(split: str, position: int) -> tuple[np.ndarray, Question]:
     kind = "yes or no" if answer in ("yes", "no") else "word"
     think = " ".join(facts) if facts else "shape"
     return pictures[index], Question("easy_vqa", text.capitalize(), answer, think, kind)
-
-
-def easy_vqa_names() -> dict[str, tuple[str, ...]]:
-    """The shapes and colours of easy-VQA."""
-    return {"easy shape": EASY_VQA_WORDS[:3], "easy colour": EASY_VQA_WORDS[3:]}
 
 
 def easy_vqa_samples(split: str, n: int, seed: int) -> list[PriorSample]:

@@ -44,7 +44,10 @@ INSTRUCTIONS = {
 
 FULL_SENTENCES = ("Explain in full sentences.", "Think aloud in full sentences.")
 
-EASY_VQA_WORDS = ("circle", "rectangle", "triangle", "green", "red", "gray", "teal", "black", "yellow", "brown", "blue")
+EASY_VQA = {
+    "easy shape": ("circle", "rectangle", "triangle"),
+    "easy colour": ("green", "red", "gray", "teal", "black", "yellow", "brown", "blue"),
+}
 
 NAMES = ("mibo", "zorb", "taku", "fenn", "lopi", "drax", "quil", "vemo", "sarp", "juno", "hask", "pelu")
 FOODS = ("rice", "corn", "fish", "nuts", "figs", "kelp")
