@@ -154,9 +154,8 @@ class Lab:
 
         build.quiet_cpu()
         build.quiet_progress()
-        if self.profile.model == "shipped":
-            return build.load()
-        build.require_gpu()
+        if self.name == "gpu":
+            build.require_gpu()
         return build.load(self.profile.model)
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from helpers.errors import UserError
 from helpers.measure import predictors, updates
 from helpers.measure.predictors import Sizes
-from helpers.model import build, processor
+from helpers.model import build
 from helpers.study import checkpoints
 from helpers.study.arms import STUDY_ARMS, get_arm
 from helpers.study.profiles import Profile, specs
@@ -66,7 +66,7 @@ class Bench:
     def model(self, spec: RunSpec, step: int | None = None) -> tuple[Any, Any]:
         """(model, processor) of a run at a step, or at its end. Raises UserError where there is no checkpoint."""
         folder = checkpoints.checkpoint_at(store(self.profile).checkpoints(spec), step)
-        return updates.load_tuned(folder, processor.SHIPPED if spec.base == "shipped" else spec.base)
+        return updates.load_tuned(folder, spec.base)
 
     def weights(self, spec: RunSpec | None) -> Mapping[str, Any]:
         """The final weights of a run; of the base for None."""

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin, Qwen2_5_VLConf
 from transformers.utils import logging
 
 from helpers.errors import UserError
-from helpers.model.processor import SHIPPED, ImageSettings, load_processor, require_model
+from helpers.model.processor import BASES, ImageSettings, load_processor, require_model
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,12 @@ class Loaded(NamedTuple):
     processor: ProcessorMixin
 
 
-def load(source: str | Path = SHIPPED, dtype: str = "float32") -> Loaded:
-    """A model in evaluation mode and its processor, from a folder in Hugging Face format or a hub name (`owner/model`).
+def load(source: str | Path = "shipped", dtype: str = "float32") -> Loaded:
+    """A model in evaluation mode and its processor: a base by name, a folder in Hugging Face format, or a hub name.
 
     On a GPU where there is one. Raises UserError where there is no such model.
     """
+    source = BASES.get(str(source), source)
     require_model(source)
     try:
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(source, dtype=getattr(torch, dtype)).eval()

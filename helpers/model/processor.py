@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ from transformers.processing_utils import ProcessorMixin
 
 from helpers.errors import UserError
 
-SHIPPED = Path(__file__).parents[1] / "base_model"
+BASES: Mapping[str, Path] = MappingProxyType({"shipped": Path(__file__).parents[1] / "base_model"})
+"""Base models by the name that a `RunSpec` gives them; any other name is a folder or a model of the hub."""
 
 SPECIAL = tuple(f"<|{n}|>" for n in ["im_start", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad"])
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")  # ordinary tokens: the model writes them
@@ -145,9 +147,9 @@ def require_model(source: str | Path) -> None:
         )
 
 
-def load_processor(folder: str | Path = SHIPPED) -> Qwen2_5_VLImageOnlyProcessor:
+def load_processor(source: str | Path = "shipped") -> Qwen2_5_VLImageOnlyProcessor:
     """The processor saved with a model, padding on the left as GRPO needs it (TRL issue 5785)."""
-    processor = Qwen2_5_VLImageOnlyProcessor.from_pretrained(folder)
+    processor = Qwen2_5_VLImageOnlyProcessor.from_pretrained(BASES.get(str(source), source))
     processor.tokenizer.padding_side = "left"
     return processor
 

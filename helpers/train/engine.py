@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import ProcessorMixin
 
-from helpers.model import build, processor
+from helpers.model import build
 from helpers.model.evaluate import score_battery, score_puzzles
 from helpers.model.forward import Model
 from helpers.study.profiles import Profile
@@ -83,7 +83,7 @@ def update_norm(model: Model, base: dict[str, torch.Tensor]) -> float:
 
 def load_base(spec: RunSpec) -> build.Loaded:
     """The base that a run starts from."""
-    return build.load(processor.SHIPPED if spec.base == "shipped" else spec.base, dtype(spec))
+    return build.load(spec.base, dtype(spec))
 
 
 def dtype(spec: RunSpec) -> str:

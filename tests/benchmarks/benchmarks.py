@@ -37,7 +37,7 @@ from helpers.errors import UserError
 from helpers.files import package_version, write_file
 from helpers.model import build, score
 from helpers.model.generate import Sampling, generate
-from helpers.model.processor import SHIPPED, load_processor, share_work
+from helpers.model.processor import load_processor, share_work
 from helpers.model.score import patches, prompt_ids
 from helpers.show import save, style
 from helpers.show.style import Label, direct_labels
@@ -809,7 +809,7 @@ def scaling_setting(axis: str, value: int, load: Load) -> Setting:
 
 def fresh_model(width: int) -> tuple[Any, Any]:
     """(model, processor) of a width, with the shipped model's proportions and tokenizer and random weights."""
-    processor = load_processor(SHIPPED)
+    processor = load_processor()
     half, vision = width // 8, width * 3 // 4
     time_part = half // 4
     size = build.ModelSize(
