@@ -380,5 +380,5 @@ def test_norm_points_pair_each_runs_norm_with_its_drop() -> None:
 
 
 def test_what_was_not_run_is_not_drawn() -> None:
-    said = lab.present(None, lambda rows: 1 / 0, pd.DataFrame(), id="lines", alt="nothing")
+    said = lab.start("smoke", quiet=True).present(lambda rows: 1 / 0, pd.DataFrame(), "lines")
     assert "nothing to draw for `lines`" in said.data

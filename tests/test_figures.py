@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.errors import UserError
-from helpers.show import plots, style
+from helpers.show import marks, plots, style
 from helpers.show.save import SUFFIXES, Source, drawn, savefig, show
 from helpers.stats import curves, intervals, summary
 from helpers.study import arms
@@ -129,6 +129,49 @@ def test_every_arm_of_the_study_has_a_style():
 def test_unknown_arm_is_named():
     with pytest.raises(UserError, match="no arm 'sft-magic'"):
         arms.arm_style("sft-magic")
+
+
+def test_a_readers_matplotlibrc_does_not_leak_in():
+    with matplotlib.rc_context({"text.usetex": True, "text.color": "white", "lines.linewidth": 9, "font.size": 30}):
+        fig = plots.learning_curves(evaluations(), "puzzle", "exact")
+        assert show(fig).data  # usetex would need LaTeX
+        assert matplotlib.rcParams["text.usetex"]
+    ax = fig.axes[0]
+    assert ax.title.get_color() != "white"
+    assert {text.get_usetex() for text in ax.texts} == {False}
+    assert max(line.get_linewidth() for line in ax.lines) < 2
+
+
+def test_the_alt_text_of_a_figure_is_made_of_what_it_draws(tmp_path):
+    fig = plots.learning_curves(evaluations(arms=("rft",)), "puzzle", "exact")
+    alt = savefig(fig, "curve", folder=tmp_path).alt
+    assert alt.startswith("Exact match, puzzle, against step")
+    assert "base 0.10, rft 0.60" in alt  # 0.1 + 0.02 x 20, and 0.1 a seed: mean over seeds 0, 1, 2
+    with pytest.raises(UserError, match="alt text"):
+        savefig(marks.record(style.new_figure(2, 2), pd.DataFrame({"a": [1]})), "mute", folder=tmp_path)
+
+
+def test_lines_draw_each_name_with_its_band_and_say_where_it_ends():
+    rows = pd.DataFrame({"who": ["b", "b", "a"], "x": [2, 1, 5], "mean": [0.4, 0.2, 0.9]})
+    ax = style.new_axes()
+    labels = marks.lines(ax, rows.assign(low=0.0, high=1.0), "x", "who", lambda _: {"color": "#000000"})
+    assert [(label.text, label.x, label.y) for label in labels] == [("b", 2.0, 0.4), ("a", 5.0, 0.9)]
+    assert ax.lines[0].get_xdata().tolist() == [1, 2]  # along x, whatever the order of the rows
+
+
+def test_strips_put_the_same_points_on_the_same_heights_in_every_panel():
+    rows = pd.DataFrame({"corpus": ["rft"] * 3, "one": [1.0, 2.0, 3.0], "two": [9.0, 8.0, 7.0]})
+    left, right = style.new_axes(), style.new_axes()
+    marks.strips(left, rows, "one", {"rft": 2.0})
+    marks.strips(right, rows, "two", {"rft": 8.0})
+    assert left.lines[0].get_ydata().tolist() == right.lines[0].get_ydata().tolist()
+
+
+def test_heat_writes_a_number_into_every_cell_in_the_order_of_the_table():
+    ax = style.new_axes()
+    marks.heat(ax, pd.DataFrame([[0.1, 0.9], [0.5, 0.2]], index=["a", "b"], columns=["x", "y"]), vmin=0)
+    assert [text.get_text() for text in ax.texts] == ["0.10", "0.90", "0.50", "0.20"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
 
 
 def test_use_style_is_undone():
@@ -475,7 +518,7 @@ def test_redrawing_by_hand_keeps_the_notebook_and_replaces_the_entry(tmp_path, m
     assert not list(tmp_path.glob("*.tmp")), "temporary files were left behind"
 
 
-@pytest.mark.parametrize("alt", ["", "  \n", None])
+@pytest.mark.parametrize("alt", ["", "  \n"])
 def test_alt_text_is_required(tmp_path, alt):
     with pytest.raises(UserError, match="alt text"):
         save(tmp_path / "new", alt=alt)
@@ -514,6 +557,7 @@ def test_show_embeds_the_picture_with_its_alt_text(tmp_path):
     assert 'alt="Gain &quot;exceeds&quot; &lt;chance&gt;."' in shown
     assert base64.b64encode(saved.path.read_bytes()).decode() in shown
     assert shown == saved._repr_html_()
-    with pytest.raises(UserError, match="alt text"):
-        show(tiny())
+    assert "titles: board." in show(tiny()).data  # a figure's own words
     assert 'alt="A board."' in show(tiny(), alt="A board.").data
+    with pytest.raises(UserError, match="alt text"):
+        show(style.new_figure(2, 2))

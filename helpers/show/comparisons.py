@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from helpers.errors import UserError
+from helpers.show import marks
+from helpers.show.marks import record, said
 from helpers.show.plots import learning_curves
-from helpers.show.save import record
 from helpers.show.style import (
     GREY,
     MEASURE_LABEL,
@@ -26,11 +26,9 @@ from helpers.show.style import (
     new_figure,
     seed_note,
     use_style,
-    visible,
-    wrap_words,
 )
 from helpers.stats.curves import ALL, PRIOR_MEASURES, battery_mean, seed_summary
-from helpers.study.arms import ARM_STYLE, arm_style
+from helpers.study.arms import arm_style
 
 PRIOR = "mean of the prior tasks"
 
@@ -78,7 +76,9 @@ def measure_panels(evaluations: pd.DataFrame, arms: Sequence[str], measures: Seq
         ax = fig.add_subplot(len(names), 1, place)
         prior_curves(chosen, measure, ax=ax)
         ax.set(title=MEASURE_LABEL[measure], xlabel="step (log scale)" if place == len(names) else "")
-    return fig
+    parts = [f"{rows['measure'].iloc[0]}: {said(marks.ends(rows, 'step'))}" for rows in fig.jigsaw_drawn]
+    alt = "Means over the prior tasks against step, a panel per measure. At the end:"
+    return marks.describe(fig, f"{alt} {'; '.join(parts).replace('_', ' ')}.")
 
 
 @use_style()
@@ -103,7 +103,8 @@ def add_live(fig: Figure, live: pd.DataFrame, task: str, measure: str, x: str = 
     known = fig.jigsaw_drawn[0]
     if "chance" in known.columns:
         frame["chance"] = known["chance"].iloc[0]
-    return record(fig, frame[list(known.columns)])
+    live = f"Open markers: a live run of {rows['arm'].iloc[0]}, at its end {rows['value'].iloc[-1]:.2f}."
+    return record(fig, frame[list(known.columns)], f"{fig.jigsaw_alt} {live}")
 
 
 @use_style()
@@ -116,7 +117,7 @@ def knowledge_or_format(evaluations: pd.DataFrame) -> Figure:
     last = battery_mean(evaluations)
     last = last[last["step"] == last.groupby("run")["step"].transform("max")]
     summary = seed_summary(last, ["arm", "measure"])
-    arms = [arm for arm in ARM_STYLE if arm in set(summary["arm"])]
+    arms = marks.in_order(summary["arm"])
     ax = new_axes(7.0, 1.4 + 0.5 * len(arms))
     looks = {
         "score": ("answers right (score)", {"marker": "o"}),
@@ -124,22 +125,17 @@ def knowledge_or_format(evaluations: pd.DataFrame) -> Figure:
         "format_failure": ("answers in no valid form", {"marker": "x", "mew": 2}),
     }
     for offset, (measure, (label, look)) in zip((0.16, 0.0, -0.16), looks.items(), strict=True):
-        _measure_dots(ax, summary[summary["measure"] == measure], arms, offset, look)
-        ax.plot([], [], ls="none", color=GREY, label=label, ms=7, **look)
-    ax.set_yticks(range(len(arms)), arms)
-    ax.set(xlim=(-0.04, 1.04), ylim=(len(arms) - 0.5, -0.5), xlabel="share of prior-task samples")
+        for arm, rows in summary[summary["measure"] == measure].groupby("arm"):
+            marks.dots(ax, rows, [arms.index(arm) + offset], color=arm_style(arm).colour, ms=7, **look)
+        marks.key(ax, label, **look)
+    marks.row_axis(ax, arms)
+    ax.set(xlim=(-0.04, 1.04), xlabel="share of prior-task samples")
     ax.set_title("At the end: is the knowledge gone, or only the format?")
     ax.figure.legend(loc="outside upper left", ncols=1)
     add_note(ax.figure, seed_note(summary["seeds"]))
-    return record(ax.figure, summary)
-
-
-def _measure_dots(ax: Axes, rows: pd.DataFrame, arms: Sequence[str], offset: float, look: Mapping) -> None:
-    for row in rows.itertuples():
-        error = [[row.mean - row.low], [row.high - row.mean]]
-        place = arms.index(row.arm) + offset
-        colour = arm_style(row.arm).colour
-        ax.errorbar(row.mean, place, xerr=error, color=colour, ms=7, capsize=2, elinewidth=1.2, **look)
+    means = {measure: rows.set_index("arm")["mean"] for measure, rows in summary.groupby("measure")}
+    words = "; ".join(f"{MEASURE_LABEL[measure]}: {said(means[measure])}" for measure in looks if measure in means)
+    return record(ax.figure, summary, f"Prior tasks by arm at the last step, a dot per measure: {words}.")
 
 
 @use_style()
@@ -168,7 +164,9 @@ def early_rollouts(completions: pd.DataFrame) -> Figure:
     ax.set(xlabel="base log-prob of the completion (nats; right: more probable)", ylabel="share of rollouts")
     ax.set_title("How probable early rollouts are under the base model (thin line: median)")
     ax.legend(loc="upper left")
-    return record(ax.figure, pd.concat(frames))
+    medians = {kind: values.loc[keep, "logp_base"].median() for kind, keep, *_ in kinds if keep.any()}
+    alt = "Histograms of the base log-prob of early rollouts, correct against wrong. Medians in nats:"
+    return record(ax.figure, pd.concat(frames), f"{alt} {said(medians, '.1f')}.")
 
 
 @use_style()
@@ -178,21 +176,18 @@ def corpus_strips(logps: pd.DataFrame, perplexity: pd.DataFrame) -> Figure:
     `logps` as from `live.base_logps`, `perplexity` as from `live.perplexities`. Drawn columns: corpus, item,
     tokens, logp, per_token.
     """
-    arms = [arm for arm in ARM_STYLE if arm in set(logps["corpus"])]
-    ax, rng = new_axes(7.4, 1.2 + 0.62 * len(arms)), np.random.default_rng(0)
-    for place, arm in enumerate(arms):
-        style, rows = arm_style(arm), logps[logps["corpus"] == arm]
-        heights = place + rng.uniform(-0.25, 0.25, len(rows))
-        ax.plot(rows["per_token"], heights, ls="", marker=style.marker, color=style.colour, ms=4, alpha=0.55, mew=0)
-        middle = rows["logp"].sum() / rows["tokens"].sum()
-        ax.plot([middle, middle], [place - 0.38, place + 0.38], color="black", lw=2)
-        found = perplexity.set_index("corpus").loc[arm]
-        text = f"perplexity {found['perplexity']:,.3g}\n{found['tokens']:.0f} tokens, {found['logp']:.0f} nats"
-        ax.text(1.02, place, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8.5)
-    ax.set_yticks(range(len(arms)), arms)
-    ax.set(ylim=(len(arms) - 0.5, -0.5), xlabel="base log-prob per token (nats; right: more probable)")
+    arms = marks.in_order(logps["corpus"])
+    ax, found = new_axes(7.4, 1.2 + 0.62 * len(arms)), perplexity.set_index("corpus")
+    sums = logps.groupby("corpus")[["logp", "tokens"]].sum().loc[arms]
+    marks.strips(ax, logps, "per_token", (sums["logp"] / sums["tokens"]).to_dict())
+    for place, row in enumerate(found.loc[arms].itertuples()):
+        text = f"perplexity {row.perplexity:,.3g}\n{row.tokens:.0f} tokens, {row.logp:.0f} nats"
+        marks.row_text(ax, place, text)
+    ax.set_xlabel("base log-prob per token (nats; right: more probable)")
     ax.set_title("What the base model thinks of each corpus (bar: mean over tokens)")
-    return record(ax.figure, logps[["corpus", "item", "tokens", "logp", "per_token"]])
+    alt = "Base log-prob per token of each completion, a row of points per corpus. Perplexities:"
+    frame = logps[["corpus", "item", "tokens", "logp", "per_token"]]
+    return record(ax.figure, frame, f"{alt} {said(found['perplexity'], '.2g')}.")
 
 
 @use_style()
@@ -203,23 +198,24 @@ def drop_vs_perplexity(points: pd.DataFrame, ylabel: str) -> Figure:
     """
     ax = new_axes(6.4, 3.8)
     for row in points.itertuples():
-        style = arm_style(row.arm)
-        error = [[row.drop - row.low], [row.high - row.drop]]
-        ax.errorbar(
-            row.perplexity, row.drop, yerr=error, capsize=3, **style.line() | {"linestyle": "none", "markersize": 9}
-        )
+        one, look = points[points["arm"] == row.arm], marks.point_look(row.arm) | {"markersize": 9, "capsize": 3}
+        marks.dots(ax, one, one["perplexity"], value="drop", upright=True, elinewidth=None, **look)
         offset = {"xytext": (9, 5), "textcoords": "offset points"}
-        ax.annotate(row.arm, (row.perplexity, row.drop), color=style.colour, **offset)
-    ax.set_xscale("log")
+        ax.annotate(row.arm, (row.perplexity, row.drop), color=arm_style(row.arm).colour, **offset)
+    marks.log_numbers(ax)
     ax.margins(x=0.22, y=0.15)
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
-    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.axhline(0, color=GREY, linewidth=1, zorder=1)
     ax.set(xlabel="corpus perplexity under the base model (log scale)", ylabel=ylabel)
     ax.set_title("Does an improbable corpus cost more?")
     add_note(ax.figure, seed_note(points["seeds"]))
-    return record(ax.figure, points[["arm", "perplexity", "drop", "low", "high", "seeds"]])
+    return record(ax.figure, points[["arm", "perplexity", "drop", "low", "high", "seeds"]], _costs(points, ylabel))
+
+
+def _costs(points: pd.DataFrame, ylabel: str) -> str:
+    """Alt text: perplexity and drop of each arm, means over its points."""
+    means = points.groupby("arm")[["perplexity", "drop"]].mean()
+    pairs = [f"{a} ({marks.plain(means.perplexity[a])}, {means['drop'][a]:.2f})" for a in marks.in_order(means.index)]
+    return f"{ylabel.capitalize()} against perplexity under the base; perplexity and drop per arm: {', '.join(pairs)}."
 
 
 @use_style()
@@ -229,27 +225,31 @@ def probability_strips(rows: pd.DataFrame, table: pd.DataFrame) -> Figure:
     `rows`: columns corpus, logp, tokens, per_token; `table`: columns corpus, logp, perplexity, low, high (its 95%
     interval). Drawn columns: those of `rows`.
     """
-    fig, rng = new_figure(10.0, 1.3 + 0.5 * len(table)), np.random.default_rng(0)
+    fig = new_figure(10.0, 1.3 + 0.5 * len(table))
     whole = fig.add_subplot(1, 2, 1)
     each = fig.add_subplot(1, 2, 2, sharey=whole)
-    for place, found in enumerate(table.itertuples()):
-        part = rows[rows["corpus"] == found.corpus]
-        heights = place + rng.uniform(-0.25, 0.25, len(part))
-        look = {"color": "#0072B2", "ms": 3.5, "alpha": 0.4, "mew": 0}
-        for ax, column, middle in ((whole, "logp", found.logp), (each, "per_token", -np.log(found.perplexity))):
-            ax.plot(part[column], heights, "o", **look)
-            ax.plot([middle, middle], [place - 0.38, place + 0.38], color="black", lw=2)
-        middle, low, high = (f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in (found.perplexity, found.low, found.high))
-        text = f"{middle}\n({low} to {high})"
-        each.text(1.02, place, text, transform=each.get_yaxis_transform(), va="center", fontsize=8.5)
-    whole.set_yticks(range(len(table)), list(table["corpus"]))
+    for ax, value, middles in (
+        (whole, "logp", table["logp"]),
+        (each, "per_token", -np.log(table["perplexity"])),
+    ):
+        marks.strips(ax, rows, value, dict(zip(table["corpus"], middles, strict=True)), look=_one_look)
+    for place, row in enumerate(table.itertuples()):
+        middle, low, high = (f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in (row.perplexity, row.low, row.high))
+        marks.row_text(each, place, f"{middle}\n({low} to {high})")
     each.tick_params(labelleft=False)
     _surprise_axis(whole, 1.0, rows["logp"].min())
     _surprise_axis(each, 0.1, rows["per_token"].min())
-    whole.set(ylim=(len(table) - 0.5, -0.5), xlabel="nats per completion (bar: mean)", title="Base log-prob, whole")
+    whole.set(xlabel="nats per completion (bar: mean)", title="Base log-prob, whole")
     each.set(xlabel="nats per token (bar: mean over tokens)", title="Base log-prob, per token")
     each.text(1.02, 1.02, "perplexity", transform=each.transAxes, fontsize=8.5)
-    return record(fig, rows[["corpus", "logp", "tokens", "per_token"]])
+    alt = "Base log-prob of completions, whole and per token, a row of points per corpus. Perplexities:"
+    found = said(table.set_index("corpus")["perplexity"], ".2g")
+    return record(fig, rows[["corpus", "logp", "tokens", "per_token"]], f"{alt} {found}.")
+
+
+def _one_look(corpus: str) -> marks.Look:
+    """Corpora here are no arms: all in one colour."""
+    return {"color": "#0072B2", "marker": "o", "linestyle": "none", "markersize": 3.5, "alpha": 0.4}
 
 
 def _surprise_axis(ax: Axes, near: float, lowest: float) -> None:
@@ -271,36 +271,20 @@ def token_panels(names: Sequence[str], views: Sequence[tuple[Sequence[str], Sequ
     """
     lowest = min(-1.0, *(min(logps) for _, logps in views))
     scale = ScalarMappable(Normalize(lowest, 0.0), "cividis")
-    layouts = [_token_rows(tokens) for tokens, _ in views]
-    lines = [1 + spots[-1][1] for _, spots in layouts]
+    lines = [1 + marks.layout(tokens, TOKEN_COLUMNS)[1][-1][1] for tokens, _ in views]
     fig = new_figure(8.4, 0.9 + 0.3 * sum(lines) + 0.35 * len(lines))
     grid, frames = fig.add_gridspec(len(names), 1, height_ratios=[n + 0.6 for n in lines]), []
-    for place, (name, (tokens, logps), (texts, spots)) in enumerate(zip(names, views, layouts, strict=True)):
+    for place, (name, (tokens, logps)) in enumerate(zip(names, views, strict=True)):
         ax = fig.add_subplot(grid[place])
-        ax.set(xlim=(0, TOKEN_COLUMNS), ylim=(lines[place], 0), title=f"{name}: {sum(logps):.1f} nats")
-        ax.set_axis_off()
-        _token_row_boxes(ax, texts, spots, [scale.to_rgba(value) for value in logps])
+        ax.set_title(f"{name}: {sum(logps):.1f} nats")
+        marks.tokens(ax, tokens, logps, scale, TOKEN_COLUMNS)
         rows = {"position": range(1, len(tokens) + 1), "token": list(tokens), "logp": list(logps)}
         frames.append(pd.DataFrame({"completion": name} | rows))
     bar = fig.colorbar(scale, ax=fig.axes, location="bottom", fraction=0.05, aspect=60, pad=0.02)
     bar.set_label("base log-prob of the token (nats)")
-    return record(fig, pd.concat(frames, ignore_index=True))
-
-
-def _token_rows(tokens: Sequence[str]) -> tuple[list[str], list[tuple[int, int]]]:
-    """The tokens as drawn, and the (column, row) where each begins, in characters."""
-    texts = [visible(token) for token in tokens]
-    return texts, wrap_words([len(text) for text in texts], TOKEN_COLUMNS)
-
-
-def _token_row_boxes(ax: Axes, texts: Sequence[str], spots: Sequence[tuple[int, int]], colours: Sequence) -> None:
-    """A coloured box per token, its text in the ink that can be read on it."""
-    for text, (column, row), colour in zip(texts, spots, colours, strict=True):
-        ink = "black" if 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2] > 0.45 else "white"
-        look = {"facecolor": colour, "edgecolor": "white", "linewidth": 0.8}
-        ax.add_patch(Rectangle((column, row + 0.06), len(text), 0.88, **look))
-        font = {"family": "DejaVu Sans Mono", "parse_math": False, "fontsize": 8.5}
-        ax.text(column + len(text) / 2, row + 0.5, text, color=ink, ha="center", va="center", **font)
+    sums = {name: sum(logps) for name, (_, logps) in zip(names, views, strict=True)}
+    alt = f"Completions token by token, coloured by base log-prob. In all, in nats: {said(sums, '.1f')}."
+    return record(fig, pd.concat(frames, ignore_index=True), alt)
 
 
 @use_style()
@@ -313,8 +297,10 @@ def reach(found: pd.DataFrame, ranks: pd.DataFrame | None, chance: float) -> Fig
     """
     fig = new_figure(9.4 if ranks is not None else 4.8, 4.3)
     _reach_points(fig.add_subplot(1, 1 if ranks is None else 2, 1), found, chance)
+    means = said(found[["counted", "likelihood"]].mean())
+    alt = f"Probability of a correct completion per board, two estimates. Means: {means}; chance {chance:.2g}."
     if ranks is None:
-        return record(fig, found.assign(chance=chance))
+        return record(fig, found.assign(chance=chance), alt)
     ax = fig.add_subplot(1, 2, 2)
     every = int(ranks["placements"].iloc[0])
     width = max(1, every // 6)
@@ -324,7 +310,8 @@ def reach(found: pd.DataFrame, ranks: pd.DataFrame | None, chance: float) -> Fig
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_title("Where the true placement stands")
     drawn = found.assign(chance=chance).merge(ranks[["board", "rank"]], on="board", how="left")
-    return record(fig, drawn.assign(rank=drawn["rank"].astype(object).where(drawn["rank"].notna(), "")))
+    alt += f" Right: histogram of the rank of the true placement, median {ranks['rank'].median():.0f} of {every}."
+    return record(fig, drawn.assign(rank=drawn["rank"].astype(object).where(drawn["rank"].notna(), "")), alt)
 
 
 def _reach_points(ax: Axes, found: pd.DataFrame, chance: float) -> None:
@@ -352,27 +339,28 @@ def shift_panels(shifted: pd.DataFrame, value: str = "per_token") -> Figure:
     if trained.empty:
         raise UserError("None of these runs was trained, so nothing has shifted: score the probes of another arm.")
     summary = seed_summary(trained, ["arm", "probe", "step"], value)
-    arms = [arm for arm in ARM_STYLE if arm in set(summary["arm"])]
+    arms = marks.in_order(summary["arm"])
     lines = -(-len(arms) // 2)
     fig = new_figure(9.4, 0.9 + 2.7 * lines)
     for place, arm in enumerate(arms, start=1):
         ax = fig.add_subplot(lines, 2, place)
-        handles = _probe_lines(ax, summary[summary["arm"] == arm])
+        _probe_lines(ax, summary[summary["arm"] == arm])
         low = place + 2 > len(arms)
         ax.set(title=arm, xlabel="step (log scale)" if low else "", ylabel="nats per token" if place % 2 else "")
-    fig.legend(handles=handles, loc="outside upper center", ncols=8, columnspacing=1.2)
-    add_note(fig, seed_note(summary["seeds"]))
-    return record(fig, summary)
-
-
-def _probe_lines(ax: Axes, rows: pd.DataFrame) -> list:
-    """Lines and bands of one panel of `shift_panels`; returns the lines for a legend."""
-    handles = []
-    ax.axhline(0, color=GREY, linewidth=0.8)
     for kind, look in PROBE_LOOK.items():
-        part = rows[rows["probe"] == kind].sort_values("step")
-        handles += ax.plot(part["step"], part["mean"], label=kind, ms=3.5, lw=1.4, **look)
-        ax.fill_between(part["step"], part["low"], part["high"], color=look["color"], alpha=0.08, linewidth=0)
+        marks.key(ax, kind, **look | {"markersize": 3.5, "linewidth": 1.4})
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=8, columnspacing=1.2)
+    add_note(fig, seed_note(summary["seeds"]))
+    gold = said(marks.ends(summary[summary["probe"] == "prior-gold"], "step"))
+    alt = "Shift of log-prob per token of each kind of probe, a panel per arm. Gold answers of prior tasks at the end:"
+    return record(fig, summary, f"{alt} {gold}.")
+
+
+def _probe_lines(ax: Axes, rows: pd.DataFrame) -> None:
+    """Lines and bands of one panel of `shift_panels`."""
+    ax.axhline(0, color=GREY, linewidth=0.8)
+    known = pd.concat([rows[rows["probe"] == kind] for kind in PROBE_LOOK])  # the later, the further in front
+    marks.lines(ax, known, "step", "probe", PROBE_LOOK.__getitem__, band=0.08, ms=3.5, lw=1.4, label="_")
     if rows[["low", "high"]].abs().max(axis=None) > 0.1:
         ax.set_yscale("symlog", linthresh=0.1)
         low, high = ax.get_ylim()
@@ -380,7 +368,6 @@ def _probe_lines(ax: Axes, rows: pd.DataFrame) -> list:
         ax.set_yticks([], minor=True)
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:+.3g}" if value else "0")
     log_x(ax, rows["step"])
-    return handles
 
 
 @use_style()
@@ -392,20 +379,16 @@ def seed_points(points: pd.DataFrame, ylabel: str) -> Figure:
     """
     ax, rates = new_axes(7.4, 4.0), sorted(points["learning_rate"].unique())
     sizes = {rate: 8.0 if len(rates) == 1 else 4.0 + 9.0 * place / (len(rates) - 1) for place, rate in enumerate(rates)}
-    for arm in [arm for arm in ARM_STYLE if arm in set(points["arm"])]:
-        look = arm_style(arm).line() | {"linestyle": "none", "alpha": 0.75, "mew": 0}
-        ax.plot([], [], label=arm, markersize=8, **look)
-        for rate, rows in points[points["arm"] == arm].groupby("learning_rate"):
-            ax.plot(rows["perplexity"], rows["drop"], markersize=sizes[rate], **look)
+    for arm in marks.in_order(points["arm"]):
+        marks.key(ax, arm, **marks.point_look(arm) | {"markersize": 8, "alpha": 0.75, "mew": 0})
+    for rate, rows in points.groupby("learning_rate"):
+        marks.scatter(ax, rows, "perplexity", "drop", markersize=sizes[rate], alpha=0.75, mew=0)
     for rate in rates if len(rates) > 1 else ():
-        ax.plot([], [], "o", color=GREY, alpha=0.75, mew=0, markersize=sizes[rate], label=f"rate {rate:g}")
-    ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
-    ax.xaxis.set_minor_formatter(NullFormatter())
+        marks.key(ax, f"rate {rate:g}", marker="o", alpha=0.75, mew=0, markersize=sizes[rate])
+    marks.log_numbers(ax, numticks=20)
     ax.margins(x=0.06, y=0.1)
     ax.axhline(0, color=GREY, linewidth=1, zorder=1)
     ax.set(xlabel="perplexity of what the arm learned from, under the base (log scale)", ylabel=ylabel)
     ax.set_title("Forgetting against perplexity, one point per run")
     ax.figure.legend(loc="outside right upper")
-    return record(ax.figure, points[["arm", "seed", "learning_rate", "perplexity", "drop"]])
+    return record(ax.figure, points[["arm", "seed", "learning_rate", "perplexity", "drop"]], _costs(points, ylabel))

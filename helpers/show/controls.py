@@ -15,12 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from helpers.show.save import record
+from helpers.show import marks
+from helpers.show.marks import record, said
 from helpers.show.style import GREY, add_note, new_figure, seed_note, use_style
 from helpers.stats.curves import gain_and_drop
 from helpers.stats.fits import Fit, fit
 from helpers.stats.intervals import in_words, seed_interval
-from helpers.study.arms import ARM_STYLE, arm_style
+from helpers.study.arms import arm_style
 
 # A learning rate as a share of the study's: dark to light, and a line style each.
 RATE_LOOK: Mapping[float, tuple[str, Any]] = MappingProxyType(
@@ -75,7 +76,7 @@ def rate_paths(evaluations: pd.DataFrame, runs: pd.DataFrame, rates: Mapping[str
 @use_style()
 def rate_fronts(paths: pd.DataFrame) -> Figure:
     """The plane of gain and drop, a panel per arm, a path per learning rate; drawn columns: those of `rate_paths`."""
-    arms = [arm for arm in ARM_STYLE if arm in set(paths["arm"])]
+    arms = marks.in_order(paths["arm"])
     fig = new_figure(max(4.6, 3.3 * len(arms)), 3.9)
     first, handles = None, {}
     for place, arm in enumerate(arms, start=1):
@@ -93,7 +94,10 @@ def rate_fronts(paths: pd.DataFrame) -> Figure:
     order = [handles[factor] for factor in sorted(handles)]
     fig.legend(order, names, loc="outside upper center", ncols=5, title="learning rate, as a multiple of the study's")
     add_note(fig, _mean_note(paths["seeds"]))
-    return record(fig, paths[["arm", "factor", "step", "gain", "drop", "seeds"]])
+    found = paths.groupby(["arm", "factor"], sort=False)[["gain", "drop"]].last()
+    last = "; ".join(f"{arm} x {f:g}: gain {r.gain:.2f}, drop {r['drop']:.2f}" for (arm, f), r in found.iterrows())
+    alt = f"Gain against drop along training, a panel per arm and a path per learning rate. Ends: {last}."
+    return record(fig, paths[["arm", "factor", "step", "gain", "drop", "seeds"]], alt)
 
 
 def _mean_note(seeds: Sequence[int]) -> str:
@@ -122,27 +126,28 @@ def controls_at_equal(quantities: pd.DataFrame) -> Figure:
     labels = [label for label in dict.fromkeys(quantities["label"]) if label != "base"]
     fig = new_figure(8.2, 1.5 + 0.3 * len(labels))
     ax = fig.add_subplot()
-    for row in summary.itertuples():
-        by_score, place = row.quantity == HALF, labels.index(row.label)
-        style, face = arm_style(row.arm), None if row.quantity == HALF else "white"
-        error = [[row.mean - row.low], [row.high - row.mean]]
-        look = {"color": style.colour, "marker": style.marker, "ms": 8, "elinewidth": 1.3, "capsize": 2, "mfc": face}
-        ax.errorbar(row.mean, place + (0.14 if by_score else -0.14), xerr=error, ls="none", **look)
+    for (label, arm, quantity), rows in summary.groupby(["label", "arm", "quantity"], sort=False):
+        face, shift = (None, 0.14) if quantity == HALF else ("white", -0.14)
+        look = marks.point_look(arm) | {"ms": 8, "elinewidth": 1.3, "mfc": face}
+        marks.dots(ax, rows, [labels.index(label) + shift], **look)
     for place, label in enumerate(labels):
         if label not in set(summary["label"]):
-            ax.text(0.01, place, "never reaches 0.5", transform=ax.get_yaxis_transform(), va="center", color=GREY)
+            marks.row_text(ax, place, "never reaches 0.5", x=0.01, color=GREY, fontsize=9.5)
     study = [i for i, label in enumerate(labels) if label in set(quantities.query("group == 'study'")["label"])]
     if len(study) < len(labels):
         ax.axhline(max(study) + 0.5, color=GREY, lw=0.8, ls=":")
-    ax.plot([], [], "o", color=GREY, ms=7, label="by score")
-    ax.plot([], [], "o", color=GREY, mfc="white", ms=7, label="by likelihood")
+    marks.key(ax, "by score", marker="o")
+    marks.key(ax, "by likelihood", marker="o", mfc="white")
     ax.axvline(0, color=GREY, lw=0.8)
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set(ylim=(len(labels) - 0.4, -0.6), xlabel="drop in mean prior score where puzzle exact match reaches 0.5")
+    marks.row_axis(ax, labels, 0.4)
+    ax.set(xlabel="drop in mean prior score where puzzle exact match reaches 0.5")
     ax.set_title("Every arm and control at equal puzzle accuracy")
     fig.legend(loc="outside upper right", ncols=2)
     add_note(fig, seed_note(summary["seeds"]))
-    return record(fig, summary)
+    lowest = summary[summary["quantity"] == HALF].sort_values("mean")
+    words = ", ".join(f"{row.label} {row.mean:.2f}" for row in lowest.itertuples())
+    alt = "Drop in mean prior score at puzzle exact match 0.5 of every arm and control, lowest first:"
+    return record(fig, summary, f"{alt} {words}.")
 
 
 def norm_points(quantities: pd.DataFrame) -> pd.DataFrame:
@@ -166,28 +171,15 @@ def drop_vs_norm(points: pd.DataFrame) -> Figure:
     first = None
     for place, at in enumerate(places, start=1):
         ax = first = fig.add_subplot(1, len(places), place, sharey=first)
-        for (label, arm), rows in points[points["at"] == at].groupby(["label", "arm"], sort=False):
-            style = arm_style(arm)
-            face = style.colour if label == arm else "white"
-            ax.plot(
-                rows["norm"], rows["drop"], ls="", marker=style.marker, color=style.colour, mfc=face, ms=7, alpha=0.85
-            )
+        marks.scatter(ax, points[points["at"] == at], "norm", "drop")
         ax.axhline(0, color=GREY, lw=0.8)
         ax.set(xlabel="L2 norm of the update", title="at exact match 0.5" if at == "0.5" else "at the end")
         ax.set_ylabel("drop in mean prior score" if place == 1 else "")
-    _arm_legend(fig, points)
-    return record(fig, points)
-
-
-def _arm_legend(fig: Figure, points: pd.DataFrame) -> None:
-    """A legend of the arms among the points (columns arm, label), and of open markers where there are any."""
-    ax = fig.axes[-1]
-    for arm in [arm for arm in ARM_STYLE if arm in set(points["arm"])]:
-        style = arm_style(arm)
-        ax.plot([], [], ls="", marker=style.marker, color=style.colour, ms=7, label=arm)
-    if (points["label"] != points["arm"]).any():
-        ax.plot([], [], "o", color=GREY, mfc="white", ms=7, label="other rate or LoRA")
-    fig.legend(loc="outside right upper")
+    marks.arm_key(fig, points)
+    means = points[points["at"] == places[-1]].groupby("label", sort=False)[["norm", "drop"]].mean()
+    words = ", ".join(f"{label} norm {row.norm:.1f}, drop {row['drop']:.2f}" for label, row in means.iterrows())
+    alt = f"Drop against the L2 norm of the update, a point per run. Means in the last panel: {words}."
+    return record(fig, points, alt)
 
 
 def part_table(weights: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
@@ -224,16 +216,14 @@ def change_by_part(weights: pd.DataFrame) -> Figure:
     table = table.loc[list(dict.fromkeys(shares["label"])), list(dict.fromkeys(shares["part"]))]
     fig = new_figure(8.6, 1.3 + 0.32 * len(table))
     ax = fig.add_subplot()
-    image = ax.imshow(table, cmap="cividis", vmin=0, aspect="auto")
-    for (row, column), value in [((r, c), table.iloc[r, c]) for r in range(len(table)) for c in range(table.shape[1])]:
-        ink = "black" if value > 0.55 * table.to_numpy().max() else "white"
-        ax.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=8)
-    ax.set_xticks(range(table.shape[1]), table.columns, rotation=30, ha="right")
-    ax.set_yticks(range(len(table)), table.index)
-    ax.grid(visible=False)
+    image = marks.heat(ax, table, cmap="cividis", vmin=0)
+    ax.set_xticks(ax.get_xticks(), table.columns, rotation=30, ha="right")
     ax.set_title("Share of the update's squared length in each part")
     fig.colorbar(image, ax=ax, fraction=0.03, pad=0.02)
-    return record(fig, shares)
+    tops = shares.loc[shares.groupby("label", sort=False)["share"].idxmax()]
+    words = ", ".join(f"{row.label}: {row.part} {row.share:.2f}" for row in tops.itertuples())
+    alt = f"Share of the update's squared length in each part of the model, a row per arm. Largest: {words}."
+    return record(fig, shares, alt)
 
 
 @use_style()
@@ -248,21 +238,21 @@ def sparsity_and_rank(weights: pd.DataFrame) -> Figure:
     left = fig.add_subplot(1, 2, 1)
     right = fig.add_subplot(1, 2, 2, sharey=left)
     for row in rows.itertuples():
-        style, place = arm_style(row.arm), labels.index(row.label)
-        look = {"color": style.colour, "ms": 7, "alpha": 0.85}
-        left.plot(row.same_fp32, place - 0.12, ls="", marker=style.marker, mfc="white", **look)
-        left.plot(row.same_bf16, place + 0.12, ls="", marker=style.marker, **look)
-        right.plot(row.rank, place, ls="", marker=style.marker, **look)
-    left.plot([], [], "o", color=GREY, mfc="white", label="fp32")
-    left.plot([], [], "o", color=GREY, label="bf16")
-    left.set_yticks(range(len(labels)), labels)
-    left.set(ylim=(len(labels) - 0.4, -0.6), xlim=(-0.03, 1.03), xlabel="share of weights unchanged")
+        place, look = labels.index(row.label), marks.point_look(row.arm) | {"ms": 7, "alpha": 0.85}
+        left.plot(row.same_fp32, place - 0.12, mfc="white", **look)
+        left.plot(row.same_bf16, place + 0.12, **look)
+        right.plot(row.rank, place, **look)
+    marks.key(left, "fp32", marker="o", mfc="white", markersize=5)
+    marks.key(left, "bf16", marker="o", markersize=5)
+    marks.row_axis(left, labels, 0.4)
+    left.set(xlim=(-0.03, 1.03), xlabel="share of weights unchanged")
     right.tick_params(labelleft=False)
     right.set(xlim=(-0.03, 1.03), xlabel="effective rank / full rank")
     left.set_title("How sparse the update is")
     right.set_title("How many directions it uses")
     fig.legend(loc="outside upper right", ncols=2)
-    return record(fig, rows)
+    alt = "Shares of weights unchanged in fp32 and in bf16, and effective rank, a point per run. In bf16:"
+    return record(fig, rows, f"{alt} {said(rows.groupby('label', sort=False)['same_bf16'].mean())}.")
 
 
 @use_style()
@@ -272,46 +262,45 @@ def norm_matched(matched: pd.DataFrame) -> Figure:
     Drawn columns: arm, norm_of, mean, low, high, seeds, panel.
     """
     rows = matched.assign(drop=matched["base_score"] - matched["score"])
-    arms, frames = [arm for arm in ARM_STYLE if arm in set(rows["arm"])], []
+    arms, frames = marks.in_order(rows["arm"]), []
     rows["norm_of"] = rows["norm_of"].where(rows["norm_of"] != rows["arm"], "own")
     fig = new_figure(9.2, 1.7 + 0.5 * len(arms))
     first = None
     for place, (value, title) in enumerate((("drop", "drop in mean prior score"), ("exact", "puzzle exact match")), 1):
         ax = first = fig.add_subplot(1, 2, place, sharey=first)
-        found = _by_norm(rows, value)
+        found = _over_seeds(rows, ["arm", "norm_of"], value)
         _norm_dots(ax, found, arms)
-        ax.set(xlabel=title, ylim=(len(arms) - 0.4, -0.6))
+        ax.set_xlabel(title)
         ax.axvline(0, color=GREY, lw=0.8)
         ax.tick_params(labelleft=place == 1)
         frames.append(found.assign(panel=title))
-    first.set_yticks(range(len(arms)), arms)
+    marks.row_axis(first, arms, 0.4)
     looks = {"own": "its own length", "rft": "length of rft's", "sft-answer": "length of sft-answer's"}
     for norm_of, text in looks.items():
-        first.plot([], [], NORM_MARK[norm_of], color=GREY, mfc=None if norm_of == "own" else "white", label=text, ms=7)
+        marks.key(first, text, marker=NORM_MARK[norm_of], mfc=None if norm_of == "own" else "white")
     fig.legend(loc="outside upper center", ncols=3)
-    add_note(fig, seed_note(pd.concat(frames)["seeds"]))
-    return record(fig, pd.concat(frames, ignore_index=True))
+    drawn = pd.concat(frames, ignore_index=True)
+    add_note(fig, seed_note(drawn["seeds"]))
+    at_rft = drawn[(drawn["norm_of"] == "rft") & (drawn["panel"] == drawn["panel"].iloc[0])].set_index("arm")["mean"]
+    alt = "Drop and puzzle exact match of each arm's update at its own length, RFT's and answer SFT's. Drop at RFT's:"
+    return record(fig, drawn, f"{alt} {said(at_rft)}.")
 
 
 NORM_MARK: Mapping[str, str] = MappingProxyType({"own": "o", "rft": "s", "sft-answer": "^"})
 
 
-def _by_norm(rows: pd.DataFrame, value: str) -> pd.DataFrame:
-    found = [
-        (arm, norm_of, *seed_interval(part[value]), len(part))
-        for (arm, norm_of), part in rows.groupby(["arm", "norm_of"], sort=False)
-    ]
-    return pd.DataFrame(found, columns=["arm", "norm_of", "mean", "low", "high", "seeds"])
+def _over_seeds(rows: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
+    """Interval over seeds of `value` in each group: columns `by`, mean, low, high, seeds."""
+    found = [(*names, *seed_interval(part[value]), len(part)) for names, part in rows.groupby(by, sort=False)]
+    return pd.DataFrame(found, columns=[*by, "mean", "low", "high", "seeds"])
 
 
 def _norm_dots(ax: Axes, found: pd.DataFrame, arms: Sequence[str]) -> None:
     offsets = {"own": 0.0, "rft": 0.2, "sft-answer": -0.2}
-    for row in found.itertuples():
-        colour = arm_style(row.arm).colour
-        error = [[row.mean - row.low], [row.high - row.mean]]
-        look = {"color": colour, "mfc": colour if row.norm_of == "own" else "white", "ms": 7, "elinewidth": 1.2}
-        place = arms.index(row.arm) + offsets[row.norm_of]
-        ax.errorbar(row.mean, place, xerr=error, fmt=NORM_MARK[row.norm_of], capsize=2, **look)
+    for (arm, norm_of), rows in found.groupby(["arm", "norm_of"], sort=False):
+        colour = arm_style(arm).colour
+        look = {"color": colour, "mfc": colour if norm_of == "own" else "white", "ms": 7, "marker": NORM_MARK[norm_of]}
+        marks.dots(ax, rows, [arms.index(arm) + offsets[norm_of]], **look)
 
 
 @use_style()
@@ -321,29 +310,24 @@ def line_panels(lines: pd.DataFrame) -> Figure:
     Drawn columns: start, arm, share, measure, mean, low, high, seeds.
     """
     starts = [start for start in ("base", "rft") if start in set(lines["start"])]
-    fig, frames, handles = new_figure(8.6, 0.7 + 2.6 * len(starts)), [], {}
+    fig, frames = new_figure(8.6, 0.7 + 2.6 * len(starts)), []
     measures = {"exact": "puzzle exact match", "score": "mean prior score"}
     for number, (start, measure) in enumerate([(s, m) for s in starts for m in measures], start=1):
         ax = fig.add_subplot(len(starts), 2, number)
-        found = _along(lines[lines["start"] == start], measure)
-        for arm in [arm for arm in ARM_STYLE if arm in set(found["arm"])]:
-            rows = found[found["arm"] == arm]
-            (handles[arm],) = ax.plot(rows["share"], rows["mean"], **arm_style(arm).line())
-            ax.fill_between(rows["share"], rows["low"], rows["high"], color=arm_style(arm).colour, alpha=0.12, lw=0)
+        found = _over_seeds(lines[lines["start"] == start].sort_values(["arm", "share"]), ["arm", "share"], measure)
+        marks.lines(ax, found, "share", band=0.12)
         ax.set(ylim=(-0.03, 1.03), title=f"{measures[measure]}, from {start}")
         ax.set_xlabel(f"share of the way from {start} to the arm" if number > 2 * len(starts) - 2 else "")
         frames.append(found.assign(start=start, measure=measure))
-    fig.legend(handles.values(), handles.keys(), loc="outside right upper")
+    fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside right upper")
     drawn = pd.concat(frames, ignore_index=True)
     add_note(fig, seed_note(drawn["seeds"]))
-    return record(fig, drawn[["start", "arm", "share", "measure", "mean", "low", "high", "seeds"]])
-
-
-def _along(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
-    found = [
-        (arm, share, *seed_interval(part[measure]), len(part)) for (arm, share), part in rows.groupby(["arm", "share"])
-    ]
-    return pd.DataFrame(found, columns=["arm", "share", "mean", "low", "high", "seeds"])
+    half = drawn[(drawn["start"] == starts[0]) & (drawn["share"] == 0.5) & (drawn["measure"] == "score")]
+    alt = (
+        f"Puzzle exact match and prior score on straight lines from {' and '.join(starts)} to each arm. Score half way:"
+    )
+    columns = ["start", "arm", "share", "measure", "mean", "low", "high", "seeds"]
+    return record(fig, drawn[columns], f"{alt} {said(half.set_index('arm')['mean'])}.")
 
 
 @use_style()
@@ -358,20 +342,16 @@ def predictor_panels(rows: pd.DataFrame) -> Figure:
     for place, name in enumerate(names, start=1):
         ax = first = fig.add_subplot(lines, 3, place, sharey=first)
         known = rows[rows[name] > 0]
-        for (label, arm), part in known.groupby(["label", "arm"], sort=False):
-            style = arm_style(arm)
-            face = style.colour if label == arm else "white"
-            ax.plot(
-                part[name], part["drop"], ls="", marker=style.marker, color=style.colour, mfc=face, ms=6, alpha=0.85
-            )
+        marks.scatter(ax, known, name, "drop", markersize=6)
         ax.set_xscale("log")
         ax.axhline(0, color=GREY, lw=0.8)
         ax.set_xlabel(PREDICTORS[name], fontsize=8.5)
         ax.set_ylabel("drop" if place % 3 == 1 else "")
         _few_log_ticks(ax)
         frames.append(known[["arm", "label", "seed", "drop"]].assign(predictor=name, value=known[name]))
-    _arm_legend(fig, rows)
-    return record(fig, pd.concat(frames)[["predictor", "arm", "label", "seed", "value", "drop"]])
+    marks.arm_key(fig, rows)
+    alt = f"Drop against each of {len(names)} candidate predictors, a panel each, a point per run ({len(rows)} runs)."
+    return record(fig, pd.concat(frames)[["predictor", "arm", "label", "seed", "value", "drop"]], alt)
 
 
 def _few_log_ticks(ax: Axes) -> None:
@@ -407,26 +387,25 @@ def predictor_fits(fits: pd.DataFrame) -> Figure:
     """
     fig = new_figure(7.4, 1.5 + 0.42 * len(fits))
     ax = fig.add_subplot()
-    for place, row in enumerate(fits.itertuples()):
-        for shift, values, face in ((0.13, (row.r2, row.low, row.high), "#0072B2"),
-                                    (-0.13, (row.left_out, row.out_low, row.out_high), "white")):  # fmt: skip
-            if values[0] is None or values[0] != values[0]:
-                continue
-            centre, low, high = (max(-1.0, v) for v in values)
-            error = [[max(0.0, centre - low)], [max(0.0, high - centre)]]
-            look = {"color": "#0072B2", "mfc": face, "ms": 8, "capsize": 3, "elinewidth": 1.4}
-            ax.errorbar(centre, place + shift, xerr=error, fmt="o", **look)
-    ax.plot([], [], "o", color="#0072B2", ms=7, label="all runs")
-    ax.plot([], [], "o", color="#0072B2", mfc="white", ms=7, label="each arm predicted from the others")
+    kinds = (("r2", "low", "high", 0.13, "#0072B2"), ("left_out", "out_low", "out_high", -0.13, "white"))
+    for value, low, high, shift, face in kinds:
+        known = fits[[value, low, high]].astype(float).clip(lower=-1.0).set_axis(["mean", "low", "high"], axis=1)
+        places = (pd.Series(range(len(fits)), index=fits.index) + shift)[known["mean"].notna()]
+        look = {"color": "#0072B2", "marker": "o", "mfc": face, "ms": 8, "capsize": 3, "elinewidth": 1.4}
+        marks.dots(ax, known.dropna(subset="mean"), places, **look)
+    marks.key(ax, "all runs", color="#0072B2", marker="o")
+    marks.key(ax, "each arm predicted from the others", color="#0072B2", marker="o", mfc="white")
     ax.axvline(0, color=GREY, lw=0.8)
-    ax.set_yticks(range(len(fits)), [PREDICTORS[name] for name in fits["predictor"]])
-    ax.set(xlim=(-1.08, 1.04), ylim=(len(fits) - 0.4, -0.6), xlabel="R^2 of the drop on the predictor's logarithm")
+    marks.row_axis(ax, [PREDICTORS[name] for name in fits["predictor"]], 0.4)
+    ax.set(xlim=(-1.08, 1.04), xlabel="R^2 of the drop on the predictor's logarithm")
     ax.set_title("What predicts forgetting")
     fig.legend(loc="outside upper right", ncols=2)
     runs = sorted({int(n) for n in fits["runs"]})
     add_note(fig, f"{runs[0]} to {runs[-1]} runs; 95% bootstrap intervals over arms" if len(runs) > 1 else
           f"{runs[0]} runs; 95% bootstrap intervals over arms")  # fmt: skip
-    return record(fig, fits.astype(object).where(fits.notna(), ""))
+    words = ", ".join(f"{row.predictor} {in_words((row.r2, row.low, row.high))}" for row in fits.itertuples())
+    alt = f"R squared of the drop on each predictor with bootstrap intervals, best first: {words}."
+    return record(fig, fits.astype(object).where(fits.notna(), ""), alt)
 
 
 @use_style()
@@ -441,20 +420,23 @@ def recovery_lines(recovery: pd.DataFrame) -> Figure:
     for place, (measure, title) in enumerate(titles.items(), start=1):
         ax = first = fig.add_subplot(1, 2, place, sharey=first)
         for (arm, half), rows in recovery.groupby(["arm", "half"], sort=False):
-            found = _along(rows.rename(columns={"samples": "share"}), measure).sort_values("share")
-            x = [counts.index(n) for n in found["share"]]
+            found = _over_seeds(rows.sort_values("samples"), ["arm", "samples"], measure)
+            x = [counts.index(n) for n in found["samples"]]
             style, face = arm_style(arm), arm_style(arm).colour if half == "shown" else "white"
             look = {"color": style.colour, "marker": style.marker, "mfc": face, "ms": 7}
             ax.plot(x, found["mean"], "-" if half == "shown" else "--", label=f"{arm}, {half}", **look)
             ax.fill_between(x, found["low"], found["high"], color=style.colour, alpha=0.12, lw=0)
-            frames.append(found.rename(columns={"share": "samples"}).assign(half=half, measure=measure))
+            frames.append(found.assign(half=half, measure=measure))
         ax.axhline(recovery[f"base_{measure}"].mean(), color="black", lw=1, ls=":")
         ax.set_xticks(range(len(counts)), [f"{n:g}" for n in counts])
         ax.set(ylim=(-0.03, 1.03), xlabel="prior samples learned again", title=title)
     fig.legend(*first.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     drawn = pd.concat(frames, ignore_index=True)
     add_note(fig, seed_note(drawn["seeds"]) + "; filled: tasks that were shown again, open: tasks that were not")
-    return record(fig, drawn[["arm", "half", "measure", "samples", "mean", "low", "high", "seeds"]])
+    unshown = drawn[(drawn["half"] == "unshown") & (drawn["measure"] == "score")].groupby("samples")["mean"].mean()
+    words = ", ".join(f"{n} samples {score:.2f}" for n, score in unshown.items())
+    alt = f"Scores after learning again from few prior samples. Tasks not shown again, mean over arms: {words}."
+    return record(fig, drawn[["arm", "half", "measure", "samples", "mean", "low", "high", "seeds"]], alt)
 
 
 FLIP_LOOK: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -473,7 +455,7 @@ def flip_bars(flips: pd.DataFrame) -> Figure:
     means = flips.groupby(["arm", "seed"])[list(FLIP_LOOK)].mean().reset_index()
     seeds = means.groupby("arm")["seed"].nunique()
     found = means.groupby("arm")[list(FLIP_LOOK)].mean()
-    arms = [arm for arm in ARM_STYLE if arm in found.index]
+    arms = marks.in_order(found.index)
     fig = new_figure(7.6, 1.5 + 0.42 * len(arms))
     ax, rows = fig.add_subplot(), []
     for place, arm in enumerate(arms):
@@ -488,12 +470,14 @@ def flip_bars(flips: pd.DataFrame) -> Figure:
             rows.append((arm, kind, share, int(seeds[arm])))
     for colour, text in FLIP_LOOK.values():
         ax.barh(0, 0, color=colour, label=text)  # an empty list of bars would lose the colour
-    ax.set_yticks(range(len(arms)), arms)
+    marks.row_axis(ax, arms)
     ax.grid(visible=False)
-    ax.set(xlim=(0, 1), ylim=(len(arms) - 0.5, -0.5), xlabel="share of prior-task samples")
+    ax.set(xlim=(0, 1), xlabel="share of prior-task samples")
     fig.legend(loc="outside upper center", ncols=4)
     add_note(fig, _mean_note(seeds).split(";")[0])
-    return record(fig, pd.DataFrame(rows, columns=["arm", "kind", "share", "seeds"]))
+    words = ", ".join(f"{arm} lost {found.loc[arm, 'lost']:.2f}, gained {found.loc[arm, 'gained']:.2f}" for arm in arms)
+    alt = f"What became of single prior-task samples, from right or wrong before to right or wrong after: {words}."
+    return record(fig, pd.DataFrame(rows, columns=["arm", "kind", "share", "seeds"]), alt)
 
 
 def interval_words(values: Sequence[float], digits: int = 2) -> str:

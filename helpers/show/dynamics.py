@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from helpers.measure.influence import ema
 from helpers.measure.linear import PRIOR
-from helpers.show.save import record
+from helpers.show.marks import record
 from helpers.show.style import GREY, Label, add_note, direct_labels, new_axes, new_figure, use_style
 from helpers.stats.intervals import Interval, in_words, seed_interval
 from helpers.study.arms import ARM_STYLE, arm_style

@@ -24,7 +24,7 @@ from helpers.errors import UserError
 from helpers.files import read_json
 from helpers.model import evaluate
 from helpers.model.score import complete, prompt_ids
-from helpers.show import plots, save, style
+from helpers.show import marks, plots, style
 from helpers.stats import intervals
 from helpers.train import pretrain
 from helpers.train.pretrain import Recipe, eye_names, pretraining_sample
@@ -153,7 +153,7 @@ def reward_landscape(table: pd.DataFrame) -> Figure:
         ax.set_xticks(list(counts.index), [f"{value:g}" for value in counts.index], fontsize=8)
         ax.margins(y=0.2)
         frames.append(pd.DataFrame({"reward": name, "value": counts.index, "placements": counts.to_numpy()}))
-    return save.record(fig, pd.concat(frames))
+    return marks.record(fig, pd.concat(frames))
 
 
 def _mean_line(ax: Axes, mean: float) -> None:
@@ -174,7 +174,7 @@ def token_picture(board: Any, side: int = 16) -> Figure:
     ax.grid(color="white", linewidth=1.5)
     ax.set_axisbelow(False)
     rows = [{"token": k, "row": r + 1, "column": c + 1} for k, (r, c) in enumerate(cells, start=1)]
-    return save.record(ax.figure, pd.DataFrame(rows))
+    return marks.record(ax.figure, pd.DataFrame(rows))
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -321,7 +321,7 @@ def placement_bars(shares: pd.DataFrame) -> Figure:
     ax.grid(axis="x", visible=False)
     ax.set(ylabel="share of completions", xlabel="placement given", xlim=(-0.7, len(shares) - 0.3))
     ax.set_title(f"What the base answers to a puzzle (valid: {shares['share'].sum():.0%} of completions)")
-    return save.record(ax.figure, shares)
+    return marks.record(ax.figure, shares)
 
 
 def verdicts(
@@ -462,7 +462,7 @@ def loss_curves(live: pd.DataFrame, shipped: pd.DataFrame | None, recipe: Recipe
         place = {"transform": right.get_xaxis_transform(), "rotation": 90, "ha": "right", "va": "top"}
         right.text(step, 0.98, name, fontsize=8, **place)
     left.legend()
-    return save.record(fig, drawn[["source", "phase", "step", "loss"]])
+    return marks.record(fig, drawn[["source", "phase", "step", "loss"]])
 
 
 def _loss_panel(ax: Axes, rows: pd.DataFrame) -> None:

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from helpers.errors import UserError
-from helpers.show.save import checked_data, record
+from helpers.show import marks
+from helpers.show.marks import record, said
+from helpers.show.save import checked_data
 from helpers.show.style import (
     GREY,
     MEASURE_LABEL,
@@ -30,8 +30,6 @@ from helpers.show.style import (
     seed_note,
     short_number,
     use_style,
-    visible,
-    wrap_words,
 )
 from helpers.stats.curves import gain_and_drop, require_columns, rows_of, seed_summary, task_drops
 from helpers.study.arms import LineStyle, arm_style, get_arm
@@ -54,37 +52,24 @@ def learning_curves(
     if x not in ("step", "samples"):
         raise UserError(f"x is 'step' or 'samples', not {x!r}.")
     summary = seed_summary(rows_of(evaluations, measure, task), ["arm", x])
-    axes = ax if ax is not None else new_axes()
-    labels = [_curve(axes, arm, summary[summary["arm"] == arm], x) for arm in arms_of(summary)]
+    axes, name = ax if ax is not None else new_axes(), MEASURE_LABEL.get(measure, measure)
+    known = {arm: rows for arm, rows in summary.groupby("arm") if not get_arm(arm).trains and len(rows) == 1}
+    labels = marks.lines(axes, summary[~summary["arm"].isin(list(known))], x, clip_on=False)
+    for arm, rows in known.items():  # the untrained base, known at one point only, is a level across the axes
+        labels.append(marks.level(axes, rows["mean"].iloc[0], arm, arm_style(arm).colour, arm_style(arm).linestyle))
     if chance is not None:
-        labels.append(_chance_line(axes, chance))
+        labels.append(marks.level(axes, chance, f"chance {chance:.3g}"))
         summary["chance"] = chance
     log_x(axes, summary[x])
     direct_labels(axes, labels)
-    axes.set(xlabel=f"{x} (log scale)", ylabel=MEASURE_LABEL.get(measure, measure), title=task)
+    axes.set(xlabel=f"{x} (log scale)", ylabel=name, title=task)
     add_note(axes.figure, seed_note(summary["seeds"]))
     summary.insert(0, "task", task)
     summary.insert(1, "measure", measure)
-    return record(axes.figure, summary)
-
-
-def _curve(ax: Axes, arm: str, rows: pd.DataFrame, x: str) -> Label:
-    """Line and band of one arm; the untrained base, known at one point only, is a level across the axes."""
-    style, last = arm_style(arm), rows.iloc[-1]
-    if not get_arm(arm).trains and len(rows) == 1:
-        ax.axhline(last["mean"], color=style.colour, linestyle=style.linestyle, linewidth=1.2)
-        return Label(math.inf, last["mean"], arm, style.colour)
-    ax.plot(rows[x], rows["mean"], label=arm, clip_on=False, **style.line())
-    if len(rows) == 1:
-        error = [[last["mean"] - last["low"]], [last["high"] - last["mean"]]]
-        ax.errorbar(rows[x], rows["mean"], yerr=error, color=style.colour, capsize=3)
-    ax.fill_between(rows[x], rows["low"], rows["high"], color=style.colour, alpha=0.15, linewidth=0)
-    return Label(float(last[x]), float(last["mean"]), arm, style.colour)
-
-
-def _chance_line(ax: Axes, chance: float) -> Label:
-    ax.axhline(chance, color=GREY, linestyle=(0, (1, 3)), linewidth=1.2)
-    return Label(math.inf, chance, f"chance {chance:.3g}", GREY)
+    last = said(marks.ends(summary, x))
+    return record(
+        axes.figure, summary, f"{name.capitalize()}, {task}, against {x}: a line and band per arm. At the end: {last}."
+    )
 
 
 @use_style()
@@ -99,8 +84,8 @@ def per_task_drop(evaluations: pd.DataFrame, accuracy: float | None = None) -> F
     arms = arms_of(summary)
     ax = new_axes(7.0, 1.5 + len(tasks) * max(0.34, 0.13 * len(arms)))
     for rank, arm in enumerate(arms):
-        offset = 0.7 * ((len(arms) - 1) / 2 - rank) / len(arms)
-        _dots(ax, summary[summary["arm"] == arm], tasks, offset)
+        rows, offset = summary[summary["arm"] == arm], 0.7 * ((len(arms) - 1) / 2 - rank) / len(arms)
+        marks.dots(ax, rows, [tasks.index(task) + offset for task in rows["task"]], label=arm, **marks.point_look(arm))
     ax.axvline(0, color=GREY, linewidth=1)
     ax.set_yticks(range(len(tasks)), tasks)
     ax.set_ylim(-0.6, len(tasks) - 0.4)
@@ -108,15 +93,9 @@ def per_task_drop(evaluations: pd.DataFrame, accuracy: float | None = None) -> F
     ax.set(title=f"Drop per prior task, {when}", xlabel="drop below base (right: forgets more)")
     ax.figure.legend(loc="outside right upper")
     add_note(ax.figure, seed_note(summary["seeds"]) + _absentees(evaluations, arms))
-    return record(ax.figure, summary)
-
-
-def _dots(ax: Axes, rows: pd.DataFrame, tasks: Sequence[str], offset: float) -> None:
-    arm = rows["arm"].iloc[0]
-    heights = [tasks.index(task) + offset for task in rows["task"]]
-    error = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
-    look = arm_style(arm).line() | {"linestyle": "none"}
-    ax.errorbar(rows["mean"], heights, xerr=error, capsize=2, elinewidth=1.2, label=arm, **look)
+    worst = summary.loc[summary["mean"].idxmax()]
+    alt = f"Drop below base per prior task and arm {when}. Largest: {worst['mean']:.2f}, {worst['task']} under"
+    return record(ax.figure, summary, f"{alt} {worst['arm']}.")
 
 
 def _absentees(evaluations: pd.DataFrame, arms: Sequence[str]) -> str:
@@ -139,12 +118,14 @@ def gain_drop(evaluations: pd.DataFrame) -> Figure:
     for arm in arms_of(summary):
         _path(ax, changes[changes["arm"] == arm], summary[summary["arm"] == arm])
     ax.axhline(0, color=GREY, linewidth=1, zorder=1)
-    ax.plot(0, 0, label="base", **arm_style("base").line() | {"linestyle": "none", "markersize": 8})
+    ax.plot(0, 0, label="base", **marks.point_look("base") | {"markersize": 8})
     ax.set(xlabel="gain in puzzle exact match", ylabel="drop in mean prior score (up: forgets more)")
     ax.set_title("What is gained, and what it costs")
     ax.figure.legend(loc="outside right upper")
     add_note(ax.figure, seed_note(summary["seeds"]))
-    return record(ax.figure, summary)
+    alt = "Plane of gain in puzzle exact match and drop in mean prior score, a path per arm. At the end, gain:"
+    gains, drops = (said(marks.ends(summary, "step", value=value)) for value in ("gain", "drop"))
+    return record(ax.figure, summary, f"{alt} {gains}; drop: {drops}.")
 
 
 def _plane_summary(changes: pd.DataFrame) -> pd.DataFrame:
@@ -192,7 +173,9 @@ def rft_diagnostics(metrics: pd.DataFrame, panels: Mapping[str, tuple[str, tuple
     if summary.empty:
         raise UserError("None of these metrics was recorded: pass panels= with names in the table.")
     add_note(fig, seed_note(summary["seeds"]))
-    return record(fig, summary[["panel", *(name for name in summary.columns if name != "panel")]])
+    last = said(marks.ends(summary[summary["arm"] == summary["arm"].iloc[0]], "step", "name").rename(short_number))
+    alt = f"{', '.join(panels)} against step, a panel each. At the end: {last}."
+    return record(fig, summary[["panel", *(name for name in summary.columns if name != "panel")]], alt)
 
 
 def _metric_panel(ax: Axes, metrics: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -234,7 +217,9 @@ def battery_bars(df: pd.DataFrame) -> Figure:
     ax.grid(axis="y", visible=False)
     ax.set(xlim=(0, 1), ylim=(len(table) - 0.4, -0.6), xlabel="score")
     ax.set_title("Prior battery (black tick: chance; whisker: interval)")
-    return record(ax.figure, table)
+    scores = table.set_index("task")["value"]
+    alt = f"Score per prior task as bars with intervals and chance levels. {said(scores)}; mean {scores.mean():.2f}."
+    return record(ax.figure, table, alt)
 
 
 @use_style()
@@ -254,7 +239,8 @@ def board_gallery(images: Sequence[Any], titles: Sequence[str], columns: int = 4
         ax.imshow(image, interpolation="nearest")
         ax.set_title(title, parse_math=False, fontsize=9, loc="center")
         ax.set_axis_off()
-    return record(fig, pd.DataFrame({"position": range(1, len(titles) + 1), "title": list(titles)}))
+    table = pd.DataFrame({"position": range(1, len(titles) + 1), "title": list(titles)})
+    return record(fig, table, f"Pictures with their titles: {'; '.join(' '.join(t.split()) for t in titles)}.")
 
 
 @use_style()
@@ -267,25 +253,12 @@ def heat_tokens(tokens: Sequence[str], logps: Sequence[float]) -> Figure:
         raise UserError(f"Every token needs a log-probability: {len(tokens)} tokens, {len(logps)} values.")
     frame = {"position": range(1, len(tokens) + 1), "token": list(tokens), "logp": list(map(float, logps))}
     table = checked_data(pd.DataFrame(frame))
-    texts = [visible(token) for token in tokens]
-    spots = wrap_words([len(text) for text in texts], 72)
-    rows = 1 + spots[-1][1]
+    rows = 1 + marks.layout(tokens, 72)[1][-1][1]
     ax = new_axes(7.6, 0.55 + 0.3 * rows)
-    ax.set(xlim=(0, 72), ylim=(rows, 0))
-    ax.set_axis_off()
-    _token_boxes(ax, texts, spots, table["logp"])
-    return record(ax.figure, table)
-
-
-def _token_boxes(ax: Axes, texts: Sequence[str], spots: Sequence[tuple[int, int]], logps: pd.Series) -> None:
-    scale = ScalarMappable(Normalize(min(min(logps), -1.0), 0.0), colormaps["cividis"])
-    for text, (column, row), logp in zip(texts, spots, logps, strict=True):
-        colour = scale.to_rgba(logp)
-        ink = "black" if 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2] > 0.45 else "white"
-        look = {"facecolor": colour, "edgecolor": "white", "linewidth": 0.8}
-        ax.add_patch(Rectangle((column, row + 0.06), len(text), 0.88, **look))
-        place = (column + len(text) / 2, row + 0.5)
-        font = {"family": "DejaVu Sans Mono", "parse_math": False}
-        ax.text(*place, text, color=ink, ha="center", va="center", **font)
+    scale = ScalarMappable(Normalize(min(*logps, -1.0), 0.0), "cividis")
+    marks.tokens(ax, tokens, table["logp"], scale, 72)
     bar = ax.figure.colorbar(scale, ax=ax, location="bottom", fraction=0.08, aspect=50, pad=0.02)
     bar.set_label("log-probability (nats)")
+    worst = table.loc[table["logp"].idxmin()]
+    alt = f"{len(table)} tokens coloured by log-prob, {table['logp'].sum():.1f} nats together; most surprising:"
+    return record(ax.figure, table, f"{alt} {worst['token']!r}, {worst['logp']:.1f} nats.")

@@ -120,11 +120,11 @@ def nothing_to_draw(id: str) -> Markdown:
     return Markdown(f"*There is nothing to draw for `{id}`: no run has these values yet.*")
 
 
-def show(figure: SavedFigure | Figure, alt: str = "") -> HTML:
-    """An HTML figure with embedded PNG and alt text. An unsaved figure needs `alt` (else UserError)."""
+def show(figure: SavedFigure | Figure, alt: str | None = None) -> HTML:
+    """An HTML figure with embedded PNG and alt text: its own unless given (UserError where there is none)."""
     if isinstance(figure, SavedFigure):
         return HTML(figure._repr_html_())
-    return HTML(_figure_html(_png(figure), _checked_alt(alt)))
+    return HTML(_figure_html(_png(figure), _checked_alt(getattr(figure, "jigsaw_alt", "") if alt is None else alt)))
 
 
 def drawn(fig: Figure) -> pd.DataFrame:
@@ -135,11 +135,6 @@ def drawn(fig: Figure) -> pd.DataFrame:
     if any(list(frame.columns) != list(frames[0].columns) for frame in frames):
         raise UserError("The panels of this figure draw different tables: pass data=, one table.")
     return pd.concat(frames, ignore_index=True)
-
-
-def record(fig: Any, frame: pd.DataFrame) -> Figure:
-    fig.jigsaw_drawn = [*getattr(fig, "jigsaw_drawn", []), frame.reset_index(drop=True)]
-    return fig
 
 
 def _checked_alt(alt: str) -> str:

@@ -47,8 +47,13 @@ GREY = "#666666"
 
 @contextmanager
 def use_style() -> Iterator[None]:
-    """The suite's rcParams, for a `with` block or as a decorator (`@use_style()`)."""
-    with matplotlib.rc_context(_style()):
+    """The suite's rcParams, for a `with` block or as a decorator (`@use_style()`).
+
+    They start from matplotlib's own defaults: a reader's matplotlibrc (usetex, white text) does not leak in.
+    """
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_style())
         yield
 
 
@@ -183,7 +188,7 @@ def _apart(spots: Mapping[float, float], share: float = 1 / 9) -> list[float]:
 
 
 def short_number(name: str) -> str:
-    return re.sub(r"^rewards?/|(_reward)?(/mean)?$", "", name).replace("_", " ")
+    return re.sub(r"^rewards?/|(_reward)?(/mean)?$", "", name).replace("_", " ").replace("/", " ")
 
 
 def visible(token: str) -> str:

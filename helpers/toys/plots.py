@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from helpers.errors import UserError
-from helpers.show.save import record
+from helpers.show.marks import record
 from helpers.show.style import GREY, Label, add_note, direct_labels, new_figure, seed_note, use_style
 from helpers.stats.curves import seed_summary
 from helpers.study.arms import ArmStyle, arm_style
