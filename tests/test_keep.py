@@ -56,10 +56,16 @@ def test_a_change_is_written(tmp_path: Path, change: dict) -> None:
 
 
 def test_a_column_that_runs_through_the_model_has_its_own_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keep, "LIVE_COLUMNS", {"live": 1e-3})
-    assert keep.same_data(points()[["live"]], points(9e-4)[["live"]])
-    assert not keep.same_data(points()[["live"]], points(2e-3)[["live"]])
-    assert not keep.same_data(points()[["value"]], points(9e-4)[["value"]])
+    monkeypatch.setattr(keep, "TOLERANCES", {"it": {"live": 1e-3}})
+    assert keep.same_data(points()[["live"]], points(9e-4)[["live"]], "it")
+    assert not keep.same_data(points()[["live"]], points(2e-3)[["live"]], "it")
+    assert not keep.same_data(points()[["live"]], points(9e-4)[["live"]], "another")
+    assert not keep.same_data(points()[["value"]], points(9e-4)[["value"]], "it")
+
+
+def test_every_tolerance_is_of_a_column_of_a_published_figure() -> None:
+    for figure, columns in keep.TOLERANCES.items():
+        assert set(columns) <= set(pd.read_csv(f"figures/{figure}.csv").columns), figure
 
 
 def test_a_missing_file_is_made_again(tmp_path: Path) -> None:

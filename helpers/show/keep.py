@@ -16,33 +16,49 @@ import numpy as np
 import pandas as pd
 
 EXACT = 1e-8  # of a column's scale: sums of the same records in another order
-LIVE = 1e-3  # of a column's scale: passes through the model, in fp32, on another kind of processor
 
-LIVE_COLUMNS: Mapping[str, float] = MappingProxyType({})
-"""How far a column may move, as a share of its largest absolute value; any other column by `EXACT`."""
+# What runs through the model again each time, by figure and column: how far it may move, as a share of the column's
+# largest absolute value. About ten times the largest difference seen between instruction sets (AVX-512, AVX2, none).
+TOLERANCES: Mapping[str, Mapping[str, float]] = MappingProxyType(
+    {
+        "base_training": {"loss": 1e-5},
+        "corpus_perplexity": {"logp": 1e-5, "per_token": 1e-5},
+        "drop_vs_perplexity": {"perplexity": 1e-5},
+        "dynamics_bound": dict.fromkeys(("g", "kernel", "gradient", "words", "target", "measured", "lbk"), 1e-3),
+        "dynamics_cosine": dict.fromkeys(("mean", "low", "high"), 1e-3),
+        "dynamics_errors": dict.fromkeys(("error", "low", "high", "gain", "gain_low", "gain_high"), 1e-3),
+        "dynamics_forecast": dict.fromkeys(("change", "first order", "linear logits"), 1e-3),
+        "dynamics_influence": dict.fromkeys(("mean", "low", "high"), 1e-4),
+        "dynamics_kernel": dict.fromkeys(("mean", "low", "high"), 1e-4),
+        "dynamics_prediction": dict.fromkeys(("value", "value_low", "value_high"), 1e-3),
+        "dynamics_symmetry": dict.fromkeys(("forward", "backward"), 1e-2),
+        "dynamics_training": dict.fromkeys(("value", "smooth"), 1e-4),
+        "landscape_corpora": {"logp": 1e-5, "per_token": 1e-5},
+        "landscape_forgetting": {"perplexity": 1e-5},
+        "landscape_reach": {"likelihood": 1e-4},
+        "landscape_tokens": {"logp": 1e-5},
+    }
+)
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 _COLOUR = re.compile(r"#([0-9a-f]{6})")
 _COLOURS_APART = 2  # of 255: a colour scale follows its numbers' last digits
 
 
-def same_data(before: pd.DataFrame, now: pd.DataFrame) -> bool:
-    """Whether two tables hold the same rows: words alike, numbers within their column's tolerance.
-
-    A tolerance counts in shares of the column's largest absolute value in `before`.
-    """
+def same_data(before: pd.DataFrame, now: pd.DataFrame, figure: str = "") -> bool:
+    """Whether two tables hold the same rows: words alike, numbers within their column's tolerance in `figure`."""
     if list(before.columns) != list(now.columns) or len(before) != len(now):
         return False
-    return all(_same_column(name, before[name], now[name]) for name in before.columns)
+    known = TOLERANCES.get(figure, {})
+    return all(_same_column(before[name], now[name], known.get(name, EXACT)) for name in before.columns)
 
 
-def _same_column(name: str, before: pd.Series, now: pd.Series) -> bool:
+def _same_column(before: pd.Series, now: pd.Series, tolerance: float) -> bool:
     if not all(pd.api.types.is_numeric_dtype(column) for column in (before, now)):
         return before.astype(str).tolist() == now.astype(str).tolist()
     old, new = (column.to_numpy(dtype=float) for column in (before, now))
     scale = float(np.nanmax(np.abs(old), initial=0.0))
-    limit = LIVE_COLUMNS.get(name, EXACT) * scale
-    return bool(np.allclose(old, new, rtol=0, atol=limit, equal_nan=True))
+    return bool(np.allclose(old, new, rtol=0, atol=tolerance * scale, equal_nan=True))
 
 
 def same_words(before: str, now: str) -> bool:
