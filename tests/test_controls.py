@@ -16,23 +16,19 @@ from helpers.measure import analyses
 from helpers.measure import bench as bench_module
 from helpers.measure.bench import PUBLISHED, store, study_specs
 from helpers.show.controls import (
-    PREDICTORS,
     change_by_part,
     controls_at_equal,
     drop_vs_norm,
-    fits_table,
     flip_bars,
     line_panels,
     norm_matched,
-    norm_points,
-    part_table,
     predictor_fits,
     predictor_panels,
-    rate_paths,
     recovery_lines,
     sparsity_and_rank,
 )
 from helpers.show.save import drawn
+from helpers.stats.tables import PREDICTORS, fits_table, norm_points, part_table, rate_paths
 from helpers.study import arms
 from helpers.study.arms import ARMS, RFT_ARMS, SFT_ARMS
 from helpers.study.controls import GROUPS, control_specs

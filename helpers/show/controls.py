@@ -1,7 +1,6 @@
 """Figures of notebook 09: learning rates, controls at equal accuracy, sizes and paths of updates, predictors, recovery.
 
-`quantities` is `controls.quantities`, and the other tables are `controls.Tables`. A figure of a table that is empty
-cannot be drawn: `present` says so instead.
+Their tables are made in `stats.tables`. A figure of a table that is empty cannot be drawn: `Lab.present` says so instead.
 """
 
 from __future__ import annotations
@@ -18,9 +17,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from helpers.show import marks
 from helpers.show.marks import record, said
 from helpers.show.style import GREY, add_note, new_figure, seed_note, use_style
-from helpers.stats.curves import gain_and_drop
-from helpers.stats.fits import Fit, fit
-from helpers.stats.intervals import in_words, seed_interval
+from helpers.stats.intervals import in_words
+from helpers.stats.tables import HALF, PREDICTORS, over_seeds, part_shares, seed_rows
 from helpers.study.arms import arm_style
 
 # A learning rate as a share of the study's: dark to light, and a line style each.
@@ -33,44 +31,6 @@ RATE_LOOK: Mapping[float, tuple[str, Any]] = MappingProxyType(
         10.0: ("#B5281E", "--"),
     }
 )
-
-
-PREDICTORS: Mapping[str, str] = MappingProxyType(
-    {
-        "kl_forward": "KL(base || run), puzzle prompts",
-        "kl_reverse": "KL(run || base), puzzle prompts",
-        "kl_prior": "KL(base || run), prior prompts",
-        "perplexity": "perplexity of the corpus",
-        "lbk": "LBK of the first steps",
-        "l2": "L2 norm of the update",
-        "l1": "L1 norm of the update",
-        "fisher": "Fisher-weighted distance",
-        "drift": "activation drift",
-    }
-)
-
-
-HALF = "drop_at_0.5"
-
-
-def rate_paths(evaluations: pd.DataFrame, runs: pd.DataFrame, rates: Mapping[str, float]) -> pd.DataFrame:
-    """Gain and drop along training for every learning rate: columns arm, factor, step, gain, drop, seeds.
-
-    `evaluations`: the study's and the controls' together; `runs`: the controls' run rows; `rates`: the study's rate of
-    each arm. Means over seeds. Only arms with at least one other rate than the study's; empty where there is none.
-    Controls of a swept arm that differ in something else (LoRA) are left out.
-    """
-    inside = runs["group"].isin(["sft-rates", "rft-rates"])
-    swept, others = runs[inside], set(runs.loc[~inside, "run"])
-    arms, found = set(swept["arm"]), gain_and_drop(evaluations) if len(swept) else evaluations.iloc[:0]
-    known = dict(zip(swept["run"], swept["learning_rate"], strict=True))
-    found = found[found["arm"].isin(arms) & ~found["run"].isin(others)]
-    rate = [known.get(run, rates[arm]) for run, arm in zip(found["run"], found["arm"], strict=True)]
-    factor = [round(r / rates[arm], 2) for r, arm in zip(rate, found["arm"], strict=True)]
-    if found.empty:
-        return found.assign(factor=[])
-    grouped = found.assign(factor=factor).groupby(["arm", "factor", "step"], as_index=False)
-    return grouped.agg(gain=("gain", "mean"), drop=("drop", "mean"), seeds=("seed", "nunique"))
 
 
 @use_style()
@@ -104,16 +64,6 @@ def _mean_note(seeds: Sequence[int]) -> str:
     counts = sorted({int(n) for n in seeds})
     span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return f"means over {span} seed{'s' * (counts[-1] > 1)}; dot: end of a run; black: the base"
-
-
-def seed_rows(quantities: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Quantities over all prior tasks by label: columns label, arm, group, quantity, mean, low, high, seeds."""
-    chosen = quantities[quantities["quantity"].isin(names) & quantities["task"].isin(["all", "puzzle"])]
-    rows = []
-    for (label, quantity), part in chosen.groupby(["label", "quantity"], sort=False):
-        first = part.iloc[0]
-        rows.append((label, first["arm"], first["group"], quantity, *seed_interval(part["value"]), len(part)))
-    return pd.DataFrame(rows, columns=["label", "arm", "group", "quantity", "mean", "low", "high", "seeds"])
 
 
 @use_style()
@@ -150,17 +100,6 @@ def controls_at_equal(quantities: pd.DataFrame) -> Figure:
     return record(fig, summary, f"{alt} {words}.")
 
 
-def norm_points(quantities: pd.DataFrame) -> pd.DataFrame:
-    """Drop and update norm of each run, at 0.5 and at the end: columns at, label, arm, seed, norm, drop."""
-    parts = []
-    for at, norm, drop in (("0.5", "update_norm_at_0.5", HALF), ("end", "update_norm", "drop_final")):
-        sizes = quantities[quantities["quantity"] == norm].set_index(["label", "arm", "seed"])["value"]
-        drops = quantities[(quantities["quantity"] == drop) & (quantities["task"] == "all")]
-        drops = drops.set_index(["label", "arm", "seed"])["value"]
-        parts.append(pd.DataFrame({"norm": sizes, "drop": drops}).dropna().reset_index().assign(at=at))
-    return pd.concat(parts, ignore_index=True)[["at", "label", "arm", "seed", "norm", "drop"]]
-
-
 @use_style()
 def drop_vs_norm(points: pd.DataFrame) -> Figure:
     """Drop against the L2 norm of the update, a point per run; left at exact match 0.5, right at the end of the runs.
@@ -180,29 +119,6 @@ def drop_vs_norm(points: pd.DataFrame) -> Figure:
     words = ", ".join(f"{label} norm {row.norm:.1f}, drop {row['drop']:.2f}" for label, row in means.iterrows())
     alt = f"Drop against the L2 norm of the update, a point per run. Means in the last panel: {words}."
     return record(fig, points, alt)
-
-
-def part_table(weights: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
-    """L1 norm, share of weights unchanged in bf16, mean effective rank: a row per part, columns (quantity, label).
-
-    `weights`: columns label, seed, part, weights (their number), l1, same_bf16, rank, a row per part and kind of
-    weight. Means over seeds.
-    """
-    known = weights[weights["label"].isin(labels)]
-    runs = known.assign(kept=known["same_bf16"] * known["weights"]).groupby(["part", "label", "seed"], sort=False)
-    total = runs[["l1", "kept", "weights"]].sum()
-    columns = {"L1 norm": total["l1"], "unchanged in bf16": total["kept"] / total["weights"]}
-    each = pd.DataFrame(columns | {"effective rank": runs["rank"].mean()})
-    return each.groupby(["part", "label"], sort=False).mean().unstack("label", sort=False)
-
-
-def part_shares(weights: pd.DataFrame) -> pd.DataFrame:
-    """Share of the squared L2 norm in each part of the model: columns label, arm, part, share (means over seeds)."""
-    parts = weights[weights["part"] != "all"].reset_index(drop=True)
-    parts["square"] = parts["l2"] ** 2
-    sums = parts.groupby(["run", "label", "arm", "part"], sort=False, as_index=False)["square"].sum()
-    sums["share"] = sums["square"] / sums.groupby("run")["square"].transform("sum")
-    return sums.groupby(["label", "arm", "part"], sort=False, as_index=False)["share"].mean()
 
 
 @use_style()
@@ -268,7 +184,7 @@ def norm_matched(matched: pd.DataFrame) -> Figure:
     first = None
     for place, (value, title) in enumerate((("drop", "drop in mean prior score"), ("exact", "puzzle exact match")), 1):
         ax = first = fig.add_subplot(1, 2, place, sharey=first)
-        found = _over_seeds(rows, ["arm", "norm_of"], value)
+        found = over_seeds(rows, ["arm", "norm_of"], value)
         _norm_dots(ax, found, arms)
         ax.set_xlabel(title)
         ax.axvline(0, color=GREY, lw=0.8)
@@ -287,12 +203,6 @@ def norm_matched(matched: pd.DataFrame) -> Figure:
 
 
 NORM_MARK: Mapping[str, str] = MappingProxyType({"own": "o", "rft": "s", "sft-answer": "^"})
-
-
-def _over_seeds(rows: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
-    """Interval over seeds of `value` in each group: columns `by`, mean, low, high, seeds."""
-    found = [(*names, *seed_interval(part[value]), len(part)) for names, part in rows.groupby(by, sort=False)]
-    return pd.DataFrame(found, columns=[*by, "mean", "low", "high", "seeds"])
 
 
 def _norm_dots(ax: Axes, found: pd.DataFrame, arms: Sequence[str]) -> None:
@@ -314,7 +224,7 @@ def line_panels(lines: pd.DataFrame) -> Figure:
     measures = {"exact": "puzzle exact match", "score": "mean prior score"}
     for number, (start, measure) in enumerate([(s, m) for s in starts for m in measures], start=1):
         ax = fig.add_subplot(len(starts), 2, number)
-        found = _over_seeds(lines[lines["start"] == start].sort_values(["arm", "share"]), ["arm", "share"], measure)
+        found = over_seeds(lines[lines["start"] == start].sort_values(["arm", "share"]), ["arm", "share"], measure)
         marks.lines(ax, found, "share", band=0.12)
         ax.set(ylim=(-0.03, 1.03), title=f"{measures[measure]}, from {start}")
         ax.set_xlabel(f"share of the way from {start} to the arm" if number > 2 * len(starts) - 2 else "")
@@ -365,20 +275,6 @@ def _few_log_ticks(ax: Axes) -> None:
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def fits_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """`updates.fit` of every predictor: columns predictor, runs, arms, r2, low, high, left_out, out_low, out_high.
-
-    Left out: predicted from the other arms; empty below three arms. Best first.
-    """
-    found = [made for name in PREDICTORS if (made := fit(rows, name)) is not None]
-    columns = ["predictor", "runs", "arms", "r2", "low", "high", "left_out", "out_low", "out_high"]
-    return pd.DataFrame([_fit_row(made) for made in found], columns=columns).sort_values("r2", ascending=False)
-
-
-def _fit_row(made: Fit) -> tuple:
-    return (made.predictor, made.runs, made.arms, *made.r2, *(made.left_out or (None, None, None)))
-
-
 @use_style()
 def predictor_fits(fits: pd.DataFrame) -> Figure:
     """R^2 of each predictor with its bootstrap interval, within all runs (filled) and for arms left out (open).
@@ -420,7 +316,7 @@ def recovery_lines(recovery: pd.DataFrame) -> Figure:
     for place, (measure, title) in enumerate(titles.items(), start=1):
         ax = first = fig.add_subplot(1, 2, place, sharey=first)
         for (arm, half), rows in recovery.groupby(["arm", "half"], sort=False):
-            found = _over_seeds(rows.sort_values("samples"), ["arm", "samples"], measure)
+            found = over_seeds(rows.sort_values("samples"), ["arm", "samples"], measure)
             x = [counts.index(n) for n in found["samples"]]
             style, face = arm_style(arm), arm_style(arm).colour if half == "shown" else "white"
             look = {"color": style.colour, "marker": style.marker, "mfc": face, "ms": 7}
@@ -478,8 +374,3 @@ def flip_bars(flips: pd.DataFrame) -> Figure:
     words = ", ".join(f"{arm} lost {found.loc[arm, 'lost']:.2f}, gained {found.loc[arm, 'gained']:.2f}" for arm in arms)
     alt = f"What became of single prior-task samples, from right or wrong before to right or wrong after: {words}."
     return record(fig, pd.DataFrame(rows, columns=["arm", "kind", "share", "seeds"]), alt)
-
-
-def interval_words(values: Sequence[float], digits: int = 2) -> str:
-    """A mean with its interval over seeds in words: "0.12 (0.08 to 0.16, 5 seeds)"."""
-    return in_words(seed_interval(values), f".{digits}f", len(values))

@@ -85,3 +85,8 @@ def in_words(interval: Iterable[float], form: str = ".2f", seeds: int | None = N
     behind = [f"{low} to {high}"] if seeds is None or seeds > 1 else []
     behind += [f"{seeds} seed{'s' * (seeds != 1)}"] if seeds is not None else []
     return f"{centre}{unit and ' '}{unit} ({', '.join(behind)})"
+
+
+def seeds_in_words(values: Sequence[float], digits: int = 2) -> str:
+    """A mean with its interval over seeds: "0.12 (0.08 to 0.16, 5 seeds)"."""
+    return in_words(seed_interval(values), f".{digits}f", len(values))
