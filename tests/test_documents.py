@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
 import re
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import yaml
 from safetensors import safe_open
+from test_structure import ORDER
 
 ROOT = Path(__file__).parents[1]
 MODEL = ROOT / "helpers" / "base_model"
@@ -36,6 +40,32 @@ def test_the_cards_sizes_are_the_models() -> None:
 def test_every_file_the_card_names_is_there() -> None:
     named = re.findall(r"`((?:helpers|figures)/[\w/]+\.\w+)`", CARD)
     assert len(named) >= 3 and all((ROOT / name).exists() for name in named)
+
+
+HOUSE = (ROOT / "helpers" / "README.md").read_text(encoding="utf-8")
+STEP = re.compile(r"^\d+\. `([\w/]+)\.py`:(.*)$", re.MULTILINE)
+
+
+def test_the_house_lists_its_rooms_in_their_order() -> None:
+    named = re.findall(r"`(\w+)(?:/|\.py)`", HOUSE.split("| room |")[1].split("Only `lab.py`")[0])
+    rooms = [name for name in dict.fromkeys(named) if name in ORDER]
+    assert rooms == list(ORDER)
+
+
+@pytest.mark.parametrize("walk", HOUSE.split("## Three walks")[1].split("## How to")[0].split("\n**A")[1:])
+def test_a_walk_goes_down_and_names_what_is_there(walk: str) -> None:
+    steps = STEP.findall(walk)
+    rooms = [ORDER.index(module.split("/")[0]) for module, _ in steps]
+    assert len(steps) >= 6 and rooms == sorted(rooms)
+    for module, told in steps:
+        there = importlib.import_module(f"helpers.{module.replace('/', '.')}")
+        name = re.search(r"`([\w.]+)`", told)[1]
+        assert functools.reduce(getattr, name.split("."), there), f"{module}.py: {name}"
+
+
+def test_every_file_that_the_house_names_is_there() -> None:
+    named = re.findall(r"`((?:[a-z]+/)+[\w.]+)`", HOUSE)
+    assert named and all((ROOT / "helpers" / name).exists() for name in named if not name.startswith("tests"))
 
 
 def test_the_citation_can_be_read() -> None:

@@ -1,6 +1,6 @@
 """Figures of notebook 09: learning rates, controls at equal accuracy, sizes and paths of updates, predictors, recovery.
 
-Their tables are made in `stats.tables`. A figure of a table that is empty cannot be drawn: `Lab.present` says so instead.
+Their tables are made in `stats.tables`. A figure of an empty table cannot be drawn: `Lab.present` says so instead.
 """
 
 from __future__ import annotations
