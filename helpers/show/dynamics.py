@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
 from helpers.measure.influence import ema
 from helpers.measure.linear import PRIOR
-from helpers.show.marks import record
+from helpers.show import marks
+from helpers.show.marks import in_order, record, said
 from helpers.show.style import GREY, Label, add_note, direct_labels, new_axes, new_figure, use_style
 from helpers.stats.intervals import Interval, in_words, seed_interval
-from helpers.study.arms import ARM_STYLE, arm_style
+from helpers.study.arms import arm_style
 from helpers.verdicts.forecasts import BASELINE
 
 CELL = 1e-3  # the unit of the influence map's cells, nats per token
@@ -31,7 +32,7 @@ def influence_map(cells: pd.DataFrame) -> Figure:
     `cells`: columns step, corpus, kind, mean, low, high (nats per token), which are also what is drawn; in brackets
     where the interval holds 0.
     """
-    steps, corpora = list(cells["step"].unique()), _in_order(cells["corpus"])
+    steps, corpora = list(cells["step"].unique()), in_order(cells["corpus"])
     kinds = list(cells["kind"].unique())
     fig = new_figure(2.4 + 0.52 * len(kinds), 1.5 + len(steps) * (0.9 + 0.3 * len(corpora)))
     for place, step in enumerate(steps, start=1):
@@ -39,35 +40,27 @@ def influence_map(cells: pd.DataFrame) -> Figure:
         part = cells[cells["step"] == step].set_index(["corpus", "kind"])
         image = _heat(ax, part, corpora, kinds)
         ax.set_title(f"{step}: change in thousandths of a nat per token")
-        ax.set_xticks(range(len(kinds)), kinds if place == len(steps) else [""] * len(kinds))
+        ax.set_xticks([k + 0.5 for k in range(len(kinds))], kinds if place == len(steps) else [""] * len(kinds))
         ax.tick_params(axis="x", labelrotation=40)
         for label in ax.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
         fig.colorbar(image, ax=ax, pad=0.01, ticks=_decades(image.norm.vmax), format=_short).minorticks_off()
     add_note(fig, "purple: more probable, orange: less (logarithmic); in brackets: the interval over batches holds 0")
-    return record(fig, cells)
+    last = cells[cells["step"] == steps[-1]]
+    worst = last.loc[last.groupby("corpus", sort=False)["mean"].idxmin()].set_index("corpus")
+    words = ", ".join(f"{arm} {worst.kind[arm]} {marks.plain(worst['mean'][arm] / CELL)}" for arm in corpora)
+    alt = f"Change of log-prob per token, corpora by probe types, a panel per rule. Lowest under {steps[-1]}, in 1e-3"
+    return record(fig, cells, f"{alt} nats: {words}.")
 
 
-def _in_order(arms: Iterable[str]) -> list[str]:
-    """Corpora in palette order."""
-    there = set(arms)
-    return [arm for arm in ARM_STYLE if arm in there]
-
-
-def _heat(ax: Axes, part: pd.DataFrame, corpora: Sequence[str], kinds: Sequence[str]) -> Any:
-    """One panel: colours and numbers; returns the image for its colour bar."""
-    values = np.array([[part.loc[(corpus, kind), "mean"] / CELL for kind in kinds] for corpus in corpora])
-    top = max(float(np.abs(values).max()), 1e-9)
+def _heat(ax: Axes, part: pd.DataFrame, corpora: Sequence[str], kinds: Sequence[str]) -> ScalarMappable:
+    """One panel: colours and numbers; returns what its colour bar needs."""
+    table = (part["mean"] / CELL).unstack("kind").loc[list(corpora), list(kinds)]
+    unsure = ((part["low"] <= 0) & (part["high"] >= 0)).unstack("kind").loc[list(corpora), list(kinds)]
+    texts = table.map(_short).where(~unsure, "(" + table.map(_short) + ")")
+    top = max(float(table.abs().to_numpy().max()), 1e-9)
     norm = SymLogNorm(linthresh=top / 300, vmin=-top, vmax=top)
-    image = ax.imshow(values, cmap="PuOr", norm=norm, aspect="auto")
-    for (row, column), value in np.ndenumerate(values):
-        found = part.loc[(corpora[row], kinds[column])]
-        text = f"({_short(value)})" if found["low"] <= 0 <= found["high"] else _short(value)
-        ink = "white" if abs(2 * norm(value) - 1) > 0.72 else "black"
-        ax.text(column, row, text, ha="center", va="center", fontsize=7, color=ink)
-    ax.set_yticks(range(len(corpora)), corpora)
-    ax.grid(visible=False)
-    return image
+    return marks.heat(ax, table, texts.to_numpy(), cmap="PuOr", norm=norm)
 
 
 def _short(value: float, _: Any = None) -> str:
@@ -88,7 +81,7 @@ def forecast_scatter(rows: pd.DataFrame) -> Figure:
         ax, part = fig.add_subplot(1, len(steps), place), rows[rows["step"] == step]
         top = 1.3 * float(part[["change", "first order", "linear logits"]].abs().to_numpy().max())
         ax.plot([-top, top], [-top, top], color=GREY, linewidth=0.8, zorder=1)
-        for corpus in _in_order(part["corpus"]):
+        for corpus in in_order(part["corpus"]):
             mine, style = part[part["corpus"] == corpus], arm_style(corpus)
             look = {"linestyle": "none", "marker": style.marker, "ms": 3.5, "color": style.colour, "alpha": 0.6}
             ax.plot(mine["linear logits"], mine["change"], mfc="none", mew=0.7, **look)
@@ -97,7 +90,10 @@ def forecast_scatter(rows: pd.DataFrame) -> Figure:
         ax.set(title=step, xlabel="predicted (nats)", ylabel="measured (nats)" if place == 1 else "")
     _corpus_legend(fig)
     add_note(fig, "filled: first order; open: linear logits with an exact softmax; line: prediction = measurement")
-    return record(fig, rows[["step", "corpus", "item", "kind", "change", "first order", "linear logits"]])
+    fits = {s: rows[rows["step"] == s][["change", "first order", "linear logits"]].corr()["change"] for s in steps}
+    words = "; ".join(f"{s}: {said(found.drop('change'), '.2f')}" for s, found in fits.items())
+    alt = f"Measured against predicted change of prior samples, a panel per step. Correlations, {words}."
+    return record(fig, rows[["step", "corpus", "item", "kind", "change", "first order", "linear logits"]], alt)
 
 
 def _corpus_legend(fig: Figure) -> None:
@@ -142,17 +138,20 @@ def ladder_dots(rows: pd.DataFrame) -> Figure:
     """
     ax = new_axes(8.0, 1.7 + 0.3 * len(rows))
     for label, marker in RUNGS.values():
-        ax.plot([], [], color=GREY, label=label, ls="none", mew=1.6, ms=7, **marker)
+        marks.key(ax, label, mew=1.6, **marker)
     for place, row in enumerate(rows.itertuples()):
         for rung, (_, marker) in RUNGS.items():
             ax.plot(getattr(row, rung), place, color=arm_style(row.kind).colour, mew=1.6, ms=7, **marker)
     ax.hlines(range(len(rows)), rows["target"], rows["kernel"], color="#BBBBBB", linewidth=0.8, zorder=1)
     ax.set_xscale("log")
-    ax.set_yticks(range(len(rows)), [f"{row.kind}  →  {row.observed}" for row in rows.itertuples()])
-    ax.set(ylim=(len(rows) - 0.4, -0.6), xlabel="size per unit of rate (log scale)")
+    marks.row_axis(ax, [f"{row.kind}  →  {row.observed}" for row in rows.itertuples()], 0.4)
+    ax.set(xlabel="size per unit of rate (log scale)")
     ax.set_title("How much of the kernel's norm each bound sees")
     ax.figure.legend(loc="outside lower left", ncols=2, fontsize=8.5)
-    return record(ax.figure, rows)
+    loose = {name: rows["kernel"] / rows[name] for name in ("words", "target", "lbk")}
+    words = ", ".join(f"{n} {marks.plain(v.min())} to {marks.plain(v.max())} times" for n, v in loose.items())
+    alt = f"Exact kernel norm and the bounds below it, a row per corpus and observed task. Below it by: {words}."
+    return record(ax.figure, rows, alt)
 
 
 @use_style()
@@ -168,7 +167,7 @@ def training_bounds(rows: pd.DataFrame, probe: str = PRIOR) -> Figure:
     for line, (measure, title) in enumerate({"lbk": "LBK", "sign_delta": "SignDelta"}.items()):
         left, right = fig.add_subplot(grid[line, 0]), fig.add_subplot(grid[line, 1])
         labels = []
-        for corpus in _in_order(rows["corpus"]):
+        for corpus in in_order(rows["corpus"]):
             part, style = rows[rows["corpus"] == corpus], arm_style(corpus)
             smooth = ema(part[measure].tolist())
             left.plot(part["step"], part[measure], color=style.colour, alpha=0.3, linewidth=0.8)
@@ -184,11 +183,14 @@ def training_bounds(rows: pd.DataFrame, probe: str = PRIOR) -> Figure:
         fig,
         "thick: moving average (0.9), faint: each step; whiskers: variance over the steps, as in the framework's code",
     )
-    return record(fig, pd.concat(frames, ignore_index=True))
+    sums = rows.groupby("corpus")[["lbk", "sign_delta"]].sum()
+    words = "; ".join(f"{name}: {said(sums[name], '.2g')}" for name in sums.columns).replace("_", " ")
+    alt = f"LBK and SignDelta on the {probe} against update, with bars of their sums: {words}."
+    return record(fig, pd.concat(frames, ignore_index=True), alt)
 
 
 def _sum_bars(ax: Axes, rows: pd.DataFrame, measure: str) -> None:
-    corpora = _in_order(rows["corpus"])
+    corpora = in_order(rows["corpus"])
     for place, corpus in enumerate(corpora):
         values = rows.loc[rows["corpus"] == corpus, measure]
         ax.barh(place, values.sum(), xerr=values.var() if len(values) > 1 else None, height=0.6,
@@ -207,27 +209,29 @@ def cosine_lines(rows: pd.DataFrame) -> Figure:
     Below: each part's share of the whole cosine. `rows` of `directions`. Drawn columns: measure, corpus, part, mean,
     low, high.
     """
-    parts, corpora = list(rows["part"].unique()), _in_order(rows["corpus"])
+    parts, corpora = list(rows["part"].unique()), in_order(rows["corpus"])
     parts = ["all", *(part for part in parts if part != "all")]
     fig, frames = new_figure(8.4, 6.2), []
     titles = {"cosine": "Cosine within each part of the model", "share": "Share of each part in the whole cosine"}
     for place, (measure, title) in enumerate(titles.items(), start=1):
         ax = fig.add_subplot(2, 1, place)
         for rank, corpus in enumerate(corpora):
-            mine, style = rows[rows["corpus"] == corpus], arm_style(corpus)
+            mine = rows[rows["corpus"] == corpus]
             found = [seed_interval(mine.loc[mine["part"] == part, measure]) for part in parts]
-            mean, low, high = (list(values) for values in zip(*found, strict=True))
+            table = pd.DataFrame(found, columns=["mean", "low", "high"])
             spots = [i + 0.1 * (rank - (len(corpora) - 1) / 2) for i in range(len(parts))]
-            error = [[m - a for m, a in zip(mean, low, strict=True)], [b - m for m, b in zip(mean, high, strict=True)]]
-            ax.errorbar(spots, mean, error, label=corpus, **style.line() | {"linestyle": "none", "elinewidth": 1})
-            named = {"measure": measure, "corpus": corpus, "part": parts}
-            frames.append(pd.DataFrame(named | {"mean": mean, "low": low, "high": high}))
+            look = marks.point_look(corpus) | {"elinewidth": 1, "capsize": 0}
+            marks.dots(ax, table, spots, upright=True, label=corpus, **look)
+            frames.append(pd.DataFrame({"measure": measure, "corpus": corpus, "part": parts}).join(table))
         ax.axhline(0, color="black", linewidth=0.8)
         ax.set_xticks(range(len(parts)), parts)
         ax.set_title(title)
     _corpus_legend(fig)
     add_note(fig, "95% t intervals over batches")
-    return record(fig, pd.concat(frames, ignore_index=True))
+    drawn = pd.concat(frames, ignore_index=True)
+    whole = drawn[(drawn["measure"] == "cosine") & (drawn["part"] == "all")].set_index("corpus")["mean"]
+    alt = "Cosine of each corpus's gradient with the prior tasks', by part of the model. In the whole model:"
+    return record(fig, drawn, f"{alt} {said(whole)}.")
 
 
 @use_style()
@@ -239,17 +243,18 @@ def symmetry_scatter(pairs: pd.DataFrame) -> Figure:
         ax, part = fig.add_subplot(1, len(steps), place), pairs[pairs["step"] == step]
         top = 1.3 * float(part[["forward", "backward"]].abs().to_numpy().max())
         ax.plot([-top, top], [-top, top], color=GREY, linewidth=0.8, zorder=1)
-        for corpus in _in_order(part["corpus"]):
-            mine, style = part[part["corpus"] == corpus], arm_style(corpus)
-            look = {"linestyle": "none", "marker": style.marker, "ms": 4, "color": style.colour, "alpha": 0.6, "mew": 0}
-            ax.plot(mine["backward"], mine["forward"], label=corpus, **look)
+        for corpus in in_order(part["corpus"]):
+            mine = part[part["corpus"] == corpus]
+            look = {"markersize": 4, "alpha": 0.6, "mew": 0}
+            marks.scatter(ax, mine, "backward", "forward", "corpus", label=corpus, **look)
         _symmetric_log(ax, top)
         ax.set(title=step, xlabel="u|v (nats per token)", ylabel="v|u (nats per token)" if place == 1 else "")
     _corpus_legend(fig)
-    add_note(
-        fig, "v|u: change of a prior sample after a step on a corpus sample; u|v: the other way round; line: symmetry"
-    )
-    return record(fig, pairs)
+    note = "v|u: change of a prior sample after a step on a corpus sample; u|v: the other way round; line: symmetry"
+    add_note(fig, note)
+    fits = {step: part["forward"].corr(part["backward"]) for step, part in pairs.groupby("step", sort=False)}
+    alt = "Change of prior samples after a step on corpus samples against the reverse, a panel per rule. Correlations:"
+    return record(fig, pairs, f"{alt} {said(fits)}.")
 
 
 @use_style()
@@ -266,16 +271,15 @@ def kernel_panels(rows: pd.DataFrame) -> Figure:
     fig = new_figure(10.0, 3.9)
     for place, (quantity, title) in enumerate(titles.items(), start=1):
         ax, part = fig.add_subplot(1, 3, place), rows[rows["quantity"] == quantity]
-        for corpus in _in_order(part["corpus"]):
-            mine, style = part[part["corpus"] == corpus], arm_style(corpus)
-            ax.plot(mine["step"], mine["mean"], label=corpus, **style.line())
-            ax.fill_between(mine["step"], mine["low"], mine["high"], color=style.colour, alpha=0.12, linewidth=0)
+        marks.lines(ax, part, "step", "corpus", band=0.12)
         if quantity != "norm":
             ax.axhline(1, color=GREY, linewidth=0.8)
         ax.set(title=title, xlabel="update")
     _corpus_legend(fig)
     add_note(fig, "bands: 95% jackknife intervals over random directions; 1: no change")
-    return record(fig, rows)
+    last = said(marks.ends(rows[rows["quantity"] == "alignment"], "step", "corpus"))
+    alt = "Norm of the kernel, its size over its start, and its alignment with its start. Alignment at the end:"
+    return record(fig, rows, f"{alt} {last}.")
 
 
 @use_style()
@@ -292,7 +296,7 @@ def prediction_panels(quantities: pd.DataFrame, drops: pd.DataFrame, errors: pd.
     for place, name in enumerate(names, start=1):
         ax, mine = fig.add_subplot(lines, 3, place), quantities[quantities["quantity"] == name]
         points = {arm: seed_interval(part["value"]) for arm, part in mine.groupby("arm") if arm in height}
-        for arm in _in_order(points):
+        for arm in in_order(points):
             _cross(ax, arm, points[arm], height[arm])
             frames.append((name, arm, *points[arm], *height[arm]))
         error = errors.set_index("quantity").loc[name]
@@ -301,7 +305,9 @@ def prediction_panels(quantities: pd.DataFrame, drops: pd.DataFrame, errors: pd.
         ax.set_title(f"left-out error {in_words(error[['error', 'low', 'high']])}", fontsize=9)
     _corpus_legend(fig)
     names = ["quantity", "arm", "value", "value_low", "value_high", "drop", "drop_low", "drop_high"]
-    return record(fig, pd.DataFrame(frames, columns=names))
+    alt = "Final drop against each quantity measured at the base, a point per arm. Left-out error:"
+    words = said(errors.set_index("quantity")["error"])
+    return record(fig, pd.DataFrame(frames, columns=names), f"{alt} {words}.")
 
 
 def _cross(ax: Axes, arm: str, x: Interval, y: Interval) -> None:
@@ -316,16 +322,13 @@ def error_dots(errors: pd.DataFrame) -> Figure:
     """Left-out error of each predictor with its interval over arms; dashed: predicting the mean. Drawn: `errors`."""
     ax = new_axes(7.4, 1.3 + 0.4 * len(errors))
     places = range(len(errors))
-    error = [errors["error"] - errors["low"], errors["high"] - errors["error"]]
-    ax.errorbar(errors["error"], places, xerr=error, fmt="o", color="#1A4E73", capsize=3)
+    marks.dots(ax, errors, places, value="error", marker="o", color="#1A4E73", capsize=3, elinewidth=None)
     ax.axvline(float(errors.loc[errors["quantity"] == BASELINE, "error"].iloc[0]), color=GREY, linestyle="--")
     for place, row in zip(places, errors.itertuples(), strict=True):
         text = "" if row.quantity == BASELINE else f"luck {row.luck:.0%}, slope {row.slope}"
-        ax.text(1.02, place, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8.5)
-    ax.set_yticks(places, errors["quantity"])
-    ax.set(
-        ylim=(len(errors) - 0.5, -0.5),
-        xlabel="absolute error of the drop of the arm left out (mean and 95% t interval)",
-    )
+        marks.row_text(ax, place, text)
+    marks.row_axis(ax, list(errors["quantity"]))
+    ax.set_xlabel("absolute error of the drop of the arm left out (mean and 95% t interval)")
     ax.set_title("Predicting an arm's drop from the other arms (dashed: their mean)")
-    return record(ax.figure, errors)
+    alt = "Mean absolute error of the drop of the arm left out, a row per predictor with interval:"
+    return record(ax.figure, errors, f"{alt} {said(errors.set_index('quantity')['error'])}.")

@@ -91,7 +91,7 @@ def key(ax: Axes, label: str, **look: Any) -> None:
 def row_axis(ax: Axes, names: Sequence[str], room: float = 0.5) -> None:
     """A row per name, the first at the top."""
     ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - room, room - 1 if room == 0.5 else -0.6)
+    ax.set_ylim(len(names) - room, room - 1)
 
 
 def row_text(ax: Axes, place: float, text: str, x: float = 1.02, **look: Any) -> None:

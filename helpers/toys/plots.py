@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -16,7 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from helpers.errors import UserError
-from helpers.show.marks import record
+from helpers.show import marks
+from helpers.show.marks import record, said
 from helpers.show.style import GREY, Label, add_note, direct_labels, new_figure, seed_note, use_style
 from helpers.stats.curves import seed_summary
 from helpers.study.arms import ArmStyle, arm_style
@@ -53,7 +53,11 @@ def squeeze_panels(rows: pd.DataFrame, steps: int) -> Figure:
     axes[1, 0].set_ylabel("log-prob (nats)")
     axes[2, 0].set_ylabel("change in one step (nats)")
     _squeeze_legend(fig, steps)
-    return record(fig, rows)
+    moved = rows.assign(gain=rows["after"] - rows["before"])
+    most = moved.loc[moved.groupby("panel", sort=False)["gain"].idxmax()]
+    words = "; ".join(f"{r.panel}: word {r.word} from {r.before:.2f} to {r.after:.2f}" for r in most.itertuples())
+    alt = "Probabilities and log-probs of all words before and after, and one step against A K G. Gains most:"
+    return record(fig, rows, f"{alt} {words}.")
 
 
 def _word_panel(axes: Sequence[Axes], part: pd.DataFrame) -> None:
@@ -100,7 +104,11 @@ def squeeze_sweep_panels(rows: pd.DataFrame, steps: int) -> Figure:
     right.set(ylabel="mean shift (nats)", title="All remaining words")
     fig.legend(loc="outside right center", title="pushed down")
     add_note(fig, f"{steps} negative steps on one word; words are named by their rank at the start")
-    return record(fig, rows[["peak", "word", "winner", "winner_gain", "bystander_shift"]])
+    most = rows[rows["word"] != 1].nlargest(1, "winner_gain").iloc[0]
+    words = f"word {most['word']:.0f} down, word {most['winner']:.0f} up by {most['winner_gain']:.2f}"
+    alt = "Gain of the most probable other word, and mean shift of the rest, against the peak of the start. Most:"
+    drawn = rows[["peak", "word", "winner", "winner_gain", "bystander_shift"]]
+    return record(fig, drawn, f"{alt} {words}, peak {most['peak']:g}.")
 
 
 def _rank_look(place: int, count: int) -> dict:
@@ -186,7 +194,10 @@ def mixture_panels(rows: pd.DataFrame, world: World) -> Figure:
         ax.set_xlabel("x")
     axes[0, 0].set(xlim=(-7.5, max(7.0, world.place + 2)), ylim=(0, 0.72), xticks=(-6, -3, 0, 3, 6))
     _density_legend(fig, 4 if len(names) > 2 else 2)
-    return record(fig, rows)
+    last = rows[rows["moment"] == "end"].drop_duplicates(["learner", "slow"])
+    words = "; ".join(f"{r.learner} at slow factor {r.slow:g} keeps {r.kept:.2f}" for r in last.itertuples())
+    alt = "Density of the policy at the start, half way and at equal gain, per learner and slow factor, seed 0."
+    return record(fig, rows, f"{alt} {words}.")
 
 
 def _density_panel(ax: Axes, part: pd.DataFrame, world: World) -> None:
@@ -222,8 +233,7 @@ def slow_curves(rows: pd.DataFrame, start: float) -> Figure:
     fig = new_figure(8.4, 4.4)
     ax = fig.add_subplot()
     labels = _kept_lines(ax, summary, "slow")
-    ax.axhline(start, color=GREY, ls=":", lw=1.2)
-    labels.append(Label(math.inf, start, f"before training {start:.2f}", GREY))
+    labels.append(marks.level(ax, start, f"before training {start:.2f}", dash=":"))
     ax.set_xscale("log")
     ax.set_xticks(sorted(summary["slow"].unique()))
     ax.set_xticks([], minor=True)
@@ -232,7 +242,8 @@ def slow_curves(rows: pd.DataFrame, start: float) -> Figure:
     ax.set(ylabel="accuracy kept on the old mode", title="What is kept at equal gain")
     direct_labels(ax, labels)
     add_note(fig, seed_note(summary["seeds"]))
-    return record(fig, summary.assign(start=start))
+    alt = "Accuracy kept on the old mode at equal gain against the slow factor, a line and band per learner."
+    return record(fig, summary.assign(start=start), f"{alt} {_from_to(summary, 'slow')}; before training {start:.2f}.")
 
 
 def _reached(rows: pd.DataFrame) -> pd.DataFrame:
@@ -244,13 +255,14 @@ def _reached(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _kept_lines(ax: Axes, summary: pd.DataFrame, x: str) -> list[Label]:
     """A line with its band per learner; returns the labels for their ends."""
-    labels = []
-    for name in summary["learner"].unique():
-        part, style = summary[summary["learner"] == name].sort_values(x), learner_style(name)
-        ax.plot(part[x], part["mean"], label=name, **style.line())
-        ax.fill_between(part[x], part["low"], part["high"], color=style.colour, alpha=0.15, lw=0)
-        labels.append(Label(part[x].iloc[-1], part["mean"].iloc[-1], name, style.colour))
-    return labels
+    return marks.lines(ax, summary, x, "learner", lambda name: learner_style(name).line())
+
+
+def _from_to(summary: pd.DataFrame, x: str) -> str:
+    """Where each learner's line begins and ends."""
+    first, last = (said(rows.groupby("learner", sort=False)["mean"].first()) for rows in
+                   (summary.sort_values(x), summary.sort_values(x, ascending=False)))  # fmt: skip
+    return f"At {x} {summary[x].min():g}: {first}; at {summary[x].max():g}: {last}"
 
 
 @use_style()
@@ -272,7 +284,9 @@ def distance_panels(rows: pd.DataFrame) -> Figure:
     handles, names = axes[0].get_legend_handles_labels()
     fig.legend(handles, names, loc="outside right center")
     add_note(fig, seed_note(summary["seeds"]))
-    return record(fig, summary)
+    alt = "Accuracy kept at equal gain against the place of the new mode, a panel per slow factor."
+    slowest = _from_to(summary[summary["slow"] == slows[0]], "place")
+    return record(fig, summary, f"{alt} Slow factor {slows[0]:g}. {slowest}.")
 
 
 def mixture_view(slow: float, sft_rate: float, reinforce_rate: float, place: float, draws: str, modes: int) -> Figure:
