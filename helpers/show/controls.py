@@ -137,6 +137,7 @@ def change_by_part(weights: pd.DataFrame) -> Figure:
     ax.set_title("Share of the update's squared length in each part")
     fig.colorbar(image, ax=ax, fraction=0.03, pad=0.02)
     tops = shares.loc[shares.groupby("label", sort=False)["share"].idxmax()]
+    tops = tops[tops["label"] == tops["arm"]]  # the sentence is long enough without the other rates
     words = ", ".join(f"{row.label}: {row.part} {row.share:.2f}" for row in tops.itertuples())
     alt = f"Share of the update's squared length in each part of the model, a row per arm. Largest: {words}."
     return record(fig, shares, alt)

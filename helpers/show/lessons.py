@@ -139,7 +139,7 @@ def reward_table(truth: Sequence[int]) -> pd.DataFrame:
 @style.use_style()
 def reward_landscape(table: pd.DataFrame) -> Figure:
     """How many placements earn how much: hit and total reward. Drawn columns: reward, value, placements."""
-    fig, frames = _figure(8.0, 3.2), []
+    fig, frames = style.new_figure(8.0, 3.2), []
     for place, (name, title) in enumerate((("hit", "Hit reward"), ("total", "Total reward")), start=1):
         counts = table[name].value_counts().sort_index()
         ax = fig.add_subplot(1, 2, place)
@@ -153,7 +153,11 @@ def reward_landscape(table: pd.DataFrame) -> Figure:
         ax.set_xticks(list(counts.index), [f"{value:g}" for value in counts.index], fontsize=8)
         ax.margins(y=0.2)
         frames.append(pd.DataFrame({"reward": name, "value": counts.index, "placements": counts.to_numpy()}))
-    return marks.record(fig, pd.concat(frames))
+    drawn = pd.concat(frames)
+    hits = ", ".join(f"{r.placements} earn {r.value:g}" for r in drawn[drawn["reward"] == "hit"].itertuples())
+    totals = ", ".join(f"{v:g}" for v in drawn.loc[drawn["reward"] == "total", "value"])
+    alt = f"Histograms of the rewards of {len(table)} placements. Hit reward: {hits}. Total reward of a well-formed"
+    return marks.record(fig, drawn, f"{alt} completion: {totals}.")
 
 
 def _mean_line(ax: Axes, mean: float) -> None:
@@ -164,7 +168,7 @@ def _mean_line(ax: Axes, mean: float) -> None:
 @style.use_style()
 def token_picture(board: Any, side: int = 16) -> Figure:
     """A board under the grid of its image tokens, `side` pixels each, numbered in reading order."""
-    ax = _figure(3.4, 3.4).add_subplot()
+    ax = style.new_figure(3.4, 3.4).add_subplot()
     ax.imshow(board, interpolation="nearest", extent=(0, board.width, board.height, 0))
     cells = list(itertools.product(range(board.height // side), range(board.width // side)))
     for number, (row, col) in enumerate(cells, start=1):
@@ -174,11 +178,8 @@ def token_picture(board: Any, side: int = 16) -> Figure:
     ax.grid(color="white", linewidth=1.5)
     ax.set_axisbelow(False)
     rows = [{"token": k, "row": r + 1, "column": c + 1} for k, (r, c) in enumerate(cells, start=1)]
-    return marks.record(ax.figure, pd.DataFrame(rows))
-
-
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained")
+    alt = f"A board of {board.width} x {board.height} pixels under the grid of its {len(rows)} image tokens of"
+    return marks.record(ax.figure, pd.DataFrame(rows), f"{alt} {side} x {side} pixels, numbered in reading order.")
 
 
 def parameter_table(model: Any) -> pd.DataFrame:
@@ -312,7 +313,7 @@ def placement_shares(found: pd.DataFrame, n: int = 4) -> pd.DataFrame:
 @style.use_style()
 def placement_bars(shares: pd.DataFrame) -> Figure:
     """Share of completions per placement, lines at 1 % and a uniform choice. Drawn: placement, share."""
-    ax, uniform = _figure(8.0, 3.4).add_subplot(), 1 / len(shares)
+    ax, uniform = style.new_figure(8.0, 3.4).add_subplot(), 1 / len(shares)
     ax.bar(shares["placement"], shares["share"], color=BAR)
     for level, name in ((0.01, "1 %"), (uniform, f"uniform {uniform:.1%}")):
         ax.axhline(level, color="black", linestyle="--" if level == uniform else ":", linewidth=1.2)
@@ -321,7 +322,13 @@ def placement_bars(shares: pd.DataFrame) -> Figure:
     ax.grid(axis="x", visible=False)
     ax.set(ylabel="share of completions", xlabel="placement given", xlim=(-0.7, len(shares) - 0.3))
     ax.set_title(f"What the base answers to a puzzle (valid: {shares['share'].sum():.0%} of completions)")
-    return marks.record(ax.figure, shares)
+    common, first = int((shares["share"] > 0.01).sum()), shares.iloc[0]
+    alt = (
+        f"Share of completions that give each of {len(shares)} placements. Valid: {shares['share'].sum():.0%}. "
+        f"{common} placements lie above the 1 % line; the commonest, {first['placement']}, takes {first['share']:.0%}; "
+        f"a uniform choice would give {1 / len(shares):.1%}."
+    )
+    return marks.record(ax.figure, shares, alt)
 
 
 def verdicts(
@@ -451,7 +458,7 @@ def loss_curves(live: pd.DataFrame, shipped: pd.DataFrame | None, recipe: Recipe
     drawn = pd.concat([t[["step", "loss"]].assign(source=name) for name, t in tables.items() if t is not None])
     spans = phases(recipe)
     drawn["phase"] = spans["phase"].to_numpy()[spans["first"].searchsorted(drawn["step"], side="right") - 1]
-    fig, eyes = _figure(9.0, 3.6), drawn["phase"] == "eyes"
+    fig, eyes = style.new_figure(9.0, 3.6), drawn["phase"] == "eyes"
     left, right = fig.add_subplot(1, 2, 1), fig.add_subplot(1, 2, 2)
     _loss_panel(left, drawn[eyes])
     left.set(title="Eyes: what does each cell show?", ylabel="loss (nats per picture, all questions)")
@@ -462,7 +469,10 @@ def loss_curves(live: pd.DataFrame, shipped: pd.DataFrame | None, recipe: Recipe
         place = {"transform": right.get_xaxis_transform(), "rotation": 90, "ha": "right", "va": "top"}
         right.text(step, 0.98, name, fontsize=8, **place)
     left.legend()
-    return marks.record(fig, drawn[["source", "phase", "step", "loss"]])
+    first = drawn.drop_duplicates(["source", "phase"])
+    words = ", ".join(f"{r.phase} ({r.source}) {r.loss:.2f}" for r in first.itertuples())
+    alt = "Training loss against step on a log scale, left the eyes, right the language model. It begins at:"
+    return marks.record(fig, drawn[["source", "phase", "step", "loss"]], f"{alt} {words}.")
 
 
 def _loss_panel(ax: Axes, rows: pd.DataFrame) -> None:

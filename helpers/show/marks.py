@@ -172,7 +172,7 @@ def arm_key(fig: Figure, points: pd.DataFrame) -> None:
 def heat(ax: Axes, table: pd.DataFrame, texts: np.ndarray | None = None, **colours: Any) -> ScalarMappable:
     """A matrix as coloured cells with a text each (two decimals unless given); returns what a colour bar needs.
 
-    `colours`: cmap, norm, vmin or vmax, as in `seaborn.heatmap`, which also picks an ink that can be read.
+    `colours`: cmap, norm, vmin or vmax, as in `seaborn.heatmap`.
     """
     form = ".2f" if texts is None else ""
     annot = True if texts is None else texts
@@ -180,7 +180,15 @@ def heat(ax: Axes, table: pd.DataFrame, texts: np.ndarray | None = None, **colou
     ax.set(xlabel="", ylabel="")
     ax.tick_params(axis="y", labelrotation=0)
     ax.grid(visible=False)
-    return ax.collections[0]
+    cells = ax.collections[0]
+    for text, colour in zip(ax.texts, cells.get_facecolors(), strict=True):
+        text.set_color(_ink(colour))  # seaborn's own choice is white up to a middle grey: too pale on olive
+    return cells
+
+
+def _ink(colour: Sequence[float]) -> str:
+    """Black or white, whichever can be read on a colour (red, green, blue in [0, 1])."""
+    return "black" if 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2] > 0.45 else "white"
 
 
 def strips(
@@ -216,9 +224,7 @@ def tokens(ax: Axes, words: Sequence[str], logps: Sequence[float], scale: Scalar
     ax.set(xlim=(0, columns), ylim=(1 + spots[-1][1], 0))
     ax.set_axis_off()
     for text, (column, row), colour in zip(texts, spots, [scale.to_rgba(v) for v in logps], strict=True):
-        # luminance of sRGB, near enough to choose between two inks
-        ink = "black" if 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2] > 0.45 else "white"
         look = {"facecolor": colour, "edgecolor": "white", "linewidth": 0.8}
         ax.add_patch(Rectangle((column, row + 0.06), len(text), 0.88, **look))
         font = {"family": "DejaVu Sans Mono", "parse_math": False, "fontsize": 8.5}
-        ax.text(column + len(text) / 2, row + 0.5, text, color=ink, ha="center", va="center", **font)
+        ax.text(column + len(text) / 2, row + 0.5, text, color=_ink(colour), ha="center", va="center", **font)
