@@ -240,7 +240,8 @@ def board_gallery(images: Sequence[Any], titles: Sequence[str], columns: int = 4
         ax.set_title(title, parse_math=False, fontsize=9, loc="center")
         ax.set_axis_off()
     table = pd.DataFrame({"position": range(1, len(titles) + 1), "title": list(titles)})
-    return record(fig, table, f"Pictures with their titles: {'; '.join(' '.join(t.split()) for t in titles)}.")
+    heads = "; ".join(title.partition("\n")[0] for title in titles)
+    return record(fig, table, f"Pictures with titles: {heads}.")
 
 
 @use_style()
