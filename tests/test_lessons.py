@@ -13,7 +13,7 @@ from swapping import swap
 
 from helpers.errors import UserError
 from helpers.model import build, evaluate, score
-from helpers.show import lessons
+from helpers.show import lessons, making
 from helpers.stats.intervals import wilson
 from helpers.train import pretrain
 from helpers.train.pretrain import Recipe
@@ -104,14 +104,14 @@ def test_imports_are_found_inside_functions(tmp_path):
     file.write_text(
         "from helpers.show import style\ndef f():\n    from helpers.world.puzzles import cut\n    import json\n"
     )
-    assert lessons.imports_of([file]) == {"show", "show.style", "world.puzzles", "world.puzzles.cut"}
+    assert making.imports_of([file]) == {"show", "show.style", "world.puzzles", "world.puzzles.cut"}
 
 
 SHORT = Recipe(eye_steps=2, eye_pictures=4, steps=4, practice=2, pictures=3, questions=2, naming=1, warmup=2)
 
 
 def test_phases_by_hand():
-    assert lessons.phases(SHORT).to_dict("list") == {
+    assert making.phases(SHORT).to_dict("list") == {
         "phase": ["eyes", "words", "practice"],
         "first": [0, 2, 6],
         "steps": [2, 4, 2],
@@ -122,7 +122,7 @@ def test_phases_by_hand():
 
 def test_the_rate_starts_anew_where_a_phase_begins():
     recipe = Recipe()
-    for phase in lessons.phases(recipe).itertuples():
+    for phase in making.phases(recipe).itertuples():
         rates = [pretrain.rate_at(recipe, phase.first + k) for k in range(recipe.warmup)]
         assert rates == sorted(rates) and rates[0] == pytest.approx(recipe.learning_rate / recipe.warmup)
         assert pretrain.rate_at(recipe, phase.first + phase.steps // 2) == recipe.learning_rate
@@ -130,11 +130,11 @@ def test_the_rate_starts_anew_where_a_phase_begins():
 
 
 def test_prompts_are_spread_over_the_steps_asked_for():
-    found = lessons.pretraining_prompts(SHORT, 4, range(1, 5))
+    found = making.pretraining_prompts(SHORT, 4, range(1, 5))
     places = [(1, 0), (2, 1), (3, 2), (4, 0)]
     assert found == [q for step, slot in places for q in pretrain.pretraining_sample(SHORT, step, slot)[1]]
     recipe = Recipe(pictures=3)  # more pictures than steps: other pictures of the same step
-    found = lessons.pretraining_prompts(recipe, 6, range(2))
+    found = making.pretraining_prompts(recipe, 6, range(2))
     assert found == [q for k in range(6) for q in pretrain.pretraining_sample(recipe, k // 3, k % 3)[1]]
     assert {q.task for q in found} <= {*pretrain.NAMING_TASKS, "easy_vqa"}
 
@@ -143,7 +143,7 @@ def test_cells_are_named_as_they_lie():
     known = {"colour": np.zeros((4, 4), int), "shape": np.zeros((4, 4), int), "land": np.full((4, 4), 2)}
     known["colour"][0, 1], known["shape"][0, 1] = 1, 4  # the first is "nothing of the sort"
     known["land"][3, 0] = -100
-    table = lessons.cell_table(known, ("colour", "shape", "land", "digit"))
+    table = making.cell_table(known, ("colour", "shape", "land", "digit"))
     assert table.shape == (4, 4) and table.loc[1, 2] == "red cross ground" and table.loc[4, 1] == ""
     assert (table.drop(index=[1, 4]) == "ground").all(axis=None)
 
@@ -159,25 +159,25 @@ def pretrained(tiny, monkeypatch, tmp_path: Path) -> Path:
 
 
 def test_a_rebuild_takes_the_logged_steps(pretrained):
-    log = lessons.training_log(pretrained / "training_log.csv")
+    log = making.training_log(pretrained / "training_log.csv")
     finished = build.load(pretrained / "model")
-    live = pd.concat([lessons.rebuild(SHORT, 2), lessons.rebuild(SHORT, 2, finished[0])])
-    assert live["step"].tolist() == [0, 1, 2, 3] and list(live.columns) == lessons.LOG_COLUMNS
+    live = pd.concat([making.rebuild(SHORT, 2), making.rebuild(SHORT, 2, finished[0])])
+    assert live["step"].tolist() == [0, 1, 2, 3] and list(live.columns) == making.LOG_COLUMNS
     for name in ("loss", "grad_norm"):
         assert live[name].tolist() == pytest.approx(log[name][:4].tolist(), rel=1e-4), name
-    last = lessons.last_losses(SHORT, 3, finished)
+    last = making.last_losses(SHORT, 3, finished)
     assert last["step"].tolist() == [5, 6, 7]
     assert last["loss"].tolist() == pytest.approx(log["loss"][5:].tolist(), rel=1e-3)
 
 
 def test_the_shipped_log_is_of_this_recipe():
-    recipe, log = Recipe(), lessons.training_log()
+    recipe, log = Recipe(), making.training_log()
     assert log["step"].tolist() == list(range(recipe.eye_steps + recipe.steps + recipe.practice))
 
 
 def test_the_shipped_weights_are_those_that_the_log_ends_with():
-    recipe, log = Recipe(), lessons.training_log()
-    last = lessons.last_losses(recipe, 1, build.load()).merge(log, on="step", suffixes=("", "_logged"))
+    recipe, log = Recipe(), making.training_log()
+    last = making.last_losses(recipe, 1, build.load()).merge(log, on="step", suffixes=("", "_logged"))
     assert len(last) == 1 and last["loss"].tolist() == pytest.approx(last["loss_logged"].tolist(), rel=1e-2)
 
 
@@ -185,7 +185,7 @@ def test_the_shipped_weights_are_those_that_the_log_ends_with():
 def test_losses_are_drawn_by_phase(source):
     log = pd.DataFrame({"step": range(8), "loss": [16.0, 15.0, 12.0, 11.0, 1.0, 0.5, 0.7, 0.4]})
     live = log if source == "computed now" else log[:1]
-    fig = lessons.loss_curves(live, log if source == "shipped" else None, SHORT)
+    fig = making.loss_curves(live, log if source == "shipped" else None, SHORT)
     drawn = pd.concat(fig.jigsaw_drawn)
     assert list(drawn.columns) == ["source", "phase", "step", "loss"]
     part = drawn[drawn["source"] == source]
@@ -197,12 +197,12 @@ def test_losses_are_drawn_by_phase(source):
 
 def test_training_log_is_optional_but_must_be_whole(tmp_path):
     path = tmp_path / "log.csv"
-    assert lessons.training_log(path) is None
+    assert making.training_log(path) is None
     path.write_text("step,loss\n0,6.5\n")
     with pytest.raises(UserError, match="grad_norm"):
-        lessons.training_log(path)
+        making.training_log(path)
     path.write_text("step,loss,grad_norm,seconds,more\n0,6.5,1,0.3,x\n")
-    assert lessons.training_log(path).to_dict("list") == {
+    assert making.training_log(path).to_dict("list") == {
         "step": [0],
         "loss": [6.5],
         "grad_norm": [1],
