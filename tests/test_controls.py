@@ -13,8 +13,8 @@ from swapping import swap
 from helpers import lab
 from helpers.errors import UserError
 from helpers.measure import analyses
-from helpers.measure import bench as bench_module
-from helpers.measure.bench import PUBLISHED, store, study_specs
+from helpers.measure import shared as shared_module
+from helpers.measure.shared import PUBLISHED, store, study_specs
 from helpers.show.controls import (
     change_by_part,
     controls_at_equal,
@@ -145,7 +145,7 @@ def test_nothing_is_measured_twice_and_only_what_is_possible(here: Path, monkeyp
         return lambda bench, spec: (calls.append((name, spec.arm)), pd.DataFrame({"value": [1.5]}))[1]
 
     swap(monkeypatch, analyses, "ANALYSES", {name: fake(name) for name in analyses.ANALYSES})
-    swap(monkeypatch, bench_module, "bench", lambda profile: None)
+    swap(monkeypatch, shared_module, "shared", lambda profile: None)
     analyses.measure(profile, ["weights", "lines", "recovery"])
     arms = [spec.arm for spec in most]
     assert calls == [("weights", arm) for arm in [*arms, "sft-voice"]] + [("recovery", "sft-answer")]

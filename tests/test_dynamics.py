@@ -22,7 +22,7 @@ from helpers.stats.intervals import seed_interval
 from helpers.study.profiles import get_profile
 from helpers.verdicts import forecasts
 from helpers.world.battery import battery_samples
-from helpers.world.boards import Prompted
+from helpers.world.boards import Prompted, Sample
 
 ARMS = ("rft", "sft-answer", "sft-expert", "sft-rollout", "sft-self")
 
@@ -173,7 +173,7 @@ def picture(seed):
 
 
 def item(seed, completion, kind="hill", weight=1.0):
-    return linear.Item(Prompted(picture(seed), "What is seen? Answer with one word."), completion, kind, weight)
+    return Sample(Prompted(picture(seed), "What is seen? Answer with one word."), completion, kind, weight)
 
 
 @pytest.fixture(scope="module")
@@ -274,9 +274,9 @@ def test_answer_token_is_the_one_behind_the_tag(small):
     tokenizer = small.base[1].tokenizer
     long = item(0, "<think>sky</think><answer>3 1 4 2</answer>")
     batch = linear.scored(small.base, [long])
-    assert tokenizer.decode([int(batch.target[learned_from.answer_token(small.base[1], long)])]).strip() == "3"
+    assert tokenizer.decode([int(batch.target[walks.answer_token(small.base[1], long)])]).strip() == "3"
     with pytest.raises(UserError, match="no <answer> tag"):
-        learned_from.answer_token(small.base[1], item(0, "sky"))
+        walks.answer_token(small.base[1], item(0, "sky"))
 
 
 def test_nothing_to_score_is_refused(small):
@@ -450,7 +450,7 @@ def test_batches_are_whole_boards_in_order(sizes, boards, count):
     items = []
     for number, size in enumerate(sizes):
         prompt = Prompted(np.zeros(0), str(number))
-        items += [linear.Item(prompt, str(k), "rft") for k in range(size)]
+        items += [Sample(prompt, str(k), "rft") for k in range(size)]
     found = linear.batches(items, boards, count)
     flat = [i for part in found for i in part]
     assert flat == items[: len(flat)] and 1 <= len(found) <= count
@@ -479,7 +479,7 @@ def recorded():
 
 def test_corpora_come_from_the_records_they_should():
     profile = replace(get_profile("smoke"), size=32)
-    found = learned_from.corpus_items(profile, recorded(), 2)
+    found = learned_from.corpus_samples(profile, recorded(), 2)
     assert set(found) == {"rft", "sft-answer", "sft-expert", "sft-rollout", "sft-self", "self-sft"}
     groups = [len(part) for part in linear.batches(found["rft"], 1, 9)]
     assert groups == [4, 4]  # boards 0 and 2: the group of board 1 has no signal
@@ -498,13 +498,15 @@ def test_corpora_come_from_the_records_they_should():
 def test_an_arm_without_recorded_samples_is_left_out():
     table = recorded()
     profile = replace(get_profile("smoke"), size=32)
-    assert not {"sft-rollout", "self-sft"} & set(learned_from.corpus_items(profile, table.assign(exact=0.0), 2))
-    assert "rft" not in learned_from.corpus_items(profile, table.assign(advantage=0.0), 2)
-    assert "sft-self" not in learned_from.corpus_items(profile, table.assign(completion="<answer>1 2 3 4</answer>"), 2)
+    assert not {"sft-rollout", "self-sft"} & set(learned_from.corpus_samples(profile, table.assign(exact=0.0), 2))
+    assert "rft" not in learned_from.corpus_samples(profile, table.assign(advantage=0.0), 2)
+    assert "sft-self" not in learned_from.corpus_samples(
+        profile, table.assign(completion="<answer>1 2 3 4</answer>"), 2
+    )
 
 
 def test_prior_items_are_the_battery_s_gold_answers():
-    found = learned_from.prior_items(["hill", "land"], [0, 2])
+    found = learned_from.prior_samples(["hill", "land"], [0, 2])
     assert [i.kind for i in found] == ["hill", "hill", "land", "land"]
     assert [i.completion for i in found] == [
         battery_samples(task, 3)[k].question.completion for task in ("hill", "land") for k in (0, 2)
@@ -514,7 +516,7 @@ def test_prior_items_are_the_battery_s_gold_answers():
 def test_puzzle_probes_differ_in_words_or_placement_only(small):
     profile = replace(get_profile("smoke"), size=32)
     texts = {}
-    for probe in learned_from.puzzle_items(profile, small.base, 2):
+    for probe in learned_from.puzzle_samples(profile, small.base, 2):
         texts.setdefault(probe.kind, []).append(probe.completion)
     assert len(texts["puzzle bare"]) == len(texts["puzzle taught"]) == 2
     for bare, taught in zip(texts["puzzle bare"], texts["puzzle taught"], strict=True):

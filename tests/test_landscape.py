@@ -37,7 +37,6 @@ from helpers.measure.probes import (
     probe_tables,
     prompts_of,
     publish_probes,
-    puzzle_spec,
     read_probes,
     score_probes,
     score_run,
@@ -57,7 +56,8 @@ from helpers.study.records import RunStore
 from helpers.train import corpora
 from helpers.verdicts import rates
 from helpers.world import answers, battery, seeds
-from helpers.world.boards import Prompted, held_out_boards, training_boards
+from helpers.world.boards import Boards, Prompted, held_out_boards, training_boards
+from helpers.world.puzzles import PuzzleSpec
 
 BOARDS = 10  # of the probe set: the tests' model knows two placements, so that it solves about one board in twelve
 TASKS = ("lists", "colour")
@@ -146,7 +146,7 @@ def stock_logps(base: tuple[Any, Any], prompt: Prompted, completion: str) -> tor
 def test_probe_boards_are_no_training_and_no_test_boards() -> None:
     profile = get_profile("cpu")
     probes = {b.tobytes() for b in probe_boards(profile, 40).pixels}
-    spec = puzzle_spec(profile)
+    spec = profile.puzzle
     runs = {s for p in PROFILES.values() for s in p.seeds} | {seeds.LIVE, seeds.BENCHMARK}
     trained = {b.tobytes() for s in runs for b in training_boards(spec, 40, s).pixels}
     tested = {b.tobytes() for b in held_out_boards(spec, 40).pixels}
@@ -500,10 +500,10 @@ def test_surprise_is_split_by_the_sort_of_the_token(here: Study) -> None:
 
 
 @pytest.fixture(scope="module")
-def samples(study: Study) -> tuple[reach.Asked, pd.DataFrame]:
+def samples(study: Study) -> tuple[Boards, pd.DataFrame]:
     """Boards that all have the placement which the tests' model writes most, and many of its completions of each."""
     own = reach.own_samples(study.base, study.profile, 4, 150)
-    held = replace(reach.asked_probes(study.profile, 4), placements=((2, 1, 4, 3),) * 4)
+    held = replace(probe_boards(study.profile, 4), placements=np.array([(2, 1, 4, 3)] * 4))
     score = [answers.score(text, (2, 1, 4, 3)) for text in own["completion"]]
     return held, own.assign(exact=[s.exact for s in score], format=[s.format for s in score])
 
@@ -512,9 +512,9 @@ def test_own_samples_carry_their_scores_and_log_probs(study: Study) -> None:
     own = reach.own_samples(study.base, study.profile, 3, 4)
     assert own["board"].tolist() == [i for i in range(3) for _ in range(4)]
     assert own.equals(reach.own_samples(study.base, study.profile, 3, 4))
-    held = reach.asked_probes(study.profile, 3)
+    held = probe_boards(study.profile, 3)
     for row in own.itertuples():
-        logps = stock_logps(study.base, held.prompts[row.board], row.completion)
+        logps = stock_logps(study.base, held.prompted()[row.board], row.completion)
         score = answers.score(row.completion, held.placements[row.board])
         assert (row.exact, row.format, row.tokens) == (score.exact, score.format, len(logps))
         assert row.logp == pytest.approx(float(logps.sum()), abs=1e-3)
@@ -532,21 +532,21 @@ def test_counting_and_likelihood_agree_within_sampling_error(study: Study, sampl
         assert abs(row.counted - row.likelihood) < 3.5 * spread
     total = float((found["samples"] * found["likelihood"]).sum())
     assert abs(found["right"].sum() - total) < 3 * math.sqrt(total)
-    wrong = replace(held, placements=((1, 4, 2, 3),) * 4)  # a placement that the model does not write
+    wrong = replace(held, placements=np.array(((1, 4, 2, 3),) * 4))  # a placement that the model does not write
     never = reach.reachability(study.base, wrong, own.assign(exact=0.0))
     assert never["likelihood"].max() < 0.2 * found["likelihood"].min()
 
 
 def test_likelihood_is_the_mean_chance_behind_the_thinks_by_stock_passes(study: Study) -> None:
-    held = replace(reach.asked_probes(study.profile, 1), placements=((2, 1, 4, 3),))  # one that the model writes
+    held = replace(probe_boards(study.profile, 1), placements=np.array([(2, 1, 4, 3)]))  # one that the model writes
     texts = ["<think>sky</think><answer>1 2</answer>", "<answer>2 1 4 3</answer>", "<think>land</think>",
              "<think>sky</think>", "<think>never closed"]  # fmt: skip
     written = pd.DataFrame({"board": 0, "completion": texts, "exact": 0.0, "format": 0.0})
-    answer = corpora.answer(held.placements[0])
+    answer = corpora.answer(held.placements[0].tolist())
     chances = []
     for think in ("<think>sky</think>", "<think>land</think>", "<think>sky</think>"):
-        whole = stock_logps(study.base, held.prompts[0], think + answer)
-        given = len(stock_logps(study.base, held.prompts[0], think)) - 1  # without its end token
+        whole = stock_logps(study.base, held.prompted()[0], think + answer)
+        given = len(stock_logps(study.base, held.prompted()[0], think)) - 1  # without its end token
         chances.append(math.exp(float(whole[given:].sum())))
     found = reach.reachability(study.base, held, written)
     assert max(chances) > 0.1
@@ -557,7 +557,7 @@ def test_likelihood_is_the_mean_chance_behind_the_thinks_by_stock_passes(study: 
 
 
 def test_chances_come_in_the_order_of_the_thinks_and_placements(study: Study) -> None:
-    prompt = reach.asked_probes(study.profile, 1).prompts[0]
+    prompt = probe_boards(study.profile, 1).prompted()[0]
     first, second = "<think>sky</think>", "<think>land</think>"
     asked = [(2, 1, 4, 3), (3, 1, 4, 2)]
     both = reach.answer_chances(study.base, prompt, [first, second, first], asked)
@@ -568,29 +568,29 @@ def test_chances_come_in_the_order_of_the_thinks_and_placements(study: Study) ->
 
 
 def test_ranks_equal_a_sort_of_all_placements(study: Study) -> None:
-    held = reach.asked_probes(study.profile, 2)
+    held = probe_boards(study.profile, 2)
     thinks = ["<think>sky</think>", "<think>land</think>", "<think>sky</think>", "no think"]
     written = pd.DataFrame({"board": [0] * 4 + [1], "completion": [*thinks, "nothing"]})
     found = reach.placement_ranks(study.base, held, written)
     assert found["board"].tolist() == [0] and found["placements"].tolist() == [24]  # no think, no rank
     given = reach.thinks(thinks)
     mean = {
-        p: sum(c for (c,) in reach.answer_chances(study.base, held.prompts[0], given, [p])) / 4
+        p: sum(c for (c,) in reach.answer_chances(study.base, held.prompted()[0], given, [p])) / 4
         for p in permutations((1, 2, 3, 4))
     }
     order = sorted(mean, key=mean.get, reverse=True)
-    assert found["rank"].item() == 1 + order.index(held.placements[0])
-    assert found["chance"].item() == pytest.approx(mean[held.placements[0]], rel=1e-3)
+    assert found["rank"].item() == 1 + order.index(tuple(held.placements[0].tolist()))
+    assert found["chance"].item() == pytest.approx(mean[tuple(held.placements[0].tolist())], rel=1e-3)
     assert found["valid"].item() == pytest.approx(sum(mean.values()), rel=1e-3) and found["valid"].item() < 1
 
 
 def test_equal_chances_share_their_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = reach.Asked((Prompted(np.zeros((2, 2, 3), np.uint8), "?"),), ((2, 1, 4, 3),))
+    held = Boards(PuzzleSpec(), np.zeros((1, 2, 2, 3), np.uint8), np.array([(2, 1, 4, 3)]))
     written = pd.DataFrame({"board": [0], "completion": ["<think>a</think>"]})
     swap(monkeypatch, reach, "answer_chances", lambda base, prompt, given, every: [[0.02] * len(every)])
     found = reach.placement_ranks((None, None), held, written)
     assert found["rank"].item() == 12.5 and found["valid"].item() == pytest.approx(0.48)
-    large = replace(held, placements=(tuple(range(1, 10)),))
+    large = replace(held, placements=np.arange(1, 10)[None])
     with pytest.raises(UserError, match="9 tiles has too many placements"):
         reach.placement_ranks((None, None), large, written)
 
@@ -605,7 +605,7 @@ def test_reach_within_a_group_in_closed_cases_and_by_drawing() -> None:
 
 def rft_rows(study: Study, seed: int, ids: list[int], each: int) -> pd.DataFrame:
     """Completions of training boards by the tests' model, as the records have them."""
-    boards = training_boards(puzzle_spec(study.profile), max(ids) + 1, seed)
+    boards = training_boards(study.profile.puzzle, max(ids) + 1, seed)
     asked = [Prompted(boards.pixels[i], boards.text) for i in ids]
     texts = complete(*study.base, asked, Sampling(each, 1.0, 32, 5))
     rows = []
@@ -620,7 +620,7 @@ def test_early_reach_asks_about_the_boards_that_rft_met(study: Study, monkeypatc
     rows = pd.concat([rft_rows(study, 0, [5, 1, 9], 2), rft_rows(study, 2, [4], 2)])
     seen, stock = [], reach.reachability
 
-    def listen(base: Any, held: reach.Asked, written: pd.DataFrame) -> pd.DataFrame:
+    def listen(base: Any, held: Boards, written: pd.DataFrame) -> pd.DataFrame:
         seen.append((held, written))
         return stock(base, held, written)
 
@@ -628,17 +628,17 @@ def test_early_reach_asks_about_the_boards_that_rft_met(study: Study, monkeypatc
     found = reach.early_reach(study.base, study.profile, rows, last=2)
     assert found["seed"].tolist() == [0, 0, 2] and found["samples"].tolist() == [2] * 3  # board 5 came in step 3
     for (held, written), (seed, ids) in zip(seen, ((0, [1, 9]), (2, [4])), strict=True):
-        boards = training_boards(puzzle_spec(study.profile), 10, seed)
+        boards = training_boards(study.profile.puzzle, 10, seed)
         for place, i in enumerate(ids):
-            assert np.array_equal(held.prompts[place].pixels, boards.pixels[i])
-            assert held.placements[place] == tuple(boards.placements[i])
+            assert np.array_equal(held.pixels[place], boards.pixels[i])
+            assert held.placements[place].tolist() == boards.placements[i].tolist()
             assert (written[written["puzzle_id"] == i]["board"] == place).all()
     with pytest.raises(UserError, match="no RFT completion of the first 0 steps"):
         reach.early_reach(study.base, study.profile, rows, last=0)
 
 
 def test_the_base_foretells_its_own_hits(study: Study) -> None:
-    boards = training_boards(puzzle_spec(study.profile), 80, 0)
+    boards = training_boards(study.profile.puzzle, 80, 0)
     known = [i for i, p in enumerate(boards.placements.tolist()) if p in ([2, 1, 4, 3], [3, 1, 4, 2])]
     assert len(known) >= 3
     found = reach.early_reach(study.base, study.profile, rft_rows(study, 0, known[:4], 40), last=3)
@@ -764,7 +764,7 @@ def test_each_run_has_the_perplexity_of_what_it_learned_from(study: Study, monke
     arms = ("rft", "reinforce-1-0", "sft-answer", "sft-rollout", "distill", "sft-stream", "sft-replay")
     rft, reinforce, answer, rollout, distill, stream, replay = (specs(profile, [a])[0] for a in arms)
     slow = replace(answer, learning_rate=1e-5)
-    boards = training_boards(puzzle_spec(profile), 3, 0)
+    boards = training_boards(profile.puzzle, 3, 0)
     right = [f"<think>sky</think>{corpora.answer(p)}" for p in boards.placements.tolist()]
     common = {"run": rft.name, "step": 4, "exact": 1.0, "format": 1.0, "tokens": 5}
     records = pd.DataFrame({"puzzle_id": range(3), "completion": right, "logp_base": [-5.0, -10.0, -15.0]})

@@ -12,13 +12,13 @@ import pytest
 import torch
 from swapping import swap
 
-from helpers.measure import bench as bench_module
-from helpers.measure import influence, linear, reach, theory
-from helpers.measure.bench import Amount
+from helpers.measure import influence, learned_from, linear, reach, theory
+from helpers.measure import shared as shared_module
+from helpers.measure.shared import Amount
 from helpers.measure.theory import Subject
 from helpers.model import score
 from helpers.world import battery
-from helpers.world.boards import Prompted, make_boards
+from helpers.world.boards import Corpus, Prompted, make_boards
 from helpers.world.puzzles import PuzzleSpec
 
 SMALL = Amount(boards=2, batches=2, draws=4, pairs=2, samples=2, gold=1)
@@ -53,16 +53,20 @@ def small_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     texts = [f"<answer>{order}</answer>" for order in ("2 1 4 3", "3 4 1 2", "4 1 2 3", "1 3 2 4")]
     pairs = list(zip(boards.prompted(), texts, strict=True))
     swap(monkeypatch, battery, "battery_tasks", lambda: ("lists", "colour"))
-    swap(monkeypatch, bench_module, "corpus_sample", lambda bench, spec, n: pairs[:n])
+    swap(monkeypatch, learned_from, "corpus_of_run", lambda bench, spec, n: made(pairs[:n]))
     run = SimpleNamespace(folder=lambda spec: tmp_path, checkpoints=lambda spec: tmp_path / "checkpoints")
-    swap(monkeypatch, bench_module, "store", lambda profile: run)
+    swap(monkeypatch, shared_module, "store", lambda profile: run)
     for step in (8, 64, 90):
         (tmp_path / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
 
 
+def made(pairs: list) -> Corpus:
+    return Corpus(SPEC.arm, [prompt for prompt, _ in pairs], [text for _, text in pairs])
+
+
 def subject(loaded: tuple[Any, Any], change: float = 0.0, amount: Amount = SMALL) -> Subject:
     bench = FakeBench(loaded, change)
-    return Subject(bench, SPEC, theory.corpus_items(bench, SPEC, amount.boards * amount.batches), amount)
+    return Subject(bench, SPEC, list(learned_from.corpus_of_run(bench, SPEC, amount.boards * amount.batches)), amount)
 
 
 def gold_logps(model: Any, processor: Any) -> tuple[float, int]:
@@ -198,6 +202,6 @@ def test_samples_to_compare_are_spread_evenly(size: int, chosen: list[int]) -> N
 
 
 def test_a_run_whose_corpus_is_gone_has_what_is_left_and_no_error(tiny, monkeypatch) -> None:
-    swap(monkeypatch, bench_module, "corpus_sample", lambda bench, spec, n: [])
+    swap(monkeypatch, learned_from, "corpus_of_run", lambda bench, spec, n: made([]))
     row = theory.measured_theory(FakeBench(tiny.load()), SPEC).iloc[0]
     assert row["gold_shift"] == 0 and list(row.index) == ["gold_shift", "region"]

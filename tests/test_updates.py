@@ -131,7 +131,7 @@ def test_an_update_without_length_has_no_direction(tiny) -> None:
 def test_completion_kl_is_the_sum_over_tokens_in_other_arithmetic(tiny, puzzler) -> None:
     (p, processor), (q, _) = tiny.load(), puzzler.load()
     prompts, texts = predictors.puzzle_prompts(BOARDS, 2), ("<answer>2 1 4 3</answer>", "no")
-    written = predictors.Said(tuple(prompts), texts)
+    written = predictors.Corpus("own words", prompts, texts)
     found = predictors.completion_kl(p, q, processor, written)
     for value, prompt, text in zip(found, prompts, texts, strict=True):
         packed, pictures = score.pack_completions(processor, [(prompt, [text])])
@@ -150,7 +150,7 @@ def test_kl_of_whole_completions_is_the_mean_log_ratio_of_draws(puzzler) -> None
         q.model.language_model.norm.weight.mul_(0.8)  # a flatter softmax
     prompts = [predictors.puzzle_prompts(BOARDS, 1)[0]] * 150
     texts = [row[0] for row in score.complete(p, processor, prompts, Sampling(1, 1.0, 40, 3))]
-    exact = predictors.completion_kl(p, q, processor, predictors.Said(tuple(prompts), tuple(texts)))
+    exact = predictors.completion_kl(p, q, processor, predictors.Corpus("own words", prompts, tuple(texts)))
     logps = [score.completion_logps(m, processor, prompts, [[t] for t in texts]) for m in (p, q)]
     ratios = np.array([float(a[0].sum() - b[0].sum()) for a, b in zip(*logps, strict=True)])
     error = ratios.std() / math.sqrt(len(ratios))
@@ -160,10 +160,10 @@ def test_kl_of_whole_completions_is_the_mean_log_ratio_of_draws(puzzler) -> None
 
 def test_divergences_point_where_their_names_say(tiny, puzzler) -> None:
     (base, processor), (tuned, _) = tiny.load(), puzzler.load()
-    puzzle, prior = (predictors.said((base, processor), prompts)
+    puzzle, prior = (predictors.written_by((base, processor), prompts)
                      for prompts in (predictors.puzzle_prompts(BOARDS, 2), predictors.prior_prompts(3)))  # fmt: skip
     found = predictors.divergences((base, processor), (tuned, processor), puzzle, prior)
-    own = predictors.said((tuned, processor), puzzle.prompts)
+    own = predictors.written_by((tuned, processor), puzzle.prompts)
     for name, p, q, texts in (("kl_forward", base, tuned, puzzle), ("kl_prior", base, tuned, prior),
                               ("kl_reverse", tuned, base, own)):  # fmt: skip
         assert found[name] == pytest.approx(predictors.completion_kl(p, q, processor, texts).mean())
@@ -174,7 +174,7 @@ def test_divergences_point_where_their_names_say(tiny, puzzler) -> None:
 def test_what_a_model_says_is_not_cut_off_before_an_evaluation_would(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     swap(monkeypatch, score, "complete", lambda *args: asked.append(args[-1]) or [["x"]])
-    predictors.said(tiny.load(), predictors.puzzle_prompts(BOARDS, 1))
+    predictors.written_by(tiny.load(), predictors.puzzle_prompts(BOARDS, 1))
     assert asked[0].max_tokens == Sampling().max_tokens
 
 
@@ -182,18 +182,18 @@ def test_activation_drift_of_a_rescaled_last_norm_is_its_scale(tiny) -> None:
     base, (tuned, processor) = tiny.load(), tiny.load()
     with torch.no_grad():
         tuned.model.language_model.norm.weight.mul_(1.1)
-    prior = predictors.said(base, predictors.prior_prompts(4))
+    prior = predictors.written_by(base, predictors.prior_prompts(4))
     assert predictors.activation_drift(base, base, prior) == 0.0
     assert predictors.activation_drift(base, (tuned, processor), prior) == pytest.approx(0.1, rel=1e-3)
 
 
 def test_fisher_by_finite_differences(tiny) -> None:
     model, processor = tiny.load()
-    prior = predictors.said((model, processor), predictors.prior_prompts(2))
+    prior = predictors.written_by((model, processor), predictors.prior_prompts(2))
     found = predictors.fisher((model, processor), prior)
     name, place, small = "model.language_model.layers.0.mlp.up_proj.weight", (3, 2), 2e-3
     weight, slopes = dict(model.named_parameters())[name], []
-    for prompt, text in zip(prior.prompts, prior.texts, strict=True):
+    for prompt, text in zip(prior.prompts, prior.completions, strict=True):
         values = []
         for sign in (1, -1):
             with torch.no_grad():
@@ -215,8 +215,8 @@ def test_fisher_distance_by_hand() -> None:
 
 def test_the_first_lbk_is_nought_for_the_base_and_grows_with_the_step(tiny, puzzler) -> None:
     base, (early, _) = tiny.load(), tiny.load()
-    prior = predictors.said(base, predictors.prior_prompts(3))
-    corpus = [(prompt, "<answer>2 1 4 3</answer>") for prompt in predictors.puzzle_prompts(BOARDS, 2)]
+    prior = predictors.written_by(base, predictors.prior_prompts(3))
+    corpus = predictors.Corpus("taught", predictors.puzzle_prompts(BOARDS, 2), ["<answer>2 1 4 3</answer>"] * 2)
     start, other = updates.weights_of(base[0]), updates.weights_of(puzzler.load()[0])
     found = []
     for share in (0.0, 0.02, 0.04):

@@ -16,15 +16,15 @@ from transformers.utils import logging
 from helpers.errors import UserError
 from helpers.files import write_file
 from helpers.measure import predictors, recovery, updates
-from helpers.measure.bench import (
+from helpers.measure.learned_from import corpus_of_run
+from helpers.measure.shared import (
     EARLY,
     METRICS,
     PUBLISHED,
-    Bench,
-    bench,
-    corpus_sample,
+    Shared,
     finished,
     is_done,
+    shared,
     store,
     study_specs,
 )
@@ -68,12 +68,12 @@ def _train_here(profile: Profile, controls: Sequence[Control]) -> None:
             train(spec, store(profile), settings(profile))
 
 
-def measured_weights(bench: Bench, spec: RunSpec) -> pd.DataFrame:
+def measured_weights(bench: Shared, spec: RunSpec) -> pd.DataFrame:
     """`updates.change_table` of a run's end."""
     return updates.change_table(bench.weights(None), bench.weights(spec))
 
 
-def measured_predictors(bench: Bench, spec: RunSpec) -> pd.DataFrame:
+def measured_predictors(bench: Shared, spec: RunSpec) -> pd.DataFrame:
     """What may predict forgetting, with the drop: a row at the end and one where exact match first reaches 0.5.
 
     Columns at, step, exact, drop, drop_likelihood, kl_forward, kl_reverse, kl_prior, perplexity, lbk, l2, l1, fisher,
@@ -99,12 +99,12 @@ def measured_predictors(bench: Bench, spec: RunSpec) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _evaluations(bench: Bench, spec: RunSpec) -> pd.DataFrame:
+def _evaluations(bench: Shared, spec: RunSpec) -> pd.DataFrame:
     """A run's own evaluations."""
     return read_table(store(bench.profile).folder(spec), "evaluations").to_pandas()
 
 
-def _marks(bench: Bench, spec: RunSpec) -> dict[str, int]:
+def _marks(bench: Shared, spec: RunSpec) -> dict[str, int]:
     """The last step, and the first evaluated one with exact match 0.5 or more, if any."""
     evaluations = _evaluations(bench, spec)
     reached = crossings(evaluations, 0.5)
@@ -112,7 +112,7 @@ def _marks(bench: Bench, spec: RunSpec) -> dict[str, int]:
     return marks | ({"0.5": int(reached["after"].iloc[0])} if len(reached) else {})
 
 
-def _drops(bench: Bench, spec: RunSpec, step: int) -> dict[str, float]:
+def _drops(bench: Shared, spec: RunSpec, step: int) -> dict[str, float]:
     """Exact match and the drop below the run's own start at a step."""
     evaluations = _evaluations(bench, spec)
     exact = evaluations[(evaluations["task"] == "puzzle") & (evaluations["measure"] == "exact")]
@@ -123,24 +123,24 @@ def _drops(bench: Bench, spec: RunSpec, step: int) -> dict[str, float]:
     return found
 
 
-def _corpus_quantities(bench: Bench, spec: RunSpec) -> dict[str, float | None]:
+def _corpus_quantities(bench: Shared, spec: RunSpec) -> dict[str, float | None]:
     """Perplexity under the base of what a run learned from, and its first LBK on prior prompts."""
-    corpus = corpus_sample(bench, spec, bench.sizes.prompts)
-    if not corpus:
+    corpus = corpus_of_run(bench, spec, bench.sizes.prompts)
+    if not len(corpus):
         return {"perplexity": None, "lbk": None}
-    scored = completion_logps(*bench.base, [p for p, _ in corpus], [[text] for _, text in corpus])
+    scored = completion_logps(*bench.base, corpus.prompts, [[text] for text in corpus.completions])
     logps = np.concatenate([row[0].numpy() for row in scored])
     first = checkpoints.checkpoint_numbers(store(bench.profile).checkpoints(spec))[0]
     lbk = predictors.first_lbk(bench.base, bench.model(spec, first)[0], bench.prior, corpus)
     return {"perplexity": float(np.exp(-logps.mean())), "lbk": lbk}
 
 
-def measured_flips(bench: Bench, spec: RunSpec) -> pd.DataFrame:
+def measured_flips(bench: Shared, spec: RunSpec) -> pd.DataFrame:
     """`live.flips` from the base to a run's end, over all prior tasks."""
     return recovery.flips(bench.base, bench.model(spec), battery.battery_tasks(), bench.sizes.battery)
 
 
-def measured_recovery(bench: Bench, spec: RunSpec) -> pd.DataFrame:
+def measured_recovery(bench: Shared, spec: RunSpec) -> pd.DataFrame:
     """`updates.recovery_table` of a run's end, with the base's scores of each half in base_score, base_likelihood."""
     smoke = bench.profile.name == "smoke"
     counts, how = ((0, 8), recovery.Recovery(steps=2)) if smoke else (RECOVERY_COUNTS, recovery.Recovery())
@@ -149,7 +149,7 @@ def measured_recovery(bench: Bench, spec: RunSpec) -> pd.DataFrame:
     return found.assign(**{f"base_{m}": found["half"].map(base[m]) for m in ("score", "likelihood")})
 
 
-def measured_matched(bench: Bench, spec: RunSpec) -> pd.DataFrame:
+def measured_matched(bench: Shared, spec: RunSpec) -> pd.DataFrame:
     """A run's update at its own length, and at those of RFT and answer SFT of its seed, evaluated.
 
     Columns norm_of (whose length), norm, own_norm, base_score, base_likelihood, then the scores of `updates.scores`.
@@ -165,13 +165,13 @@ def measured_matched(bench: Bench, spec: RunSpec) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(base_score=base["score"], base_likelihood=base["likelihood"])
 
 
-def _of_seed(bench: Bench, spec: RunSpec, arms: Sequence[str]) -> list[RunSpec]:
+def _of_seed(bench: Shared, spec: RunSpec, arms: Sequence[str]) -> list[RunSpec]:
     """The study's finished runs of some arms with the seed of `spec`, without itself."""
     same = [s for s in study_specs(bench.profile) if s.seed == spec.seed and s.arm in arms and s.arm != spec.arm]
     return finished(bench.profile, same)
 
 
-def measured_lines(bench: Bench, spec: RunSpec) -> pd.DataFrame:
+def measured_lines(bench: Shared, spec: RunSpec) -> pd.DataFrame:
     """Scores along straight lines that end in a run: from the base, and from the end of RFT of its seed.
 
     Columns start (base or rft), share (0 at the start, 1 at the run's end), then the scores of `updates.scores`.
@@ -188,7 +188,7 @@ def measured_lines(bench: Bench, spec: RunSpec) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-Measure = Callable[[Bench, RunSpec], pd.DataFrame]
+Measure = Callable[[Shared, RunSpec], pd.DataFrame]
 
 
 ANALYSES: Mapping[str, Measure] = MappingProxyType(
@@ -226,7 +226,7 @@ def measure(profile: Profile, names: Iterable[str] = tuple(ANALYSES), seeds: Seq
         controls = [c.spec for c in control_specs(profile)] if name in EVERY_RUN else []
         for spec in [*study, *finished(profile, controls)]:
             if _to_measure(profile, name, spec, study):
-                ready = ready or bench(profile)
+                ready = ready or shared(profile)
                 found = ANALYSES[name](ready, spec)
                 write_file(_cached(profile, name, spec), found.to_csv(index=False, float_format="%.6g"))
                 if profile.name != "smoke":

@@ -1,148 +1,162 @@
-"""What a run learned from: its corpus, written or recorded, as boards with a completion each."""
+"""What an arm or a run learned from, as a `Corpus`: the one place that answers it.
+
+A corpus is *written* anew by the arm's own recipe, or *recorded*: taken from the completions that a run left, with its
+boards drawn again from run seed and puzzle number. `written_corpus`, `recorded_corpus` and `corpus_samples` answer for
+the arms of a profile, `corpus_of` and `corpus_of_run` for one run.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from types import MappingProxyType
 
 import pandas as pd
 
 from helpers.errors import UserError
-from helpers.measure.linear import Item
+from helpers.measure.shared import Shared
+from helpers.model.build import Loaded
+from helpers.study.arms import get_arm
 from helpers.study.profiles import Profile
+from helpers.study.published import store
+from helpers.study.schema import is_correct
 from helpers.study.spec import RunSpec
-from helpers.train import corpora
-from helpers.train.corpora import answer
+from helpers.train import corpora, recipes, rows
+from helpers.train.engine import puzzle_spec
 from helpers.world import seeds
 from helpers.world.battery import battery_samples
-from helpers.world.boards import Corpus, Prompted, make_boards, training_boards
+from helpers.world.boards import Boards, Corpus, Prompted, Sample, make_boards, training_boards
 from helpers.world.puzzles import PuzzleSpec
+
+WRITTEN: Mapping[str, Callable[[Boards], list[str]]] = MappingProxyType(
+    {"sft-answer": corpora.answer_completions, "sft-expert": corpora.expert_completions}
+)
+"""Corpora that need no model, by arm."""
+RECORDED = ("sft-rollout", "sft-self")  # corpora that RFT's own record can stand in for
+THINKS_ONLY = frozenset({"sft-self"})  # of these the placements are the true ones
 
 
 def written_corpus(profile: Profile, arm: str, n: int) -> Corpus:
     """The first `n` pairs of `sft-answer` or `sft-expert` at the profile's first seed. UserError for others."""
-    makers = {"sft-answer": corpora.answer_completions, "sft-expert": corpora.expert_completions}
-    if arm not in makers:
-        raise UserError(f"Nobody writes the corpus of {arm}: choose one of {', '.join(makers)}.")
-    boards = training_boards(_puzzles(profile), n, profile.seeds[0])
-    return boards.corpus(arm, makers[arm](boards))
+    if arm not in WRITTEN:
+        raise UserError(f"Nobody writes the corpus of {arm}: choose one of {', '.join(WRITTEN)}.")
+    boards = training_boards(profile.puzzle, n, profile.seeds[0])
+    return boards.corpus(arm, WRITTEN[arm](boards))
 
 
 def recorded_corpus(profile: Profile, arm: str, completions: pd.DataFrame, n: int) -> Corpus | None:
     """Up to `n` pairs of `sft-rollout` or `sft-self` from the recorded completions of RFT; None where none fits.
 
-    `sft-rollout`: correct, well-formed completions of the last third of the run, one per board. `sft-self`: the
-    thinks written around the step the arm starts from, with the true placement behind them. The study samples
-    both anew from checkpoints; the records of the run itself need no weights.
+    `sft-rollout`: correct, well-formed completions of the last third of the run, newest first, one per board.
+    `sft-self`: the thinks written around the step the arm starts from, with the true placement behind them. The study
+    samples both anew from checkpoints; the records of the run itself need no weights.
     """
     rft = completions[completions["run"].str.match(rf"rft-{profile.seeds[0]}-")]
-    chosen = {"sft-rollout": _correct, "sft-self": _early}[arm](profile, rft)
-    chosen = chosen.drop_duplicates("puzzle_id").head(n)
-    if chosen.empty:
-        return None
-    boards = make_boards(_puzzles(profile), chosen["puzzle_id"].tolist(), _scene_seed(profile))
-    texts = chosen["completion"].tolist()
-    if arm == "sft-self":
-        texts = [_with_truth(t, p) for t, p in zip(texts, boards.placements, strict=True)]
-    return boards.corpus(arm, texts)
+    late = rft[(rft["step"] > rft["step"].max() * 2 / 3) & is_correct(rft)]
+    newest = late.sort_values("step", ascending=False, kind="stable")
+    chosen = {"sft-rollout": newest, "sft-self": _early_thinks(profile, rft)}[arm].drop_duplicates("puzzle_id").head(n)
+    return None if chosen.empty else _recorded(profile.puzzle, chosen.assign(seed=profile.seeds[0]), arm)
 
 
-def _correct(profile: Profile, rft: pd.DataFrame) -> pd.DataFrame:
-    """Correct, well-formed completions of the last third, newest first."""
-    late = rft[rft["step"] > rft["step"].max() * 2 / 3]
-    return late[(late["exact"] == 1) & (late["format"] == 1)].sort_values("step", ascending=False, kind="stable")
+def corpus_of(profile: Profile, spec: RunSpec, rollouts: pd.DataFrame, n: int) -> Corpus | None:
+    """Up to `n` pairs that an SFT run trained on; None where the records cannot tell. `rollouts`: of its source run."""
+    one = replace(profile, seeds=(spec.seed,))
+    if spec.arm in WRITTEN:
+        return written_corpus(one, spec.arm, n)
+    return recorded_corpus(one, spec.arm, rollouts, n) if spec.arm in RECORDED else None
 
 
-def _early(profile: Profile, rft: pd.DataFrame) -> pd.DataFrame:
-    """Completions with a think, those nearest to the step that `sft-self` starts from first."""
-    step = int(dict(profile.budget("sft-self").extra).get("source_step", 0))
-    thinks = rft[rft["completion"].str.startswith("<think>") & rft["completion"].str.contains("</think>")]
-    distance = (thinks["step"] - step).abs()
-    return thinks.loc[distance.sort_values(kind="stable").index]
-
-
-def _with_truth(text: str, placement: Sequence[int]) -> str:
-    return f"{text.split('</think>')[0]}</think>{answer(placement)}"
-
-
-def _puzzles(profile: Profile) -> Any:
-    return PuzzleSpec(rows=profile.rows, cols=profile.cols, size=profile.size)
-
-
-def _scene_seed(profile: Profile) -> int:
-    """The scene seed of the first seed's training boards, as `corpora.training_boards` uses it."""
-    return seeds.training(profile.seeds[0])
-
-
-def prior_items(tasks: Sequence[str], numbers: Sequence[int]) -> list[Item]:
-    """Gold answers of the held-out battery samples `numbers` of each task; the kind is the task."""
-    found = []
-    for task in tasks:
-        samples = battery_samples(task, max(numbers) + 1)
-        chosen = [samples[k] for k in numbers]
-        found += [Item(Prompted(s.pixels, s.question.text), s.question.completion, task) for s in chosen]
-    return found
-
-
-def answer_token(processor: Any, item: Item) -> int:
-    """Number of the completion's token behind its opening answer tag. Raises UserError where there is none."""
-    head, tag, _ = item.completion.partition("<answer>")
-    if not tag:
-        raise UserError(f"This completion has no <answer> tag: {item.completion!r}; choose another sample.")
-    return len(processor.tokenizer(head + tag, add_special_tokens=False)["input_ids"])
-
-
-def puzzle_items(profile: Profile, base: tuple[Any, Any], n: int) -> list[Item]:
-    """Probes on `n` boards that no run sees, four kinds each, neighbours sharing their board.
-
-    `puzzle bare`: the true placement alone. `puzzle own`: the base's own think, then the true placement.
-    `puzzle wrong`: the same think, then a wrong one (turned by one place). `puzzle taught`: the teacher's words (2 x 2
-    boards only). A board whose think does not close has the first and the last.
-    """
-    boards = training_boards(probe_puzzles(profile), n, seeds.INFLUENCE_PROBES)
-    own = corpora.self_completions(base, boards, seeds.INFLUENCE_PROBES)
-    taught = corpora.expert_completions(boards) if (profile.rows, profile.cols) == (2, 2) else [None] * n
-    found = []
-    for i, placement in enumerate(boards.placements.tolist()):
-        prompt = Prompted(boards.pixels[i], boards.text)
-        turned = corpora.answer([*placement[1:], placement[0]])
-        wrong = own[i] and own[i].split("<answer>")[0] + turned
-        texts = {"bare": corpora.answer(placement), "own": own[i], "wrong": wrong, "taught": taught[i]}
-        found += [Item(prompt, text, f"puzzle {name}") for name, text in texts.items() if text]
-    return found
-
-
-def corpus_items(profile: Profile, completions: pd.DataFrame, boards: int) -> dict[str, list[Item]]:
+def corpus_samples(profile: Profile, completions: pd.DataFrame, boards: int) -> dict[str, list[Sample]]:
     """Training pairs of each arm on up to `boards` boards, by arm; arms without any are left out.
 
-    Written corpora are made here; the rest comes from the recorded `completions` of RFT:
+    Written corpora are made here; the rest comes from the recorded `completions` of RFT, all seeds together:
     `rft` its first groups with a signal (the first two steps are the base's own), weighted by their advantages;
     `sft-rollout` correct completions of the second half; `sft-self` thinks written near the step that the arm starts
     from, with the true placement; `self-sft` correct completions of the first three steps, where the model is still
     nearly the base.
     """
-    found = {}
-    for arm in ("sft-answer", "sft-expert") if (profile.rows, profile.cols) == (2, 2) else ("sft-answer",):
-        corpus = written_corpus(profile, arm, boards)
-        found[arm] = [Item(row.prompt, row.completion, arm) for row in corpus]
+    kind = profile.puzzle
+    written = WRITTEN if (kind.rows, kind.cols) == (2, 2) else ("sft-answer",)  # the teacher explains no other grid
+    parts = {arm: list(written_corpus(profile, arm, boards)) for arm in written}
     rft = completions[completions["run"].str.startswith("rft-")]
-    right = rft[(rft["exact"] == 1) & (rft["format"] == 1)]
+    right = rft[is_correct(rft)]
     middle = rft.groupby("run")["step"].transform("max") / 2
+    second_half = right[right["step"] > middle[right.index]].sort_values("step", ascending=False)
     chosen = {
         "rft": _first_groups(rft, boards),
-        "sft-rollout": _different(
-            right[right["step"] > middle[right.index]].sort_values("step", ascending=False), boards
-        ),
-        "sft-self": _early_thinks(profile, rft, boards),
+        "sft-rollout": _different(second_half, boards),
+        "sft-self": _early_thinks(profile, rft).drop_duplicates(["run", "puzzle_id"]).head(boards),
         "self-sft": _different(right[right["step"] <= 3].sort_values("step"), boards),
     }
-    found |= {arm: _recorded(profile, rows, arm) for arm, rows in chosen.items()}
-    return {arm: items for arm, items in found.items() if any(item.weight for item in items)}
+    parts |= {arm: list(_recorded(kind, part, arm)) for arm, part in chosen.items()}
+    return {arm: samples for arm, samples in parts.items() if any(sample.weight for sample in samples)}
 
 
-def probe_puzzles(profile: Profile) -> Any:
-    return PuzzleSpec(rows=profile.rows, cols=profile.cols, size=profile.size)
+def corpus_of_run(shared: Shared, spec: RunSpec, n: int) -> Corpus:
+    """Up to `n` samples of what a finished run learned from; RFT: correct rollouts, evenly over its steps.
+
+    Empty where that cannot be told (no correct rollout, or a source that is not here).
+    """
+    arm = get_arm(spec.arm)
+    if arm.streamed:
+        return _streamed(shared, spec, n)
+    if arm.data == "drawn":
+        paths = sorted(store(shared.profile).checkpoints(spec).glob("drawn-*.json"))
+        pairs = [pair for path in paths for pair in json.loads(path.read_text())[: max(1, n // len(paths))]]
+        return _drawn_again(shared, spec, pairs[:n])
+    share = float(spec.settings.get("replay_share", 0.5)) if arm.data == "replay" else 0.0
+    prior = rows.prior_samples(round(n * share), seeds.REPLAY + spec.seed) if share else []
+    boards = training_boards(puzzle_spec(spec), n - len(prior), spec.seed)
+    try:
+        texts = recipes.RECIPES[spec.arm].write(recipes.Given(spec, store(shared.profile), shared.base[1], boards))
+    except UserError:
+        return Corpus(spec.arm, [], [])
+    own = boards.corpus(spec.arm, texts)
+    prompts = [Prompted(sample.pixels, sample.question.text) for sample in prior]
+    return Corpus(spec.arm, [*own.prompts, *prompts], [*own.completions, *(s.question.completion for s in prior)])
+
+
+def _streamed(shared: Shared, spec: RunSpec, n: int) -> Corpus:
+    """Correct rollouts of an RFT run (or of the source of `sft-stream`), every k-th so that all phases count alike."""
+    name = spec.source if get_arm(spec.arm).data == "source" else spec.name
+    path = store(shared.profile).root / name / "completions.parquet"
+    completions = pd.read_parquet(path) if path.exists() else pd.DataFrame({"exact": [], "format": []})
+    right = completions[is_correct(completions)]
+    chosen = right.iloc[:: max(1, len(right) // n)].head(n)
+    pairs = list(zip(chosen["puzzle_id"], chosen["completion"], strict=True)) if len(chosen) else []
+    return _drawn_again(shared, spec, pairs)
+
+
+def _drawn_again(shared: Shared, spec: RunSpec, pairs: Sequence[tuple[int, str]]) -> Corpus:
+    """Completions with the prompts of their training boards."""
+    if not pairs:
+        return Corpus(spec.arm, [], [])
+    made = make_boards(shared.puzzles, [int(number) for number, _ in pairs], seeds.training(spec.seed))
+    return made.corpus(spec.arm, [text for _, text in pairs])
+
+
+def _recorded(kind: PuzzleSpec, chosen: pd.DataFrame, arm: str) -> Corpus:
+    """Recorded completions as a corpus of `arm`, weighted by their advantages where the arm samples.
+
+    Where it takes only thinks over, the true placement stands behind them.
+    """
+    keys = list(zip(chosen["seed"].astype(int), chosen["puzzle_id"].astype(int), strict=True))
+    known = {key: make_boards(kind, [key[1]], seeds.training(key[0])) for key in dict.fromkeys(keys)}
+    prompts = {key: board.prompted()[0] for key, board in known.items()}  # one object a board: it is encoded once
+    texts = chosen["completion"].tolist()
+    if arm in THINKS_ONLY:
+        true = [corpora.answer(known[key].placements[0].tolist()) for key in keys]
+        texts = [f"{corpora.closed_think(text)}{answer}" for text, answer in zip(texts, true, strict=True)]
+    weights = chosen["advantage"].astype(float).tolist() if get_arm(arm).family == "rft" else ()
+    return Corpus(arm, [prompts[key] for key in keys], texts, weights)
+
+
+def _early_thinks(profile: Profile, rft: pd.DataFrame) -> pd.DataFrame:
+    """Completions with a closed think, those nearest to the step that `sft-self` starts from first."""
+    step = int(dict(profile.budget("sft-self").extra).get("source_step", 0))
+    closed = rft[[corpora.closed_think(text) is not None for text in rft["completion"]]]
+    return closed.loc[(closed["step"] - step).abs().sort_values(kind="stable").index]
 
 
 def _first_groups(rft: pd.DataFrame, n: int) -> pd.DataFrame:
@@ -153,43 +167,34 @@ def _first_groups(rft: pd.DataFrame, n: int) -> pd.DataFrame:
     return groups[groups.groupby(keys).ngroup() < n]
 
 
-def _different(rows: pd.DataFrame, n: int) -> pd.DataFrame:
+def _different(completions: pd.DataFrame, n: int) -> pd.DataFrame:
     """The first `n` different completions, one of each board before second ones of any."""
-    rows = rows.drop_duplicates(["run", "puzzle_id", "completion"])
-    turn = rows.groupby(["run", "puzzle_id"]).cumcount()
-    return rows.loc[turn.sort_values(kind="stable").index].head(n)
+    once = completions.drop_duplicates(["run", "puzzle_id", "completion"])
+    turn = once.groupby(["run", "puzzle_id"]).cumcount()
+    return once.loc[turn.sort_values(kind="stable").index].head(n)
 
 
-def _early_thinks(profile: Profile, rft: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Completions with a closed think, nearest first to the step that `sft-self` starts from, one per board."""
-    step = int(dict(profile.budget("sft-self").extra).get("source_step", 0))
-    thinks = rft[rft["completion"].str.match(r"<think>.*</think>")]
-    near = thinks.assign(order=(thinks["step"] - step).abs()).sort_values("order", kind="stable")
-    return near.drop_duplicates(["run", "puzzle_id"]).head(n)
+def prior_samples(tasks: Sequence[str], numbers: Sequence[int]) -> list[Sample]:
+    """Gold answers of the held-out battery samples `numbers` of each task; the kind is the task."""
+    drawn = [(task, battery_samples(task, max(numbers) + 1)) for task in tasks]
+    chosen = [(task, samples[k]) for task, samples in drawn for k in numbers]
+    return [Sample(Prompted(s.pixels, s.question.text), s.question.completion, task) for task, s in chosen]
 
 
-def _recorded(profile: Profile, rows: pd.DataFrame, arm: str) -> list[Item]:
-    """Items of recorded completions; boards are drawn again from run seed and puzzle number."""
-    known: dict[tuple[int, int], tuple[Prompted, list[int]]] = {}
-    found = []
-    for row in rows.itertuples():
-        key = (int(row.seed), int(row.puzzle_id))
-        if key not in known:
-            made = make_boards(probe_puzzles(profile), [key[1]], seeds.training(key[0]))
-            known[key] = made.prompted()[0], made.placements[0].tolist()
-        prompt, placement = known[key]
-        text, weight = row.completion, float(row.advantage) if arm == "rft" else 1.0
-        if arm == "sft-self":
-            text = f"{text.split('</think>')[0]}</think>{corpora.answer(placement)}"
-        found.append(Item(prompt, text, arm, weight))
-    return found
+def puzzle_samples(profile: Profile, base: Loaded, n: int) -> list[Sample]:
+    """Probes on `n` boards that no run sees, four kinds each, neighbours sharing their board.
 
-
-def corpus_of(profile: Profile, spec: RunSpec, rollouts: pd.DataFrame, n: int) -> Corpus | None:
-    """Up to `n` pairs that an SFT run trained on; None where the records cannot tell. `rollouts`: of its source run."""
-    one = replace(profile, seeds=(spec.seed,))
-    if spec.arm in ("sft-answer", "sft-expert"):
-        return written_corpus(one, spec.arm, n)
-    if spec.arm in ("sft-rollout", "sft-self"):
-        return recorded_corpus(one, spec.arm, rollouts, n)
-    return None
+    `puzzle bare`: the true placement alone. `puzzle own`: the base's own think, then the true placement.
+    `puzzle wrong`: the same think, then a wrong one (turned by one place). `puzzle taught`: the teacher's words (2 x 2
+    boards only). A board whose think does not close has the first and the last.
+    """
+    boards = training_boards(profile.puzzle, n, seeds.INFLUENCE_PROBES)
+    own = corpora.self_completions(base, boards, seeds.INFLUENCE_PROBES)
+    taught = corpora.expert_completions(boards) if (profile.rows, profile.cols) == (2, 2) else [None] * n
+    samples = []
+    for i, (placement, prompt) in enumerate(zip(boards.placements.tolist(), boards.prompted(), strict=True)):
+        turned = corpora.answer([*placement[1:], placement[0]])
+        wrong = own[i] and own[i].split("<answer>")[0] + turned
+        texts = {"bare": corpora.answer(placement), "own": own[i], "wrong": wrong, "taught": taught[i]}
+        samples += [Sample(prompt, text, f"puzzle {name}") for name, text in texts.items() if text]
+    return samples

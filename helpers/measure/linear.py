@@ -29,7 +29,7 @@ from helpers.errors import UserError
 from helpers.model.forward import scored_logits
 from helpers.model.score import pack_completions
 from helpers.stats.intervals import Interval, jackknife
-from helpers.world.boards import Prompted
+from helpers.world.boards import Sample
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -41,19 +41,6 @@ PRIOR = "prior tasks"  # the probe type that pools all prior tasks
 
 
 CHUNK = 32  # products with J that go through the model side by side
-
-
-@dataclass(frozen=True)
-class Item:
-    """One completion of one prompt. `kind` names its corpus or probe type, `weight` its share in a loss.
-
-    The weight is 1 in SFT, and the advantage where the item is a rollout of RFT.
-    """
-
-    prompt: Prompted = field(repr=False)
-    completion: str
-    kind: str
-    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +68,7 @@ class Scored:
         return self.owner.bincount(minlength=len(self.weight))
 
 
-def scored(base: tuple[Any, Any], items: Sequence[Item]) -> Scored:
+def scored(base: tuple[Any, Any], items: Sequence[Sample]) -> Scored:
     """The completions (with end token) of `items` behind their prompts, packed once: neighbours with one prompt share.
 
     `base` is (model, processor); the model's own weights are not used. Raises UserError where there are no items.
@@ -112,17 +99,17 @@ def scored(base: tuple[Any, Any], items: Sequence[Item]) -> Scored:
     return Scored(logits, target, owner, weight, tuple(item.kind for item in items), inputs)
 
 
-def singles(base: tuple[Any, Any], items: Sequence[Item]) -> list[Scored]:
+def singles(base: tuple[Any, Any], items: Sequence[Sample]) -> list[Scored]:
     """Each item by itself with weight 1: for gradients of log-probs one by one."""
     return [scored(base, [replace(item, weight=1.0)]) for item in items]
 
 
-def _by_prompt(items: Iterable[Item]) -> list[list[Item]]:
+def _by_prompt(items: Iterable[Sample]) -> list[list[Sample]]:
     """Runs of neighbouring items that share their prompt."""
     return [list(group) for _, group in itertools.groupby(items, key=lambda item: id(item.prompt))]
 
 
-def batches(items: Sequence[Item], boards: int, count: int) -> list[list[Item]]:
+def batches(items: Sequence[Sample], boards: int, count: int) -> list[list[Sample]]:
     """Up to `count` disjoint batches of `boards` neighbouring prompts with all their completions.
 
     Where there are too few items there are fewer batches, but at least one. Raises UserError on no items or no boards.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from helpers.model.score import complete, pack_completions, token_logps
 from helpers.stats.fits import percentile_interval, r_squared, resampled_fits
 from helpers.train.trainers import token_kl
 from helpers.world import battery, boards, seeds
-from helpers.world.boards import Prompted
+from helpers.world.boards import Corpus, Prompted
 from helpers.world.puzzles import PuzzleSpec
 
 Weights = Mapping[str, torch.Tensor]
@@ -43,22 +43,10 @@ def scores(loaded: tuple[Any, Any], spec: PuzzleSpec, sizes: Sizes) -> dict[str,
     }
 
 
-@dataclass(frozen=True)
-class Said:
-    """What a model wrote to prompts: one completion each, drawn at T = 1."""
-
-    prompts: tuple[Prompted, ...] = field(repr=False)
-    texts: tuple[str, ...]
-
-    def pairs(self) -> list[tuple[Prompted, list[str]]]:
-        """(prompt, [completion]) pairs, as they are packed."""
-        return [(prompt, [text]) for prompt, text in zip(self.prompts, self.texts, strict=True)]
-
-
-def said(loaded: tuple[Any, Any], prompts: Sequence[Prompted]) -> Said:
-    """What a model writes to prompts; equal for equal weights."""
+def written_by(loaded: tuple[Any, Any], prompts: Sequence[Prompted]) -> Corpus:
+    """What a model writes to prompts, one completion each at T = 1; equal for equal weights."""
     rows = complete(*loaded, list(prompts), Sampling(1, 1.0, 128, seeds.DIVERGENCE))
-    return Said(tuple(prompts), tuple(row[0] for row in rows))
+    return Corpus("own words", list(prompts), [row[0] for row in rows])
 
 
 def puzzle_prompts(spec: PuzzleSpec, n: int) -> list[Prompted]:
@@ -75,7 +63,7 @@ def prior_prompts(n: int) -> list[Prompted]:
     return [boards.Prompted(sample.pixels, sample.question.text) for sample in chosen]
 
 
-def completion_kl(p: Any, q: Any, processor: Any, written: Said) -> np.ndarray:
+def completion_kl(p: Any, q: Any, processor: Any, written: Corpus) -> np.ndarray:
     """Sum over each completion's tokens (end token included) of KL(p || q) at that token: (n,), nats.
 
     For completions written by p its mean estimates KL(p || q) between the distributions over whole completions, with
@@ -91,18 +79,18 @@ def completion_kl(p: Any, q: Any, processor: Any, written: Said) -> np.ndarray:
     return torch.cat(found).numpy()
 
 
-def divergences(base: tuple[Any, Any], tuned: tuple[Any, Any], puzzles: Said, prior: Said) -> dict[str, float]:
+def divergences(base: tuple[Any, Any], tuned: tuple[Any, Any], puzzles: Corpus, prior: Corpus) -> dict[str, float]:
     """KL in nats per completion; `puzzles` and `prior`: what the base wrote to prompts of either kind.
 
     kl_forward: KL(base || tuned) on puzzle prompts (RL's Razor, arXiv 2509.04259); kl_reverse: KL(tuned || base) there,
     over what the tuned model writes; kl_prior: KL(base || tuned) on prior prompts.
     """
-    own = said(tuned, puzzles.prompts)
+    own = written_by(tuned, puzzles.prompts)
     ways = {"kl_forward": (base, tuned, puzzles), "kl_reverse": (tuned, base, own), "kl_prior": (base, tuned, prior)}
     return {name: float(completion_kl(p[0], q[0], base[1], texts).mean()) for name, (p, q, texts) in ways.items()}
 
 
-def activation_drift(base: tuple[Any, Any], tuned: tuple[Any, Any], prior: Said) -> float:
+def activation_drift(base: tuple[Any, Any], tuned: tuple[Any, Any], prior: Corpus) -> float:
     """Mean absolute change of the last hidden states over their mean size, at the tokens that the base wrote."""
     packed, pictures = pack_completions(base[1], prior.pairs())
     with torch.inference_mode():
@@ -110,7 +98,7 @@ def activation_drift(base: tuple[Any, Any], tuned: tuple[Any, Any], prior: Said)
     return float((after - before).abs().mean() / before.abs().mean())
 
 
-def fisher(base: tuple[Any, Any], prior: Said) -> dict[str, torch.Tensor]:
+def fisher(base: tuple[Any, Any], prior: Corpus) -> dict[str, torch.Tensor]:
     """Diagonal of the base's Fisher information: mean over the completions y that it wrote of (d log pi(y | x))^2."""
     model, processor = base
     total = {name: torch.zeros_like(weight) for name, weight in model.named_parameters()}
@@ -119,7 +107,7 @@ def fisher(base: tuple[Any, Any], prior: Said) -> dict[str, torch.Tensor]:
         token_logps(model, *pack_completions(processor, [pair])).sum().backward()
         for name, weight in model.named_parameters():
             if weight.grad is not None:
-                total[name] += weight.grad.square() / len(prior.texts)
+                total[name] += weight.grad.square() / len(prior)
     model.zero_grad()
     return total
 
@@ -129,14 +117,14 @@ def fisher_distance(information: Weights, delta: Weights) -> float:
     return math.sqrt(sum(float((information[name] * part.square()).double().sum()) for name, part in delta.items()))
 
 
-def first_lbk(base: tuple[Any, Any], early: Any, prior: Said, corpus: Sequence[tuple[Prompted, str]]) -> float:
+def first_lbk(base: tuple[Any, Any], early: Any, prior: Corpus, corpus: Corpus) -> float:
     """LBK on the base's own answers to prior prompts, from the base to a run's first checkpoint (paper, section 5).
 
-    `early`: the model at that checkpoint; `corpus`: (prompt, completion) pairs that the run learned from.
+    `early`: the model at that checkpoint; `corpus`: samples of what the run learned from.
     """
     model, _ = base
-    probes = linear.scored(base, [linear.Item(p, t, "prior") for p, (t,) in prior.pairs()])
-    learned = linear.scored(base, [linear.Item(p, t, "corpus") for p, t in corpus])
+    probes = linear.scored(base, list(prior))
+    learned = linear.scored(base, list(corpus))
     return influence.lbk_between(probes, learned, linear.weights_of(model), linear.weights_of(early))
 
 

@@ -36,7 +36,6 @@ from helpers.train import corpora, engine
 from helpers.train.corpora import answer
 from helpers.world import battery, seeds
 from helpers.world.boards import Boards, Prompted, training_boards
-from helpers.world.puzzles import PuzzleSpec
 
 PROBES: Mapping[str, str] = MappingProxyType(
     {
@@ -80,12 +79,7 @@ def make_probes(profile: Profile, base: tuple[Any, Any], rft: Any, n: int) -> pd
 
 def probe_boards(profile: Profile, n: int) -> Boards:
     """The first `n` boards of the probe set, which no run trains on and no evaluation uses."""
-    return training_boards(puzzle_spec(profile), n, seeds.PROBES)
-
-
-def puzzle_spec(profile: Profile) -> PuzzleSpec:
-    """The puzzles of a profile."""
-    return PuzzleSpec(profile.rows, profile.cols, size=profile.size)
+    return training_boards(profile.puzzle, n, seeds.PROBES)
 
 
 def misplace(text: str, placement: Sequence[int]) -> str:

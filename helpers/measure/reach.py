@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
 
@@ -12,34 +11,16 @@ import numpy as np
 import pandas as pd
 
 from helpers.errors import UserError
-from helpers.measure.probes import PROBES, probe_boards, puzzle_spec
+from helpers.measure.probes import PROBES, probe_boards
 from helpers.model.generate import Sampling
 from helpers.model.processor import encode_target
 from helpers.model.score import complete, completion_logps
 from helpers.stats.intervals import perplexity_interval, wilson
 from helpers.study.profiles import Profile
-from helpers.train.corpora import answer
+from helpers.study.schema import is_correct
+from helpers.train.corpora import answer, closed_think
 from helpers.world import answers, seeds
-from helpers.world.boards import Corpus, Prompted, make_boards
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Boards as they are asked about: a prompt each, and each one's true placement."""
-
-    prompts: tuple[Prompted, ...]
-    placements: tuple[tuple[int, ...], ...]
-
-
-def asked(pixels: np.ndarray, placements: Sequence[Sequence[int]], text: str) -> Asked:
-    """Boards (N, H, W, 3) uint8 with their true placements, all asked about with the same text."""
-    return Asked(tuple(Prompted(p, text) for p in pixels), tuple(tuple(map(int, p)) for p in placements))
-
-
-def asked_probes(profile: Profile, n: int) -> Asked:
-    """The first `n` boards of the probe set."""
-    held = probe_boards(profile, n)
-    return asked(held.pixels, held.placements, held.text)
+from helpers.world.boards import Boards, Corpus, Prompted, make_boards
 
 
 def own_samples(base: tuple[Any, Any], profile: Profile, boards: int, samples: int) -> pd.DataFrame:
@@ -47,19 +28,19 @@ def own_samples(base: tuple[Any, Any], profile: Profile, boards: int, samples: i
 
     Columns board, completion, exact, format, logp (nats, end token included), tokens, per_token.
     """
-    held = asked_probes(profile, boards)
+    held = probe_boards(profile, boards)
     sampling = Sampling(samples, 1.0, profile.max_completion_length, seeds.PROBES)
-    drawn = complete(*base, held.prompts, sampling, 32)
-    logps = completion_logps(*base, held.prompts, drawn, chunk=16)
+    drawn = complete(*base, held.prompted(), sampling, 32)
+    logps = completion_logps(*base, held.prompted(), drawn, chunk=16)
     rows = []
     for i, (texts, found) in enumerate(zip(drawn, logps, strict=True)):
         for text, values in zip(texts, found, strict=True):
-            score = answers.score(text, held.placements[i])
+            score = answers.score(text, held.placements[i].tolist())
             rows.append((i, text, score.exact, score.format, float(values.sum()), len(values), float(values.mean())))
     return pd.DataFrame(rows, columns=["board", "completion", "exact", "format", "logp", "tokens", "per_token"])
 
 
-def reachability(base: tuple[Any, Any], held: Asked, written: pd.DataFrame) -> pd.DataFrame:
+def reachability(base: tuple[Any, Any], held: Boards, written: pd.DataFrame) -> pd.DataFrame:
     """How probable a correct completion is, per board: by counting and by exact likelihood under the base.
 
     `written`: columns board (its number in `held`), completion, exact, format; from the base itself (`own_samples`) or
@@ -68,18 +49,18 @@ def reachability(base: tuple[Any, Any], held: Asked, written: pd.DataFrame) -> p
     probability of the true answer behind the think, 0 where there is no think. For the base's own samples both estimate
     the same probability; the second has less noise (Rao-Blackwell), because only the think is sampled.
     """
-    rows = []
+    rows, prompts = [], held.prompted()
     for board, part in written.groupby("board"):
-        answer = held.placements[board]
-        chances = [p for (p,) in answer_chances(base, held.prompts[board], thinks(part["completion"]), [answer])]
-        right = int(((part["exact"] == 1) & (part["format"] == 1)).sum())
+        answer = held.placements[board].tolist()
+        chances = [p for (p,) in answer_chances(base, prompts[board], thinks(part["completion"]), [answer])]
+        right = int(is_correct(part).sum())
         rows.append((int(board), len(part), right, *wilson(right, len(part)), sum(chances) / len(part)))
     return pd.DataFrame(rows, columns=["board", "samples", "right", "counted", "low", "high", "likelihood"])
 
 
 def thinks(completions: Iterable[str]) -> list[str]:
     """The think of each completion that has one, tags included."""
-    return [t.split("</think>")[0] + "</think>" for t in completions if t.startswith("<think>") and "</think>" in t]
+    return [think for text in completions if (think := closed_think(text)) is not None]
 
 
 def answer_chances(
@@ -104,7 +85,7 @@ def answer_chances(
     return [chances[think] for think in given]
 
 
-def placement_ranks(base: tuple[Any, Any], held: Asked, written: pd.DataFrame) -> pd.DataFrame:
+def placement_ranks(base: tuple[Any, Any], held: Boards, written: pd.DataFrame) -> pd.DataFrame:
     """Where the true placement stands among all placements under the base, per board.
 
     Every placement's probability is averaged over the thinks in `written` (as for `reachability`). Columns board,
@@ -114,12 +95,12 @@ def placement_ranks(base: tuple[Any, Any], held: Asked, written: pd.DataFrame) -
     tiles = len(held.placements[0])
     if tiles > 4:
         raise UserError(f"A board of {tiles} tiles has too many placements to score each: use 2 x 2 boards.")
-    every, rows = list(permutations(range(1, tiles + 1))), []
+    every, rows, prompts = list(permutations(range(1, tiles + 1))), [], held.prompted()
     for board, part in written.groupby("board"):
         given = thinks(part["completion"])
         if given:
-            chances = np.sum(answer_chances(base, held.prompts[board], given, every), 0) / len(part)
-            true = chances[every.index(held.placements[board])]
+            chances = np.sum(answer_chances(base, prompts[board], given, every), 0) / len(part)
+            true = chances[every.index(tuple(held.placements[board].tolist()))]
             rank = 1 + (chances > true).sum() + ((chances == true).sum() - 1) / 2
             rows.append((int(board), float(true), float(rank), float(chances.sum()), len(every)))
     return pd.DataFrame(rows, columns=["board", "chance", "rank", "valid", "placements"])
@@ -139,9 +120,9 @@ def early_reach(base: tuple[Any, Any], profile: Profile, completions: pd.DataFra
     early, parts = completions[completions["step"] <= last], []
     for seed, rows in early.groupby("seed"):
         ids = sorted(rows["puzzle_id"].unique().tolist())
-        boards = make_boards(puzzle_spec(profile), ids, seeds.training(int(seed)))
+        boards = make_boards(profile.puzzle, ids, seeds.training(int(seed)))
         written = rows.assign(board=rows["puzzle_id"].map({k: i for i, k in enumerate(ids)}))
-        found = reachability(base, asked(boards.pixels, boards.placements, boards.text), written)
+        found = reachability(base, boards, written)
         parts.append(found.assign(seed=int(seed)))
     if not parts:
         raise UserError(f"There is no RFT completion of the first {last} steps: train the rft arm first.")
@@ -172,7 +153,7 @@ def phase_rows(completions: pd.DataFrame, phases: Mapping[str, tuple[int, int]])
 
     `phases` maps a label to its (first, last) step, both included.
     """
-    right = completions[(completions["exact"] == 1) & (completions["format"] == 1) & completions["logp_base"].notna()]
+    right = completions[is_correct(completions) & completions["logp_base"].notna()]
     parts = []
     for name, (first, last) in phases.items():
         part = right[right["step"].between(first, last)]

@@ -18,13 +18,13 @@ import pandas as pd
 import torch
 
 from helpers.measure import influence, learned_from, linear, reach, updates, walks
-from helpers.measure.bench import Amount, Bench, corpus_sample, store
-from helpers.measure.linear import Item
 from helpers.measure.reach import percentiles
+from helpers.measure.shared import Amount, Shared, store
 from helpers.study import checkpoints
 from helpers.study.arms import get_arm
 from helpers.study.spec import RunSpec
 from helpers.world import battery
+from helpers.world.boards import Sample
 
 REGION_EDGE = 0.05  # the base's own samples below this percentile lie outside its probable region
 
@@ -39,9 +39,9 @@ SMALL_STEP, SGD_STEP = 1e-3, 0.01  # SGD where the first order is all there is, 
 class Subject:
     """A run with what it learned from (`corpus`) and how much of it is measured."""
 
-    bench: Bench
+    bench: Shared
     spec: RunSpec
-    corpus: Sequence[Item]
+    corpus: Sequence[Sample]
     amount: Amount
 
     @cached_property
@@ -60,17 +60,17 @@ class Subject:
         return [updates.weights_of(self.bench.model(self.spec, step)[0]) for step in early_checkpoints(self)]
 
     @property
-    def some(self) -> list[Item]:
+    def some(self) -> list[Sample]:
         """`amount.pairs` samples of the corpus, evenly chosen."""
         return list(self.corpus[:: max(1, len(self.corpus) // self.amount.pairs)][: self.amount.pairs])
 
-    def observed(self, number: int = 1) -> list[Item]:
+    def observed(self, number: int = 1) -> list[Sample]:
         """Gold answers of every prior task, `number` each; other battery samples for another seed."""
         first = number * self.spec.seed
-        return learned_from.prior_items(battery.battery_tasks(), range(first, first + number))
+        return learned_from.prior_samples(battery.battery_tasks(), range(first, first + number))
 
 
-def measured_theory(bench: Bench, spec: RunSpec) -> pd.DataFrame:
+def measured_theory(bench: Shared, spec: RunSpec) -> pd.DataFrame:
     """One row with everything below; NaN where a run has no such thing (no corpus, no rollouts).
 
     `perplexity` of the corpus under the base, `gold_shift`, `region`, `lbk`; `kernel_change` from the base and
@@ -78,17 +78,14 @@ def measured_theory(bench: Bench, spec: RunSpec) -> pd.DataFrame:
     `influence_adamw`, which belong to base and corpus and not to the training.
     """
     amount = Amount(2, 1, 2, 1, 2, 1) if bench.profile.name == "smoke" else Amount()
-    subject = Subject(bench, spec, corpus_items(bench, spec, amount.boards * amount.batches), amount)
+    subject = Subject(
+        bench, spec, list(learned_from.corpus_of_run(bench, spec, amount.boards * amount.batches)), amount
+    )
     row = {"gold_shift": gold_shift(subject), "region": region(subject)}
     if subject.corpus:
         row |= {"perplexity": perplexity(subject), "lbk": early_lbk(subject)}
         row |= kernel_changes(subject) | asymmetries(subject) | influences(subject)
     return pd.DataFrame([row])
-
-
-def corpus_items(bench: Bench, spec: RunSpec, n: int) -> list[Item]:
-    """Up to `n` samples of what a run learned from; of RFT its correct rollouts, evenly over the training."""
-    return [linear.Item(p, text, spec.arm) for p, text in corpus_sample(bench, spec, n)]
 
 
 def perplexity(subject: Subject) -> float:

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from transformers.processing_utils import ProcessorMixin
 
+from helpers.errors import UserError
 from helpers.measure.influence import (
     Lessons,
     Step,
@@ -26,11 +28,9 @@ from helpers.measure.influence import (
     probe_types,
     sign_delta,
 )
-from helpers.measure.learned_from import probe_puzzles
 from helpers.measure.linear import (
     PRIOR,
     Head,
-    Item,
     Linearised,
     Scored,
     Weights,
@@ -51,7 +51,7 @@ from helpers.stats.intervals import Interval, jackknife
 from helpers.study.profiles import Profile
 from helpers.train import live
 from helpers.world import answers, seeds
-from helpers.world.boards import make_boards
+from helpers.world.boards import Sample, make_boards
 
 
 class Pair(NamedTuple):
@@ -60,6 +60,14 @@ class Pair(NamedTuple):
     v: Linearised
     token: int
     u: Linearised
+
+
+def answer_token(processor: ProcessorMixin, sample: Sample) -> int:
+    """Number of the completion's token behind its opening answer tag. Raises UserError where there is none."""
+    head, tag, _ = sample.completion.partition("<answer>")
+    if not tag:
+        raise UserError(f"This completion has no <answer> tag: {sample.completion!r}; choose another sample.")
+    return len(processor.tokenizer(head + tag, add_special_tokens=False)["input_ids"])
 
 
 def ladder(pair: Pair, head: Head, weights: Weights, rate: float) -> pd.DataFrame:
@@ -178,16 +186,16 @@ def on_policy(base: tuple[Any, Any], profile: Profile, boards: int) -> Source:
     return source
 
 
-def rollout_items(model: tuple[Any, Any], profile: Profile, boards: range, seed: int) -> list[Item]:
+def rollout_items(model: tuple[Any, Any], profile: Profile, boards: range, seed: int) -> list[Sample]:
     """A group of completions (T = 1) per training board, as items of `rft` whose weights are their advantages."""
-    made = make_boards(probe_puzzles(profile), boards, seeds.training(seed))
+    made = make_boards(profile.puzzle, boards, seeds.training(seed))
     prompts = made.prompted()
     sampling = Sampling(profile.group_size, 1.0, profile.max_completion_length, seed + boards.start)
     items = []
     for prompt, texts, truth in zip(prompts, score.complete(*model, prompts, sampling), made.placements, strict=True):
         scores = [answers.score(text, truth) for text in texts]
         weights = live.advantages([s.hit + s.exact + s.format for s in scores])
-        items += [Item(prompt, text, "rft", weight) for text, weight in zip(texts, weights, strict=True)]
+        items += [Sample(prompt, text, "rft", weight) for text, weight in zip(texts, weights, strict=True)]
     return items
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from helpers.errors import UserError
 from helpers.study.arms import ARMS, REGISTRY, Arm, get_arm
 from helpers.study.spec import Extra, RunSpec, whole_number
+from helpers.world.puzzles import PuzzleSpec
 
 
 class Budget(NamedTuple):
@@ -47,6 +48,11 @@ class Profile:
     cols: int = 2
     size: int = 64
     max_completion_length: int = 32
+
+    @property
+    def puzzle(self) -> PuzzleSpec:
+        """The puzzles of this profile's runs."""
+        return PuzzleSpec(rows=self.rows, cols=self.cols, size=self.size)
 
     def budget(self, arm: str) -> Budget:
         """The table's line for `arm`. Raises `UserError` for an unknown arm or one without a line."""

@@ -195,7 +195,7 @@ class Study:
     @property
     def puzzle(self) -> PuzzleSpec:
         """The puzzles of this profile."""
-        return PuzzleSpec(rows=self.profile.rows, cols=self.profile.cols, size=self.profile.size)
+        return self.profile.puzzle
 
     def _rows(self, name: str) -> pd.DataFrame:
         rows = table(self.profile.name, name)

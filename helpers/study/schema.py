@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from types import MappingProxyType
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
@@ -178,3 +179,8 @@ def check_version(path: Path, version: object) -> None:
             f"{path} has schema version {version} and this project reads {SCHEMA_VERSION}: "
             "use the project version that wrote it, or move it away and make it again."
         )
+
+
+def is_correct(completions: pd.DataFrame) -> pd.Series:
+    """Which rows of a table of completions are right and well formed (`Score.correct` of each)."""
+    return (completions["exact"] == 1) & (completions["format"] == 1)

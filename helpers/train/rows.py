@@ -12,7 +12,7 @@ from datasets import Dataset
 from PIL import Image
 
 from helpers.errors import UserError
-from helpers.study.schema import read_table
+from helpers.study.schema import is_correct, read_table
 from helpers.study.spec import RunSpec
 from helpers.world import battery, easy_vqa, seeds
 from helpers.world.boards import Boards, Corpus, Prompted, Sample
@@ -110,7 +110,7 @@ def stream_batches(completions: pd.DataFrame, steps: int) -> list[list[tuple[int
     """
     if steps > completions["step"].max():
         raise UserError(f"The source drew completions for {completions['step'].max()} steps: set steps to that.")
-    right = completions[(completions["exact"] == 1) & (completions["format"] == 1)]
+    right = completions[is_correct(completions)]
     if right.empty:
         raise UserError("The source run has no correct completion to learn from: train it longer.")
     pairs = {s: list(zip(r["puzzle_id"], r["completion"], strict=True)) for s, r in right.groupby("step")}

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from helpers.measure import analyses, bench, perplexity
+from helpers.measure import analyses, perplexity, shared
 from helpers.measure.learned_from import corpus_of
 from helpers.measure.probes import PUBLISHED, STREAMED
 from helpers.model.build import Loaded
@@ -18,6 +18,7 @@ from helpers.study import published
 from helpers.study.arms import RFT_ARMS
 from helpers.study.profiles import Profile, specs
 from helpers.study.published import published_specs
+from helpers.study.schema import is_correct
 from helpers.study.spec import RunSpec
 
 
@@ -52,7 +53,7 @@ def rate_runs(profile: Profile) -> dict[str, RunSpec]:
     seed and rate: the study's own, else the one with most steps.
     """
     store, known = published.store(profile), {}
-    for folder in (PUBLISHED, bench.PUBLISHED):
+    for folder in (PUBLISHED, shared.PUBLISHED):
         known |= published_specs(folder) if (folder / "specs.json").exists() else {}
     known |= {spec.name: spec for spec in store.finished()} if store.root.is_dir() else {}
     own = {(spec.arm, spec.seed): spec for spec in specs(profile, [line.arm for line in profile.budgets])}
@@ -119,7 +120,7 @@ def stepwise_perplexity(completions: pd.DataFrame) -> float | None:
     scored.
     """
     scored = completions[completions["logp_base"].notna()]
-    right = scored[(scored["exact"] == 1) & (scored["format"] == 1)]
+    right = scored[is_correct(scored)]
     if right.empty:
         return None
     groups = scored.groupby("step")["puzzle_id"].nunique()

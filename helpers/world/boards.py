@@ -90,6 +90,10 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.completions)
 
+    def pairs(self) -> list[tuple[Prompted, list[str]]]:
+        """(prompt, [completion]) pairs, as they are packed."""
+        return [(prompt, [text]) for prompt, text in zip(self.prompts, self.completions, strict=True)]
+
     def __iter__(self) -> Iterator[Sample]:
         weights = self.weights or [1.0] * len(self)
         for prompt, completion, weight in zip(self.prompts, self.completions, weights, strict=True):
