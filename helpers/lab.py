@@ -95,9 +95,9 @@ class Lab:
 
         `own`: made of what only this reader has (own photographs, a training of a minute ago), so never published.
         """
-        save = self._save()
+        save, folder = self._save(), HERE if own and self.figures == PUBLISHED else self.figures
         source = save.Source.of(specs, self._published().records_digest(self.name))
-        return save.savefig(fig, id, alt=alt, data=data, source=source, folder=HERE if own else self.figures)
+        return save.savefig(fig, id, alt=alt, data=data, source=source, folder=folder)
 
     def present(
         self, draw: Callable[[pd.DataFrame], Figure], rows: pd.DataFrame, id: str, **saved: Any
@@ -193,7 +193,7 @@ def check(answer: Any, accept: Callable[[Any], bool], hint: str) -> None:
 
 def _folder(profile: str, asked: Path) -> Path:
     """Where figures go: where they were asked to go, unless that is the published folder and this is no such run."""
-    published = PUBLISHED in (asked.resolve(), *asked.resolve().parents)
+    published = PUBLISHED.resolve() in (asked.resolve(), *asked.resolve().parents)
     return HERE if published and (profile != "cpu" or os.environ.get(PUBLISHING) != "1") else asked
 
 

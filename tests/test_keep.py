@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from helpers.show import keep, plots
+from helpers.show import keep, plots, style
 from helpers.show.save import SUFFIXES, Source, save_table, savefig
 from helpers.study import published
 from helpers.study.published import PUBLISHED, records_digest
@@ -34,7 +34,7 @@ def saved(
 
 def test_rounding_leaves_every_byte(tmp_path: Path) -> None:
     before = saved(tmp_path, points())
-    assert saved(tmp_path, points(1e-10), "It is 1.0001.", nats=-2.0001) == before
+    assert saved(tmp_path, points(1e-10), "It is 2.", nats=-2.0001) == before
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,7 @@ def test_rounding_leaves_every_byte(tmp_path: Path) -> None:
         {"data": points(label="c")},
         {"data": points().iloc[:1]},
         {"alt": "It was 1."},
+        {"alt": "It is 3."},
         {"title": "Two words"},
         {"source": Source.of(["cafe"], "1234")},
         {"source": Source.of(["beef"], "5678")},  # other records, whatever the data say
@@ -72,6 +73,46 @@ def test_a_missing_file_is_made_again(tmp_path: Path) -> None:
     before = saved(tmp_path, points())
     (tmp_path / "it.svg").unlink()
     assert saved(tmp_path, points()) == before
+
+
+def test_a_drawing_that_moved_is_written_though_its_data_did_not(tmp_path: Path) -> None:
+    def line(values: list[float], place: str):
+        fig = style.new_figure(4, 3)
+        fig.add_subplot().plot(values, label="a")
+        fig.axes[0].legend(loc=place)
+        return fig
+
+    written = []
+    for values, place in (
+        ([1, 2, 3], "upper left"),
+        ([1, 2, 3], "upper left"),
+        ([3, 2, 1], "upper left"),
+        ([3, 2, 1], "lower left"),
+    ):
+        savefig(line(values, place), "it", alt="A line.", data=points(), folder=tmp_path)
+        written.append((tmp_path / "it.svg").read_bytes())
+    assert written[0] == written[1] and len(set(written)) == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "same"),
+    [("0.12 of 5", "0.13 of 5", True), ("0.12", "0.14", False), ("5 high", "90 high", False),
+     ("1,200,000 times", "1,300,000 times", True), ("1,200,000 times", "1,500,000 times", False)],
+)  # fmt: skip
+def test_numbers_in_words_may_move_by_a_rounding(before: str, now: str, same: bool) -> None:
+    assert keep.same_words(before, now) is same
+
+
+def test_infinity_hides_nothing() -> None:
+    before, now = (pd.DataFrame({"live": [float("inf"), value]}) for value in (1.0, 2.0))
+    assert keep.same_data(before, before) and not keep.same_data(before, now)
+
+
+def test_a_small_number_beside_a_large_one_is_not_hidden(tmp_path: Path) -> None:
+    path = tmp_path / "summary.csv"
+    save_table(pd.DataFrame({"value": [20480.0, 0.109]}), path)
+    save_table(pd.DataFrame({"value": [20480.0, 0.1091]}), path)
+    assert "0.1091" in path.read_text()
 
 
 def test_tables_are_kept_and_replaced(tmp_path: Path) -> None:
@@ -104,8 +145,8 @@ def test_a_changed_record_is_never_hidden_by_a_tolerance(monkeypatch: pytest.Mon
 def test_controls_count_as_records(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     first = records_digest("cpu")
     (tmp_path / "controls").mkdir()
-    for path in (PUBLISHED / "controls").iterdir():
-        (tmp_path / "controls" / path.name).write_bytes(path.read_bytes())
+    for path in [*(PUBLISHED / "controls").iterdir(), *PUBLISHED.glob("*.csv")]:
+        (tmp_path / path.relative_to(PUBLISHED)).write_bytes(path.read_bytes())
     monkeypatch.setattr(published, "table", lambda profile, name, stock=published.table: stock(profile, name))
     whole = {name: published.table("cpu", name) for name in published.TABLES}
     monkeypatch.setattr(published, "table", lambda profile, name: whole[name])

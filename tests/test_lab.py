@@ -61,10 +61,13 @@ def test_the_runners_run_at_the_default_profile_writes_the_published_figures(cap
 
 def test_what_is_the_readers_own_never_goes_to_the_published_figures(monkeypatch, tmp_path):
     monkeypatch.setattr("helpers.lab.HERE", tmp_path / "here")
+    monkeypatch.setattr("helpers.lab.PUBLISHED", tmp_path / "published")
     lab = replace(start("smoke", quiet=True), figures=tmp_path / "published")
     tokens = plots.heat_tokens(["a", "b"], [-1.0, -2.0])
     assert lab.save(tokens, "two", alt="Two tokens.", own=True).path == tmp_path / "here" / "two.png"
     assert not (tmp_path / "published").exists()
+    elsewhere = replace(lab, figures=tmp_path / "mine")
+    assert elsewhere.save(tokens, "two", alt="Two tokens.", own=True).path == tmp_path / "mine" / "two.png"
 
 
 def test_an_empty_table_gives_one_line_instead_of_a_figure(tmp_path):

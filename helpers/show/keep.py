@@ -10,12 +10,14 @@ import re
 from collections.abc import Mapping
 from io import StringIO
 from types import MappingProxyType
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 
-EXACT = 1e-8  # of a column's scale: sums of the same records in another order
+EXACT = 1e-9  # of each number: sums of the same records in another order
+NEAR = 2.0  # points: how far anything may stand from where it stood
 
 # What runs through the model again each time, by figure and column: how far it may move, as a share of the column's
 # largest absolute value. About ten times the largest difference seen between instruction sets (AVX-512, AVX2, none).
@@ -41,6 +43,7 @@ TOLERANCES: Mapping[str, Mapping[str, float]] = MappingProxyType(
 )
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
+_PLACE = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 _COLOUR = re.compile(r"#([0-9a-f]{6})")
 _COLOURS_APART = 2  # of 255: a colour scale follows its numbers' last digits
 
@@ -50,41 +53,76 @@ def same_data(before: pd.DataFrame, now: pd.DataFrame, figure: str = "") -> bool
     if list(before.columns) != list(now.columns) or len(before) != len(now):
         return False
     known = TOLERANCES.get(figure, {})
-    return all(_same_column(before[name], now[name], known.get(name, EXACT)) for name in before.columns)
+    return all(_same_column(before[name], now[name], known.get(name)) for name in before.columns)
 
 
-def _same_column(before: pd.Series, now: pd.Series, tolerance: float) -> bool:
+def _same_column(before: pd.Series, now: pd.Series, tolerance: float | None) -> bool:
+    """`tolerance`: a share of the column's scale; None: every number to `EXACT` of itself."""
     if not all(pd.api.types.is_numeric_dtype(column) for column in (before, now)):
         return before.astype(str).tolist() == now.astype(str).tolist()
     old, new = (column.to_numpy(dtype=float) for column in (before, now))
-    scale = float(np.nanmax(np.abs(old), initial=0.0))
+    if tolerance is None:
+        return bool(np.allclose(old, new, rtol=EXACT, atol=1e-12, equal_nan=True))
+    scale = float(np.abs(old[np.isfinite(old)]).max(initial=0.0))
     return bool(np.allclose(old, new, rtol=0, atol=tolerance * scale, equal_nan=True))
 
 
 def same_words(before: str, now: str) -> bool:
-    """Whether two alt texts differ in nothing but their numbers (which `same_data` has judged)."""
-    return _NUMBER.sub("#", " ".join(before.split())) == _NUMBER.sub("#", " ".join(now.split()))
+    """Whether two alt texts say the same: numbers may differ by one in their last digit, as rounding does."""
+    old, new = (" ".join(text.split()) for text in (before, now))
+    pairs = zip(_NUMBER.findall(old), _NUMBER.findall(new), strict=False)
+    return _NUMBER.sub("#", old) == _NUMBER.sub("#", new) and all(_near(a, b) for a, b in pairs)
+
+
+def _near(one: str, other: str) -> bool:
+    return abs(_value(one) - _value(other)) <= 1.01 * max(_unit(one), _unit(other))
+
+
+def _value(number: str) -> float:
+    return float(number.replace(",", ""))
+
+
+def _unit(number: str) -> float:
+    """What one in the last digit is worth: 0.01 in "0.12", 100000 in "1,200,000", where noughts only fill up."""
+    digits, _, power = number.replace(",", "").partition("e")
+    whole, dot, decimals = digits.partition(".")
+    last = -len(decimals) if dot else len(whole) - len(whole.rstrip("0"))
+    return 10.0 ** (last + int(power or 0))
 
 
 def same_look(before: str, now: str) -> bool:
-    """Whether two SVG drawings differ in nothing but where things stand: same elements, letters, widths, colours.
+    """Whether two SVG drawings show the same: the same elements, letters and widths, colours and places nearly so.
 
-    Where things stand follows from the data, which `same_data` has judged. Raises `ElementTree.ParseError`.
+    Raises `ElementTree.ParseError`.
     """
-    (old, old_colours), (new, new_colours) = _look(before), _look(now)
-    return old == new and all(abs(a - b) <= _COLOURS_APART for a, b in zip(old_colours, new_colours, strict=True))
+    old, new = _look(before), _look(now)
+    if old.words != new.words or len(old.places) != len(new.places):
+        return False
+    return _apart(old.colours, new.colours) <= _COLOURS_APART and _apart(old.places, new.places) <= NEAR
 
 
-def _look(svg: str) -> tuple[list[str], list[int]]:
-    """(what is drawn, element by element, without places and colours; the colours, three bytes each)."""
-    words, colours = [], []
+def _apart(one: list[float], other: list[float]) -> float:
+    return float(np.abs(np.subtract(one, other)).max(initial=0.0))
+
+
+class _Look(NamedTuple):
+    """A drawing in parts: elements with their styles and letters, colours (three bytes each), places (points)."""
+
+    words: list[str]
+    colours: list[float]
+    places: list[float]
+
+
+def _look(svg: str) -> _Look:
+    look = _Look([], [], [])
     for element in ElementTree.fromstring(svg).iter():
         style = element.get("style", "")
         letter = next((v for k, v in element.items() if k.endswith("href") and v.startswith("#DejaVu")), "")
-        size = element.get("viewBox", "")
-        words += [element.tag, _COLOUR.sub("#", style), letter, size]
-        colours += [byte for colour in _COLOUR.findall(style) for byte in bytes.fromhex(colour)]
-    return words, colours
+        look.words.extend((element.tag, _COLOUR.sub("#", style), letter, element.get("viewBox", "")))
+        look.colours.extend(byte for colour in _COLOUR.findall(style) for byte in bytes.fromhex(colour))
+        for name in ("d", "x", "y", "transform", "points"):
+            look.places.extend(map(float, _PLACE.findall(element.get(name, ""))))
+    return look
 
 
 def read_csv(text: str) -> pd.DataFrame:

@@ -207,7 +207,7 @@ def records_digest(profile_name: str) -> str:
     """A hash of every row that figures are drawn from; empty where there are no records.
 
     Taken over the rows and not over files, so that the machine that trained and a clone with the published records
-    agree. The controls' tables are small and only published: their bytes count.
+    agree. The controls' tables and the probe set are small and only published: their bytes count.
     """
     digest = hashlib.sha256()
     try:
@@ -216,7 +216,8 @@ def records_digest(profile_name: str) -> str:
             digest.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
     except UserError:
         return ""
-    for path in sorted((PUBLISHED / "controls").glob("*")) if profile_name == "cpu" else ():
+    others = [*(PUBLISHED / "controls").glob("*"), *PUBLISHED.glob("*.csv")] if profile_name == "cpu" else []
+    for path in sorted(others):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
