@@ -142,10 +142,10 @@ def test_nothing_is_measured_twice_and_only_what_is_possible(here: Path, monkeyp
     calls = []
 
     def fake(name: str) -> Callable:
-        return lambda bench, spec: (calls.append((name, spec.arm)), pd.DataFrame({"value": [1.5]}))[1]
+        return lambda shared, spec: (calls.append((name, spec.arm)), pd.DataFrame({"value": [1.5]}))[1]
 
     swap(monkeypatch, analyses, "ANALYSES", {name: fake(name) for name in analyses.ANALYSES})
-    swap(monkeypatch, shared_module, "shared", lambda profile: None)
+    swap(monkeypatch, shared_module, "load_shared", lambda profile: None)
     analyses.measure(profile, ["weights", "lines", "recovery"])
     arms = [spec.arm for spec in most]
     assert calls == [("weights", arm) for arm in [*arms, "sft-voice"]] + [("recovery", "sft-answer")]

@@ -305,7 +305,7 @@ def test_bad_steps_are_refused(rule, rate):
 
 def test_influence_is_the_difference_of_two_log_probs(softmax):
     step = influence.Step("sgd", 0.3)
-    learned = influence.lessons({"rft": [softmax.u.batch]}, softmax.w)
+    learned = influence.batch_gradients({"rft": [softmax.u.batch]}, softmax.w)
     rows = influence.influence(
         learned, softmax.v.batch, softmax.w, [step], linear.Linearised(softmax.v.batch, softmax.w)
     )
@@ -414,7 +414,7 @@ def test_every_weight_belongs_to_a_part(small):
 
 
 def test_directions_have_a_row_per_batch_and_part(softmax):
-    learned = influence.lessons({"rft": [softmax.u.batch, softmax.v.batch]}, softmax.w)
+    learned = influence.batch_gradients({"rft": [softmax.u.batch, softmax.v.batch]}, softmax.w)
     rows = walks.directions(learned, linear.gradient(softmax.v.batch, softmax.w))
     whole = rows[rows["part"] == "all"].set_index("batch")
     assert whole.loc[1, "cosine"] == pytest.approx(1.0)
@@ -593,7 +593,7 @@ def test_too_few_arms_are_refused():
 
 
 def test_base_quantities_by_another_way(softmax):
-    learned = influence.lessons({"rft": [softmax.u.batch]}, softmax.w)
+    learned = influence.batch_gradients({"rft": [softmax.u.batch]}, softmax.w)
     steps = [influence.Step("sgd", 0.1), influence.Step("adamw", 0.01)]
     rows = influence.influence(learned, softmax.v.batch, softmax.w, steps)
     cosine = walks.directions(learned, linear.gradient(softmax.v.batch, softmax.w))

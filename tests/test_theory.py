@@ -26,7 +26,7 @@ SPEC = SimpleNamespace(arm="sft-answer", seed=1, learning_rate=1e-3, name="sft-a
 
 
 @dataclass(frozen=True)
-class FakeBench:
+class FakeShared:
     """A base, and one run with checkpoints at steps 8, 64 and 90: the base's weights plus a share of `change`."""
 
     base: tuple[Any, Any] = field(repr=False)
@@ -41,7 +41,7 @@ class FakeBench:
         return {n: w + share * self.change * torch.randn(w.shape, generator=generator) for n, w in found.items()}
 
     def model(self, spec: Any, step: int) -> tuple[Any, Any]:
-        """What `updates.weights_of` reads: named parameters."""
+        """What `linear.weights_of` reads: named parameters."""
         weights = self.weights(spec, step / 90)
         return SimpleNamespace(named_parameters=weights.items), self.base[1]
 
@@ -53,7 +53,7 @@ def small_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     texts = [f"<answer>{order}</answer>" for order in ("2 1 4 3", "3 4 1 2", "4 1 2 3", "1 3 2 4")]
     pairs = list(zip(boards.prompted(), texts, strict=True))
     swap(monkeypatch, battery, "battery_tasks", lambda: ("lists", "colour"))
-    swap(monkeypatch, learned_from, "corpus_of_run", lambda bench, spec, n: made(pairs[:n]))
+    swap(monkeypatch, learned_from, "corpus_of_run", lambda shared, spec, n: made(pairs[:n]))
     run = SimpleNamespace(folder=lambda spec: tmp_path, checkpoints=lambda spec: tmp_path / "checkpoints")
     swap(monkeypatch, shared_module, "store", lambda profile: run)
     for step in (8, 64, 90):
@@ -65,8 +65,8 @@ def made(pairs: list) -> Corpus:
 
 
 def subject(loaded: tuple[Any, Any], change: float = 0.0, amount: Amount = SMALL) -> Subject:
-    bench = FakeBench(loaded, change)
-    return Subject(bench, SPEC, list(learned_from.corpus_of_run(bench, SPEC, amount.boards * amount.batches)), amount)
+    shared = FakeShared(loaded, change)
+    return Subject(shared, SPEC, list(learned_from.corpus_of_run(shared, SPEC, amount.boards * amount.batches)), amount)
 
 
 def gold_logps(model: Any, processor: Any) -> tuple[float, int]:
@@ -90,8 +90,8 @@ def test_the_base_s_own_samples_fill_their_region_but_for_a_twentieth() -> None:
 def test_only_rft_has_a_region_and_only_its_last_third_counts(tmp_path, monkeypatch) -> None:
     own = pd.DataFrame({"logp": np.linspace(-5, 0, 100)})
     swap(monkeypatch, reach, "own_samples", lambda base, profile, boards, samples: own)
-    bench = SimpleNamespace(base=None, profile=None)
-    rft = Subject(bench, SimpleNamespace(arm="rft"), [], SMALL)
+    shared = SimpleNamespace(base=None, profile=None)
+    rft = Subject(shared, SimpleNamespace(arm="rft"), [], SMALL)
     assert math.isnan(theory.region(rft))  # no rollouts here
     rows = pd.DataFrame({"step": [1, 6, 7, 8, 9], "exact": [1, 1, 1, 1, 0], "format": 1, "tokens": 3,
                          "logp_base": [-90.0, -90.0, -1.0, -90.0, -90.0]})  # fmt: skip
@@ -153,9 +153,9 @@ def test_sgd_acts_both_ways_alike_and_adamw_does_not(tiny, monkeypatch) -> None:
 def test_lbk_adds_up_over_checkpoints_with_the_normalisers_of_the_one_before(tiny) -> None:
     chosen = subject(tiny.load(), 0.02)
     assert theory.early_lbk(subject(tiny.load())) == 0
-    base, bench = chosen.bench.base, chosen.bench
+    base, shared = chosen.shared.base, chosen.shared
     probes, learned = (linear.scored(base, items) for items in (chosen.observed(), chosen.corpus))
-    path = [bench.weights(None), *(bench.weights(SPEC, step / 90) for step in (8, 64))]
+    path = [shared.weights(None), *(shared.weights(SPEC, step / 90) for step in (8, 64))]
     total = 0.0
     for before, after in zip(path, path[1:], strict=False):
         change = influence.logps_at(probes, after) - influence.logps_at(probes, before)
@@ -175,15 +175,15 @@ def test_lbk_adds_up_over_checkpoints_with_the_normalisers_of_the_one_before(tin
 def test_a_row_leaves_the_base_as_it_was_and_says_what_the_run_did(tiny) -> None:
     loaded = tiny.load()
     before, (start, tokens) = linear.weights_of(loaded[0]), gold_logps(*loaded)
-    bench, small = FakeBench(loaded, 0.02, SimpleNamespace(name="smoke")), Amount(2, 1, 2, 1, 2, 1)
-    row = theory.measured_theory(bench, SPEC).iloc[0]
+    shared, small = FakeShared(loaded, 0.02, SimpleNamespace(name="smoke")), Amount(2, 1, 2, 1, 2, 1)
+    row = theory.measured_theory(shared, SPEC).iloc[0]
     assert all(torch.equal(w, before[n]) for n, w in linear.weights_of(loaded[0]).items())
     corpus = subject(loaded, amount=small).corpus
     logps = score.completion_logps(*loaded, [i.prompt for i in corpus], [[i.completion] for i in corpus])
     pooled = torch.cat([part[0] for part in logps])
     assert len(corpus) == 2 and row["perplexity"] == pytest.approx(math.exp(-float(pooled.mean())), rel=1e-3)
     with torch.no_grad():
-        for name, weight in bench.weights(SPEC).items():
+        for name, weight in shared.weights(SPEC).items():
             loaded[0].get_parameter(name).copy_(weight)
     assert row["gold_shift"] == pytest.approx((gold_logps(*loaded)[0] - start) / tokens, rel=1e-3)
     assert row.notna().sum() == len(row) - 1 and math.isnan(row["region"])
@@ -202,6 +202,6 @@ def test_samples_to_compare_are_spread_evenly(size: int, chosen: list[int]) -> N
 
 
 def test_a_run_whose_corpus_is_gone_has_what_is_left_and_no_error(tiny, monkeypatch) -> None:
-    swap(monkeypatch, learned_from, "corpus_of_run", lambda bench, spec, n: made([]))
-    row = theory.measured_theory(FakeBench(tiny.load()), SPEC).iloc[0]
+    swap(monkeypatch, learned_from, "corpus_of_run", lambda shared, spec, n: made([]))
+    row = theory.measured_theory(FakeShared(tiny.load()), SPEC).iloc[0]
     assert row["gold_shift"] == 0 and list(row.index) == ["gold_shift", "region"]

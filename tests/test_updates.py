@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from swapping import swap
 
 from helpers.errors import UserError
-from helpers.measure import predictors, recovery, updates
+from helpers.measure import linear, predictors, recovery, updates
 from helpers.model import score
 from helpers.model.generate import Sampling
 from helpers.stats import fits
@@ -55,8 +55,8 @@ def test_a_rotation_does_not_change_the_effective_rank() -> None:
 def test_small_changes_vanish_in_bf16() -> None:
     base = torch.tensor([1.0, 1.0, 0.0, -2.0])
     tuned = base + torch.tensor([1e-3, 1e-2, 1e-6, 0.0])  # bf16 steps by 2^-7 above 1, and is fine near 0
-    assert updates.unchanged(base, tuned) == 1
-    assert updates.unchanged(base, tuned, "bfloat16") == 2
+    assert updates.count_equal(base, tuned) == 1
+    assert updates.count_equal(base, tuned, "bfloat16") == 2
 
 
 def weights(values: dict[str, list]) -> dict[str, torch.Tensor]:
@@ -82,7 +82,7 @@ def test_the_change_table_by_hand() -> None:
 
 def test_every_weight_of_the_model_is_counted_once(tiny) -> None:
     model, _ = tiny.load()
-    base = updates.weights_of(model)
+    base = linear.weights_of(model)
     tuned = {name: weight + 0.01 for name, weight in base.items()}
     found = updates.change_table(base, tuned)
     total = sum(p.numel() for p in model.parameters())
@@ -95,7 +95,7 @@ def test_every_weight_of_the_model_is_counted_once(tiny) -> None:
 
 def test_the_ends_of_a_line_are_the_two_models(tiny, puzzler) -> None:
     (model, processor), (other, _) = tiny.load(), puzzler.load()
-    first, second = updates.weights_of(model), updates.weights_of(other)
+    first, second = linear.weights_of(model), linear.weights_of(other)
     prompts = list(predictors.puzzle_prompts(BOARDS, 3))
     texts = [["<answer>2 1 4 3</answer>"]] * 3
     expected = {0.0: score.completion_logps(model, processor, prompts, texts),
@@ -217,7 +217,7 @@ def test_the_first_lbk_is_nought_for_the_base_and_grows_with_the_step(tiny, puzz
     base, (early, _) = tiny.load(), tiny.load()
     prior = predictors.written_by(base, predictors.prior_prompts(3))
     corpus = predictors.Corpus("taught", predictors.puzzle_prompts(BOARDS, 2), ["<answer>2 1 4 3</answer>"] * 2)
-    start, other = updates.weights_of(base[0]), updates.weights_of(puzzler.load()[0])
+    start, other = linear.weights_of(base[0]), linear.weights_of(puzzler.load()[0])
     found = []
     for share in (0.0, 0.02, 0.04):
         updates.put(early, updates.between(start, other, share))
@@ -242,10 +242,10 @@ def test_restoring_learns_the_samples_and_nothing_without_them(tiny) -> None:
     def likelihood() -> float:
         return sum(float(row[0].sum()) for row in score.completion_logps(model, processor, prompts, texts))
 
-    start, before = updates.weights_of(model), likelihood()
-    recovery.restore((model, processor), [], recovery.Recovery(steps=5))
+    start, before = linear.weights_of(model), likelihood()
+    recovery.train_on_few((model, processor), [], recovery.Recovery(steps=5))
     assert likelihood() == before
-    recovery.restore((model, processor), samples, recovery.Recovery(steps=5, rate=1e-2, batch=4))
+    recovery.train_on_few((model, processor), samples, recovery.Recovery(steps=5, rate=1e-2, batch=4))
     assert likelihood() > before + 10
     table = recovery.recovery_table((model, processor), BOARDS, (0, 3), predictors.Sizes(2, 2, 2), recovery.Recovery(2))
     assert table[["samples", "half"]].to_numpy().tolist() == [
@@ -255,14 +255,14 @@ def test_restoring_learns_the_samples_and_nothing_without_them(tiny) -> None:
         [3, "unshown"],
     ]
     assert table["score"].between(0, 1).all() and table["likelihood"].between(0, 1).all()
-    assert any(not torch.equal(start[n], p) for n, p in updates.weights_of(model).items())
+    assert any(not torch.equal(start[n], p) for n, p in linear.weights_of(model).items())
 
 
 def test_the_recovery_table_leaves_the_model_as_it_was(puzzler) -> None:
     loaded = puzzler.load()
-    before = updates.weights_of(loaded[0])
+    before = linear.weights_of(loaded[0])
     recovery.recovery_table(loaded, BOARDS, (2,), predictors.Sizes(2, 1, 2), recovery.Recovery(1, rate=1e-2))
-    assert all(torch.equal(before[name], weight) for name, weight in updates.weights_of(loaded[0]).items())
+    assert all(torch.equal(before[name], weight) for name, weight in linear.weights_of(loaded[0]).items())
 
 
 # -------------------------------------------------------------------------------------- predictors

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from helpers.errors import UserError
 from helpers.files import write_file
-from helpers.measure import predictors, recovery, updates
+from helpers.measure import linear, predictors, recovery, updates
 from helpers.measure.learned_from import corpus_of_run
 from helpers.measure.shared import (
     EARLY,
@@ -24,7 +24,7 @@ from helpers.measure.shared import (
     Shared,
     finished,
     is_done,
-    shared,
+    load_shared,
     store,
     study_specs,
 )
@@ -68,53 +68,53 @@ def _train_here(profile: Profile, controls: Sequence[Control]) -> None:
             train(spec, store(profile), settings(profile))
 
 
-def measured_weights(bench: Shared, spec: RunSpec) -> pd.DataFrame:
+def measured_weights(shared: Shared, spec: RunSpec) -> pd.DataFrame:
     """`updates.change_table` of a run's end."""
-    return updates.change_table(bench.weights(None), bench.weights(spec))
+    return updates.change_table(shared.weights(None), shared.weights(spec))
 
 
-def measured_predictors(bench: Shared, spec: RunSpec) -> pd.DataFrame:
+def measured_predictors(shared: Shared, spec: RunSpec) -> pd.DataFrame:
     """What may predict forgetting, with the drop: a row at the end and one where exact match first reaches 0.5.
 
     Columns at, step, exact, drop, drop_likelihood, kl_forward, kl_reverse, kl_prior, perplexity, lbk, l2, l1, fisher,
     drift; perplexity and lbk belong to the corpus and to the first checkpoint, so they are the same in both rows.
     """
-    fixed, start = _corpus_quantities(bench, spec), bench.weights(None)
+    fixed, start = _corpus_quantities(shared, spec), shared.weights(None)
     rows: list[dict[str, Any]] = []
-    for at, step in _marks(bench, spec).items():
+    for at, step in _marks(shared, spec).items():
         if rows and rows[0]["step"] == step:
             rows.append(rows[0] | {"at": at})
             continue
-        tuned = bench.model(spec, step)
-        delta = updates.change(start, updates.weights_of(tuned[0]))
+        tuned = shared.model(spec, step)
+        delta = updates.change(start, linear.weights_of(tuned[0]))
         rows.append(
             {"at": at, "step": step}
-            | _drops(bench, spec, step)
-            | predictors.divergences(bench.base, tuned, bench.boards, bench.prior)
+            | _drops(shared, spec, step)
+            | predictors.divergences(shared.base, tuned, shared.boards, shared.prior)
             | fixed
             | {"l2": updates.l2(delta), "l1": updates.l1(delta)}
-            | {"fisher": predictors.fisher_distance(bench.fisher, delta)}
-            | {"drift": predictors.activation_drift(bench.base, tuned, bench.prior)}
+            | {"fisher": predictors.fisher_distance(shared.fisher, delta)}
+            | {"drift": predictors.activation_drift(shared.base, tuned, shared.prior)}
         )
     return pd.DataFrame(rows)
 
 
-def _evaluations(bench: Shared, spec: RunSpec) -> pd.DataFrame:
+def _evaluations(shared: Shared, spec: RunSpec) -> pd.DataFrame:
     """A run's own evaluations."""
-    return read_table(store(bench.profile).folder(spec), "evaluations").to_pandas()
+    return read_table(store(shared.profile).folder(spec), "evaluations").to_pandas()
 
 
-def _marks(bench: Shared, spec: RunSpec) -> dict[str, int]:
+def _marks(shared: Shared, spec: RunSpec) -> dict[str, int]:
     """The last step, and the first evaluated one with exact match 0.5 or more, if any."""
-    evaluations = _evaluations(bench, spec)
+    evaluations = _evaluations(shared, spec)
     reached = crossings(evaluations, 0.5)
     marks = {"end": int(evaluations["step"].max())}
     return marks | ({"0.5": int(reached["after"].iloc[0])} if len(reached) else {})
 
 
-def _drops(bench: Shared, spec: RunSpec, step: int) -> dict[str, float]:
+def _drops(shared: Shared, spec: RunSpec, step: int) -> dict[str, float]:
     """Exact match and the drop below the run's own start at a step."""
-    evaluations = _evaluations(bench, spec)
+    evaluations = _evaluations(shared, spec)
     exact = evaluations[(evaluations["task"] == "puzzle") & (evaluations["measure"] == "exact")]
     found = {"exact": float(exact.loc[exact["step"] == step, "value"].iloc[0])}
     means = battery_mean(evaluations).set_index(["measure", "step"])["value"]
@@ -123,68 +123,68 @@ def _drops(bench: Shared, spec: RunSpec, step: int) -> dict[str, float]:
     return found
 
 
-def _corpus_quantities(bench: Shared, spec: RunSpec) -> dict[str, float | None]:
+def _corpus_quantities(shared: Shared, spec: RunSpec) -> dict[str, float | None]:
     """Perplexity under the base of what a run learned from, and its first LBK on prior prompts."""
-    corpus = corpus_of_run(bench, spec, bench.sizes.prompts)
+    corpus = corpus_of_run(shared, spec, shared.sizes.prompts)
     if not len(corpus):
         return {"perplexity": None, "lbk": None}
-    scored = completion_logps(*bench.base, corpus.prompts, [[text] for text in corpus.completions])
+    scored = completion_logps(*shared.base, corpus.prompts, [[text] for text in corpus.completions])
     logps = np.concatenate([row[0].numpy() for row in scored])
-    first = checkpoints.checkpoint_numbers(store(bench.profile).checkpoints(spec))[0]
-    lbk = predictors.first_lbk(bench.base, bench.model(spec, first)[0], bench.prior, corpus)
+    first = checkpoints.checkpoint_numbers(store(shared.profile).checkpoints(spec))[0]
+    lbk = predictors.first_lbk(shared.base, shared.model(spec, first)[0], shared.prior, corpus)
     return {"perplexity": float(np.exp(-logps.mean())), "lbk": lbk}
 
 
-def measured_flips(bench: Shared, spec: RunSpec) -> pd.DataFrame:
-    """`live.flips` from the base to a run's end, over all prior tasks."""
-    return recovery.flips(bench.base, bench.model(spec), battery.battery_tasks(), bench.sizes.battery)
+def measured_flips(shared: Shared, spec: RunSpec) -> pd.DataFrame:
+    """`recovery.flips` from the base to a run's end, over all prior tasks."""
+    return recovery.flips(shared.base, shared.model(spec), battery.battery_tasks(), shared.sizes.battery)
 
 
-def measured_recovery(bench: Shared, spec: RunSpec) -> pd.DataFrame:
+def measured_recovery(shared: Shared, spec: RunSpec) -> pd.DataFrame:
     """`updates.recovery_table` of a run's end, with the base's scores of each half in base_score, base_likelihood."""
-    smoke = bench.profile.name == "smoke"
+    smoke = shared.profile.name == "smoke"
     counts, how = ((0, 8), recovery.Recovery(steps=2)) if smoke else (RECOVERY_COUNTS, recovery.Recovery())
-    found = recovery.recovery_table(bench.model(spec), bench.puzzles, counts, bench.sizes, how)
-    base = recovery.half_scores(bench.base, bench.sizes.battery).set_index("half")
+    found = recovery.recovery_table(shared.model(spec), shared.profile.puzzle, counts, shared.sizes, how)
+    base = recovery.half_scores(shared.base, shared.sizes.battery).set_index("half")
     return found.assign(**{f"base_{m}": found["half"].map(base[m]) for m in ("score", "likelihood")})
 
 
-def measured_matched(bench: Shared, spec: RunSpec) -> pd.DataFrame:
+def measured_matched(shared: Shared, spec: RunSpec) -> pd.DataFrame:
     """A run's update at its own length, and at those of RFT and answer SFT of its seed, evaluated.
 
-    Columns norm_of (whose length), norm, own_norm, base_score, base_likelihood, then the scores of `updates.scores`.
+    Columns norm_of (whose length), norm, own_norm, base_score, base_likelihood, then the scores of `predictors.scores`.
     """
-    start, end = bench.weights(None), bench.weights(spec)
-    own, (model, _) = updates.l2(updates.change(start, end)), bench.model(spec)
-    rows = [{"norm_of": spec.arm, "norm": own, "own_norm": own} | bench.end_scores(spec)]
-    for other in _of_seed(bench, spec, ("rft", "sft-answer")):
-        norm = updates.l2(updates.change(start, bench.weights(other)))
+    start, end = shared.weights(None), shared.weights(spec)
+    own, (model, _) = updates.l2(updates.change(start, end)), shared.model(spec)
+    rows = [{"norm_of": spec.arm, "norm": own, "own_norm": own} | shared.end_scores(spec)]
+    for other in _of_seed(shared, spec, ("rft", "sft-answer")):
+        norm = updates.l2(updates.change(start, shared.weights(other)))
         updates.put(model, updates.matched(start, end, norm))
-        rows.append({"norm_of": other.arm, "norm": norm, "own_norm": own} | bench.scores(model))
-    base = bench.end_scores(None)
+        rows.append({"norm_of": other.arm, "norm": norm, "own_norm": own} | shared.scores(model))
+    base = shared.end_scores(None)
     return pd.DataFrame(rows).assign(base_score=base["score"], base_likelihood=base["likelihood"])
 
 
-def _of_seed(bench: Shared, spec: RunSpec, arms: Sequence[str]) -> list[RunSpec]:
+def _of_seed(shared: Shared, spec: RunSpec, arms: Sequence[str]) -> list[RunSpec]:
     """The study's finished runs of some arms with the seed of `spec`, without itself."""
-    same = [s for s in study_specs(bench.profile) if s.seed == spec.seed and s.arm in arms and s.arm != spec.arm]
-    return finished(bench.profile, same)
+    same = [s for s in study_specs(shared.profile) if s.seed == spec.seed and s.arm in arms and s.arm != spec.arm]
+    return finished(shared.profile, same)
 
 
-def measured_lines(bench: Shared, spec: RunSpec) -> pd.DataFrame:
+def measured_lines(shared: Shared, spec: RunSpec) -> pd.DataFrame:
     """Scores along straight lines that end in a run: from the base, and from the end of RFT of its seed.
 
-    Columns start (base or rft), share (0 at the start, 1 at the run's end), then the scores of `updates.scores`.
+    Columns start (base or rft), share (0 at the start, 1 at the run's end), then the scores of `predictors.scores`.
     """
-    model, _ = bench.model(spec)
-    end, rows = updates.weights_of(model), []
-    for start in (None, *_of_seed(bench, spec, ("rft",))):
-        first, name = bench.weights(start), start.arm if start else "base"
-        rows.append({"start": name, "share": 0.0} | bench.end_scores(start))
-        for share in (0.5,) if bench.profile.name == "smoke" else (0.25, 0.5, 0.75):
+    model, _ = shared.model(spec)
+    end, rows = linear.weights_of(model), []
+    for start in (None, *_of_seed(shared, spec, ("rft",))):
+        first, name = shared.weights(start), start.arm if start else "base"
+        rows.append({"start": name, "share": 0.0} | shared.end_scores(start))
+        for share in (0.5,) if shared.profile.name == "smoke" else (0.25, 0.5, 0.75):
             updates.put(model, updates.between(first, end, share))
-            rows.append({"start": name, "share": share} | bench.scores(model))
-        rows.append({"start": name, "share": 1.0} | bench.end_scores(spec))
+            rows.append({"start": name, "share": share} | shared.scores(model))
+        rows.append({"start": name, "share": 1.0} | shared.end_scores(spec))
     return pd.DataFrame(rows)
 
 
@@ -226,7 +226,7 @@ def measure(profile: Profile, names: Iterable[str] = tuple(ANALYSES), seeds: Seq
         controls = [c.spec for c in control_specs(profile)] if name in EVERY_RUN else []
         for spec in [*study, *finished(profile, controls)]:
             if _to_measure(profile, name, spec, study):
-                ready = ready or shared(profile)
+                ready = ready or load_shared(profile)
                 found = ANALYSES[name](ready, spec)
                 write_file(_cached(profile, name, spec), found.to_csv(index=False, float_format="%.6g"))
                 if profile.name != "smoke":

@@ -1,4 +1,4 @@
-"""What one update on one corpus does to everything else: the lessons, their influence, and the bounds LBK."""
+"""What one update on one corpus does to everything else: its gradients, their influence, and the bounds LBK."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from helpers.measure.linear import (
     residual,
     token_logps,
 )
-from helpers.stats.intervals import in_words, seed_interval
+from helpers.stats.intervals import Interval, in_words, seed_interval
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def predicted(line: Linearised, direction: Weights) -> dict[str, torch.Tensor]:
     return {"first order": batch.per_item(first), "linear logits": batch.per_item(after)}
 
 
-class Lesson(NamedTuple):
+class BatchGradient(NamedTuple):
     """A batch, the gradient of its loss at some weights, and the logits (M, V) there."""
 
     batch: Scored
@@ -99,16 +99,18 @@ class Lesson(NamedTuple):
     logits: torch.Tensor
 
 
-Lessons = Mapping[str, Sequence[Lesson]]  # by corpus
+BatchGradients = Mapping[str, Sequence[BatchGradient]]  # by corpus
 
 
-def lessons(corpora: Mapping[str, Sequence[Scored]], weights: Weights) -> dict[str, list[Lesson]]:
+def batch_gradients(corpora: Mapping[str, Sequence[Scored]], weights: Weights) -> dict[str, list[BatchGradient]]:
     """The gradients of all batches of all corpora, taken once."""
-    return {arm: [Lesson(batch, *pair_gradient(batch, weights)) for batch in parts] for arm, parts in corpora.items()}
+    return {
+        arm: [BatchGradient(batch, *pair_gradient(batch, weights)) for batch in parts] for arm, parts in corpora.items()
+    }
 
 
 def influence(
-    learned: Lessons, probes: Scored, weights: Weights, steps: Sequence[Step], line: Linearised | None = None
+    learned: BatchGradients, probes: Scored, weights: Weights, steps: Sequence[Step], line: Linearised | None = None
 ) -> pd.DataFrame:
     """Change of each probe's log-prob after one real update on each batch of each corpus: a row per combination.
 
@@ -119,10 +121,10 @@ def influence(
     before = probes.per_item(token_logps(logits, probes.target))
     common = {"item": range(len(probes.kinds)), "kind": probes.kinds, "tokens": probes.tokens.tolist()}
     common["a"] = item_a_norm(logits, probes).tolist()
-    for corpus, number, lesson in each_lesson(learned):
-        g = float(item_g_norm(lesson.logits, lesson.batch).mean())
+    for corpus, number, one in each_gradient(learned):
+        g = float(item_g_norm(one.logits, one.batch).mean())
         for step in steps:
-            direction = update(weights, lesson.slope, step)
+            direction = update(weights, one.slope, step)
             found = {"change": logps_at(probes, moved(weights, direction)) - before}
             found |= predicted(line, direction) if line else {}
             named = {"corpus": corpus, "batch": number, "step": step.label, "g": g}
@@ -130,11 +132,11 @@ def influence(
     return pd.concat(frames, ignore_index=True)
 
 
-def each_lesson(learned: Lessons) -> Iterator[tuple[str, int, Lesson]]:
-    """(corpus, number of the batch, lesson) of all."""
+def each_gradient(learned: BatchGradients) -> Iterator[tuple[str, int, BatchGradient]]:
+    """(corpus, number of the batch, one) of all."""
     for corpus, parts in learned.items():
-        for number, lesson in enumerate(parts):
-            yield corpus, number, lesson
+        for number, one in enumerate(parts):
+            yield corpus, number, one
 
 
 def per_token(rows: pd.DataFrame, by: Sequence[str], value: str = "change") -> pd.DataFrame:
@@ -149,12 +151,12 @@ def over_batches(rows: pd.DataFrame, by: Sequence[str], value: str = "value") ->
     return pd.DataFrame(found, columns=[*by, "mean", "low", "high"])
 
 
-def span(interval: Any, digits: int = 2, scale: float = 1.0) -> str:
+def span(interval: Interval, digits: int = 2, scale: float = 1.0) -> str:
     """ "+0.12 (+0.08 to +0.16)" of anything with mean, low and high."""
     return in_words((scale * value for value in (interval.mean, interval.low, interval.high)), f"+.{digits}f")
 
 
-def sign_words(interval: Any, below: str, above: str) -> str:
+def sign_words(interval: Interval, below: str, above: str) -> str:
     """Which side of 0 an interval lies on, in the words given, or "undecided"."""
     return below if interval.high < 0 else above if interval.low > 0 else "undecided"
 

@@ -132,7 +132,7 @@ def _drawn_again(shared: Shared, spec: RunSpec, pairs: Sequence[tuple[int, str]]
     """Completions with the prompts of their training boards."""
     if not pairs:
         return Corpus(spec.arm, [], [])
-    made = make_boards(shared.puzzles, [int(number) for number, _ in pairs], seeds.training(spec.seed))
+    made = make_boards(shared.profile.puzzle, [int(number) for number, _ in pairs], seeds.training(spec.seed))
     return made.corpus(spec.arm, [text for _, text in pairs])
 
 

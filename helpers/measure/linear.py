@@ -19,14 +19,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch.func import grad, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from helpers.errors import UserError
-from helpers.model.forward import scored_logits
+from helpers.model.build import Loaded
+from helpers.model.forward import Model, scored_logits
 from helpers.model.score import pack_completions
 from helpers.stats.intervals import Interval, jackknife
 from helpers.world.boards import Sample
@@ -68,7 +69,7 @@ class Scored:
         return self.owner.bincount(minlength=len(self.weight))
 
 
-def scored(base: tuple[Any, Any], items: Sequence[Sample]) -> Scored:
+def scored(base: Loaded, items: Sequence[Sample]) -> Scored:
     """The completions (with end token) of `items` behind their prompts, packed once: neighbours with one prompt share.
 
     `base` is (model, processor); the model's own weights are not used. Raises UserError where there are no items.
@@ -99,7 +100,7 @@ def scored(base: tuple[Any, Any], items: Sequence[Sample]) -> Scored:
     return Scored(logits, target, owner, weight, tuple(item.kind for item in items), inputs)
 
 
-def singles(base: tuple[Any, Any], items: Sequence[Sample]) -> list[Scored]:
+def singles(base: Loaded, items: Sequence[Sample]) -> list[Scored]:
     """Each item by itself with weight 1: for gradients of log-probs one by one."""
     return [scored(base, [replace(item, weight=1.0)]) for item in items]
 
@@ -121,9 +122,9 @@ def batches(items: Sequence[Sample], boards: int, count: int) -> list[list[Sampl
     return [list(itertools.chain(*groups[k * boards : (k + 1) * boards])) for k in range(whole)]
 
 
-def weights_of(model: Any) -> dict[str, torch.Tensor]:
-    """The weights of a model by name, detached copies."""
-    return {name: weight.detach().clone() for name, weight in model.named_parameters()}
+def weights_of(model: Model) -> dict[str, torch.Tensor]:
+    """The weights of a model by name, detached copies in fp32; tied ones once."""
+    return {name: weight.detach().float().clone() for name, weight in model.named_parameters()}
 
 
 def token_logps(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -231,7 +232,7 @@ class Head(NamedTuple):
     tied: bool
 
 
-def head_of(model: Any, weights: Weights) -> Head:
+def head_of(model: Model, weights: Weights) -> Head:
     """The output head of a model at some weights."""
     shared = [name for name in weights if name.endswith("embed_tokens.weight")]
     tied = "lm_head.weight" not in weights

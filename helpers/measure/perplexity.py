@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
+from helpers.model.build import Loaded
 from helpers.model.processor import encode_target
 from helpers.model.score import completion_logps
 from helpers.world.boards import Corpus
 
 
-def base_logps(base: tuple[Any, Any], corpus: Corpus) -> pd.DataFrame:
+def base_logps(base: Loaded, corpus: Corpus) -> pd.DataFrame:
     """Base log-prob of each completion of a corpus: columns corpus, item, completion, tokens, logp, per_token.
 
     `logp` in nats, summed over `tokens` tokens (end token included), T = 1; `base` is (model, processor).
@@ -25,7 +24,7 @@ def base_logps(base: tuple[Any, Any], corpus: Corpus) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["corpus", "item", "completion", "tokens", "logp", "per_token"])
 
 
-def token_view(base: tuple[Any, Any], corpus: Corpus, item: int) -> tuple[list[str], list[float]]:
+def token_view(base: Loaded, corpus: Corpus, item: int) -> tuple[list[str], list[float]]:
     """Tokens of one completion of a corpus (end token included) and their base log-probs, for `heat_tokens`."""
     model, processor = base
     text = corpus.completions[item]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from transformers import ProcessorMixin
 
 from helpers.measure import influence, linear
 from helpers.model import evaluate
-from helpers.model.forward import hidden_states, scored_logits
+from helpers.model.build import Loaded
+from helpers.model.forward import Model, hidden_states, scored_logits
 from helpers.model.generate import Sampling
 from helpers.model.score import complete, pack_completions, token_logps
 from helpers.stats.fits import percentile_interval, r_squared, resampled_fits
@@ -34,7 +35,7 @@ class Sizes:
     prompts: int = 96
 
 
-def scores(loaded: tuple[Any, Any], spec: PuzzleSpec, sizes: Sizes) -> dict[str, float]:
+def scores(loaded: Loaded, spec: PuzzleSpec, sizes: Sizes) -> dict[str, float]:
     """exact (puzzle), score, likelihood and format_failure (means over the prior tasks) of a model."""
     exact = evaluate.score_puzzles(*loaded, boards.held_out_boards(spec, sizes.boards))["exact"]
     tasks = evaluate.score_battery(*loaded, sizes.battery).values()
@@ -43,7 +44,7 @@ def scores(loaded: tuple[Any, Any], spec: PuzzleSpec, sizes: Sizes) -> dict[str,
     }
 
 
-def written_by(loaded: tuple[Any, Any], prompts: Sequence[Prompted]) -> Corpus:
+def written_by(loaded: Loaded, prompts: Sequence[Prompted]) -> Corpus:
     """What a model writes to prompts, one completion each at T = 1; equal for equal weights."""
     rows = complete(*loaded, list(prompts), Sampling(1, 1.0, 128, seeds.DIVERGENCE))
     return Corpus("own words", list(prompts), [row[0] for row in rows])
@@ -63,7 +64,7 @@ def prior_prompts(n: int) -> list[Prompted]:
     return [boards.Prompted(sample.pixels, sample.question.text) for sample in chosen]
 
 
-def completion_kl(p: Any, q: Any, processor: Any, written: Corpus) -> np.ndarray:
+def completion_kl(p: Model, q: Model, processor: ProcessorMixin, written: Corpus) -> np.ndarray:
     """Sum over each completion's tokens (end token included) of KL(p || q) at that token: (n,), nats.
 
     For completions written by p its mean estimates KL(p || q) between the distributions over whole completions, with
@@ -79,7 +80,7 @@ def completion_kl(p: Any, q: Any, processor: Any, written: Corpus) -> np.ndarray
     return torch.cat(found).numpy()
 
 
-def divergences(base: tuple[Any, Any], tuned: tuple[Any, Any], puzzles: Corpus, prior: Corpus) -> dict[str, float]:
+def divergences(base: Loaded, tuned: Loaded, puzzles: Corpus, prior: Corpus) -> dict[str, float]:
     """KL in nats per completion; `puzzles` and `prior`: what the base wrote to prompts of either kind.
 
     kl_forward: KL(base || tuned) on puzzle prompts (RL's Razor, arXiv 2509.04259); kl_reverse: KL(tuned || base) there,
@@ -90,7 +91,7 @@ def divergences(base: tuple[Any, Any], tuned: tuple[Any, Any], puzzles: Corpus, 
     return {name: float(completion_kl(p[0], q[0], base[1], texts).mean()) for name, (p, q, texts) in ways.items()}
 
 
-def activation_drift(base: tuple[Any, Any], tuned: tuple[Any, Any], prior: Corpus) -> float:
+def activation_drift(base: Loaded, tuned: Loaded, prior: Corpus) -> float:
     """Mean absolute change of the last hidden states over their mean size, at the tokens that the base wrote."""
     packed, pictures = pack_completions(base[1], prior.pairs())
     with torch.inference_mode():
@@ -98,7 +99,7 @@ def activation_drift(base: tuple[Any, Any], tuned: tuple[Any, Any], prior: Corpu
     return float((after - before).abs().mean() / before.abs().mean())
 
 
-def fisher(base: tuple[Any, Any], prior: Corpus) -> dict[str, torch.Tensor]:
+def fisher(base: Loaded, prior: Corpus) -> dict[str, torch.Tensor]:
     """Diagonal of the base's Fisher information: mean over the completions y that it wrote of (d log pi(y | x))^2."""
     model, processor = base
     total = {name: torch.zeros_like(weight) for name, weight in model.named_parameters()}
@@ -117,7 +118,7 @@ def fisher_distance(information: Weights, delta: Weights) -> float:
     return math.sqrt(sum(float((information[name] * part.square()).double().sum()) for name, part in delta.items()))
 
 
-def first_lbk(base: tuple[Any, Any], early: Any, prior: Corpus, corpus: Corpus) -> float:
+def first_lbk(base: Loaded, early: Model, prior: Corpus, corpus: Corpus) -> float:
     """LBK on the base's own answers to prior prompts, from the base to a run's first checkpoint (paper, section 5).
 
     `early`: the model at that checkpoint; `corpus`: samples of what the run learned from.

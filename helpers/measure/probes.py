@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from helpers.errors import UserError
 from helpers.files import write_file
 from helpers.model import build, score
 from helpers.model.build import Loaded
+from helpers.model.forward import Model
 from helpers.model.score import completion_logps
 from helpers.stats.intervals import in_words, seed_interval
 from helpers.study import checkpoints, published
-from helpers.study.arms import RFT_ARMS
 from helpers.study.profiles import Profile, specs
 from helpers.study.published import PUBLISHED, as_published, load_published, published_specs, write_table
 from helpers.study.records import RunStore
@@ -54,10 +54,7 @@ PROBES: Mapping[str, str] = MappingProxyType(
 PROBE_COLUMNS = ("probe", "item", "task", "number", "completion")
 
 
-STREAMED = (*RFT_ARMS, "sft-stream")
-
-
-def make_probes(profile: Profile, base: tuple[Any, Any], rft: Any, n: int) -> pd.DataFrame:
+def make_probes(profile: Profile, base: Loaded, rft: Model, n: int) -> pd.DataFrame:
     """The probe set: up to `n` held-out boards and as many prior samples, each with completions of every kind.
 
     Columns probe (a key of `PROBES`), item, task ("puzzle" or a prior task), number (of its board or sample),
@@ -92,7 +89,7 @@ def misplace(text: str, placement: Sequence[int]) -> str:
     return text.split("<answer>")[0] + answer(wrong)
 
 
-def shuffle_tokens(tokenizer: Any, text: str, item: int) -> str | None:
+def shuffle_tokens(tokenizer: PreTrainedTokenizerBase, text: str, item: int) -> str | None:
     """The completion's tokens in another order, fixed by the item.
 
     Orders whose text the tokenizer would cut into other tokens are passed over; None where 100 orders all are.
@@ -106,7 +103,7 @@ def shuffle_tokens(tokenizer: Any, text: str, item: int) -> str | None:
     return None
 
 
-def _prior_rows(base: tuple[Any, Any], n: int) -> list[tuple]:
+def _prior_rows(base: Loaded, n: int) -> list[tuple]:
     """Probe rows of about `n` prior samples, spread over all tasks: gold answers and the base's greedy ones."""
     tasks = battery.battery_tasks()
     each = -(-n // len(tasks))
@@ -130,7 +127,7 @@ def prompts_of(profile: Profile, probes: pd.DataFrame) -> list[Prompted]:
     return found
 
 
-def score_probes(model: Any, processor: Any, profile: Profile, probes: pd.DataFrame) -> list[np.ndarray]:
+def score_probes(model: Model, processor: ProcessorMixin, profile: Profile, probes: pd.DataFrame) -> list[np.ndarray]:
     """Log-probs (tokens,) of each probe's completion in nats, end token included, T = 1.
 
     Completions of one prompt share a packed row, so each picture is passed once.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from transformers import ProcessorMixin
 
 from helpers.errors import UserError
 from helpers.measure.probes import PROBES, probe_boards
+from helpers.model.build import Loaded
 from helpers.model.generate import Sampling
 from helpers.model.processor import encode_target
 from helpers.model.score import complete, completion_logps
@@ -23,7 +24,7 @@ from helpers.world import answers, seeds
 from helpers.world.boards import Boards, Corpus, Prompted, make_boards
 
 
-def own_samples(base: tuple[Any, Any], profile: Profile, boards: int, samples: int) -> pd.DataFrame:
+def own_samples(base: Loaded, profile: Profile, boards: int, samples: int) -> pd.DataFrame:
     """What the base itself writes about the first probe boards at T = 1, and how probable that is.
 
     Columns board, completion, exact, format, logp (nats, end token included), tokens, per_token.
@@ -40,7 +41,7 @@ def own_samples(base: tuple[Any, Any], profile: Profile, boards: int, samples: i
     return pd.DataFrame(rows, columns=["board", "completion", "exact", "format", "logp", "tokens", "per_token"])
 
 
-def reachability(base: tuple[Any, Any], held: Boards, written: pd.DataFrame) -> pd.DataFrame:
+def reachability(base: Loaded, held: Boards, written: pd.DataFrame) -> pd.DataFrame:
     """How probable a correct completion is, per board: by counting and by exact likelihood under the base.
 
     `written`: columns board (its number in `held`), completion, exact, format; from the base itself (`own_samples`) or
@@ -64,7 +65,7 @@ def thinks(completions: Iterable[str]) -> list[str]:
 
 
 def answer_chances(
-    base: tuple[Any, Any], prompt: Prompted, given: Sequence[str], placements: Sequence[Sequence[int]]
+    base: Loaded, prompt: Prompted, given: Sequence[str], placements: Sequence[Sequence[int]]
 ) -> list[list[float]]:
     """Probability of each placement (its answer and the end token) behind each think, at T = 1: a list per think.
 
@@ -85,7 +86,7 @@ def answer_chances(
     return [chances[think] for think in given]
 
 
-def placement_ranks(base: tuple[Any, Any], held: Boards, written: pd.DataFrame) -> pd.DataFrame:
+def placement_ranks(base: Loaded, held: Boards, written: pd.DataFrame) -> pd.DataFrame:
     """Where the true placement stands among all placements under the base, per board.
 
     Every placement's probability is averaged over the thinks in `written` (as for `reachability`). Columns board,
@@ -111,7 +112,7 @@ def reach_within(likelihood: Sequence[float], samples: int) -> float:
     return float(np.mean(1 - (1 - np.asarray(likelihood, float)) ** samples))
 
 
-def early_reach(base: tuple[Any, Any], profile: Profile, completions: pd.DataFrame, last: int) -> pd.DataFrame:
+def early_reach(base: Loaded, profile: Profile, completions: pd.DataFrame, last: int) -> pd.DataFrame:
     """`reachability` of the boards that RFT met in its first `last` steps, from RFT's own completions there.
 
     The policy is nearly the base then, so that the base's likelihood should foretell RFT's hits. Columns as there, and
@@ -178,7 +179,7 @@ def corpus_summary(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table, columns=["corpus", "completions", "tokens", "logp", "perplexity", "low", "high"])
 
 
-def surprise_table(processor: Any, probes: pd.DataFrame, logps: Sequence[np.ndarray]) -> pd.DataFrame:
+def surprise_table(processor: ProcessorMixin, probes: pd.DataFrame, logps: Sequence[np.ndarray]) -> pd.DataFrame:
     """Where the nats of each kind of right completion go: columns probe, form, numbers, words, first, completions.
 
     `logps` as from `score_probes`. Mean base log-prob (nats per completion) of the tokens of each sort: form (tags,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from helpers.measure.linear import weights_of
 from helpers.measure.predictors import Sizes
-from helpers.measure.updates import put, weights_of
+from helpers.measure.updates import put
 from helpers.model import evaluate, score
+from helpers.model.build import Loaded
 from helpers.model.score import pack_completions, token_logps
 from helpers.train import rows
 from helpers.world import answers, boards, seeds
@@ -36,7 +37,7 @@ def halves(tasks: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(tasks[::2]), tuple(tasks[1::2])
 
 
-def restore(loaded: tuple[Any, Any], samples: Sequence[PriorSample], how: Recovery) -> None:
+def train_on_few(loaded: Loaded, samples: Sequence[PriorSample], how: Recovery) -> None:
     """Train a model in place on few prior-task samples; nothing where there are none."""
     model, processor = loaded
     rng, pairs = np.random.default_rng(seeds.RECOVERY), []
@@ -52,7 +53,7 @@ def restore(loaded: tuple[Any, Any], samples: Sequence[PriorSample], how: Recove
         optimizer.step()
 
 
-def half_scores(loaded: tuple[Any, Any], battery: int) -> pd.DataFrame:
+def half_scores(loaded: Loaded, battery: int) -> pd.DataFrame:
     """Columns half (shown, unshown), score, likelihood, format_failure: means over the tasks of each half."""
     found = evaluate.score_battery(*loaded, battery)
     rows = []
@@ -63,9 +64,9 @@ def half_scores(loaded: tuple[Any, Any], battery: int) -> pd.DataFrame:
 
 
 def recovery_table(
-    tuned: tuple[Any, Any], spec: PuzzleSpec, counts: Sequence[int], sizes: Sizes, how: Recovery | None = None
+    tuned: Loaded, spec: PuzzleSpec, counts: Sequence[int], sizes: Sizes, how: Recovery | None = None
 ) -> pd.DataFrame:
-    """`half_scores` after `restore` with each number of samples: columns samples, exact (puzzle) and those.
+    """`half_scores` after `train_on_few` with each number of samples: columns samples, exact (puzzle) and those.
 
     Samples come from the shown half of the prior tasks, in turn. A skill whose samples were never shown and that rises
     all the same was masked, not forgotten. The model is left as it was.
@@ -74,14 +75,14 @@ def recovery_table(
     start, parts = weights_of(tuned[0]), []
     for n in counts:
         put(tuned[0], start)
-        restore(tuned, rows.prior_samples(n, seeds.RECOVERY, shown) if n else [], how or Recovery())
+        train_on_few(tuned, rows.prior_samples(n, seeds.RECOVERY, shown) if n else [], how or Recovery())
         exact = evaluate.score_puzzles(*tuned, boards.held_out_boards(spec, sizes.boards))["exact"]
         parts.append(half_scores(tuned, sizes.battery).assign(samples=n, exact=exact))
     put(tuned[0], start)
     return pd.concat(parts, ignore_index=True)
 
 
-def flips(before: tuple[Any, Any], after: tuple[Any, Any], tasks: Sequence[str], n: int) -> pd.DataFrame:
+def flips(before: Loaded, after: Loaded, tasks: Sequence[str], n: int) -> pd.DataFrame:
     """How the answers to `n` samples of each prior task changed: columns task, kept, lost, gained, never, n.
 
     Shares of samples: right before and after, right then wrong (1 to 0), wrong then right (0 to 1), wrong both
@@ -96,7 +97,7 @@ def flips(before: tuple[Any, Any], after: tuple[Any, Any], tasks: Sequence[str],
     return pd.DataFrame(rows, columns=["task", "kept", "lost", "gained", "never", "n"])
 
 
-def _right(model: tuple[Any, Any], task: str, n: int) -> list[bool]:
+def _right(model: Loaded, task: str, n: int) -> list[bool]:
     samples = battery_samples(task, n)
     prompts = [boards.Prompted(s.pixels, s.question.text) for s in samples]
     texts = [row[0] for row in score.complete(*model, prompts)]

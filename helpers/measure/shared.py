@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from helpers.measure import predictors, updates
-from helpers.measure.predictors import Sizes
+from helpers.measure import linear, predictors, updates
+from helpers.measure.predictors import Sizes, Weights
 from helpers.model import build
+from helpers.model.build import Loaded
+from helpers.model.forward import Model
 from helpers.study import checkpoints
 from helpers.study.arms import STUDY_ARMS, get_arm
 from helpers.study.profiles import Profile, specs
 from helpers.study.published import store
 from helpers.study.spec import RunSpec
 from helpers.train import engine
+from helpers.world.boards import Corpus
 
 PUBLISHED = Path("figures/records/controls")
 
@@ -33,41 +35,36 @@ class Shared:
 
     profile: Profile
     sizes: Sizes
-    base: tuple[Any, Any] = field(repr=False)
+    base: Loaded = field(repr=False)
     ends: dict[str, dict[str, float]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
-    def fisher(self) -> Mapping[str, Any]:
+    def fisher(self) -> Weights:
         """The base's Fisher information on prior prompts."""
         return predictors.fisher(self.base, self.prior)
 
     @cached_property
-    def prior(self) -> Any:
+    def prior(self) -> Corpus:
         """What the base writes to prior prompts."""
         return predictors.written_by(self.base, predictors.prior_prompts(self.sizes.prompts))
 
     @cached_property
-    def boards(self) -> Any:
+    def boards(self) -> Corpus:
         """What the base writes to held-out boards."""
-        return predictors.written_by(self.base, predictors.puzzle_prompts(self.puzzles, self.sizes.prompts))
+        return predictors.written_by(self.base, predictors.puzzle_prompts(self.profile.puzzle, self.sizes.prompts))
 
-    @property
-    def puzzles(self) -> Any:
-        """The boards' kind."""
-        return self.profile.puzzle
-
-    def model(self, spec: RunSpec, step: int | None = None) -> tuple[Any, Any]:
+    def model(self, spec: RunSpec, step: int | None = None) -> Loaded:
         """(model, processor) of a run at a step, or at its end. Raises UserError where there is no checkpoint."""
         folder = checkpoints.checkpoint_at(store(self.profile).checkpoints(spec), step)
         return updates.load_tuned(folder, spec.base)
 
-    def weights(self, spec: RunSpec | None) -> Mapping[str, Any]:
+    def weights(self, spec: RunSpec | None) -> Weights:
         """The final weights of a run; of the base for None."""
-        return updates.weights_of((self.base if spec is None else self.model(spec))[0])
+        return linear.weights_of((self.base if spec is None else self.model(spec))[0])
 
-    def scores(self, model: Any) -> dict[str, float]:
-        """`updates.scores` of a model as it is."""
-        return predictors.scores((model, self.base[1]), self.puzzles, self.sizes)
+    def scores(self, model: Model) -> dict[str, float]:
+        """`predictors.scores` of a model as it is."""
+        return predictors.scores(Loaded(model, self.base[1]), self.profile.puzzle, self.sizes)
 
     def end_scores(self, spec: RunSpec | None) -> dict[str, float]:
         """Scores of a run's end, or of the base for None; scored once."""
@@ -77,7 +74,7 @@ class Shared:
         return self.ends[name]
 
 
-def shared(profile: Profile) -> Shared:
+def load_shared(profile: Profile) -> Shared:
     """The base of a profile's runs, and sizes that fit the profile."""
     build.quiet_cpu()
     tiny = predictors.Sizes(boards=4, battery=1, prompts=4)

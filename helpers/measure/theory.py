@@ -17,7 +17,7 @@ from functools import cached_property
 import pandas as pd
 import torch
 
-from helpers.measure import influence, learned_from, linear, reach, updates, walks
+from helpers.measure import influence, learned_from, linear, reach, walks
 from helpers.measure.reach import percentiles
 from helpers.measure.shared import Amount, Shared, store
 from helpers.study import checkpoints
@@ -39,7 +39,7 @@ SMALL_STEP, SGD_STEP = 1e-3, 0.01  # SGD where the first order is all there is, 
 class Subject:
     """A run with what it learned from (`corpus`) and how much of it is measured."""
 
-    bench: Shared
+    shared: Shared
     spec: RunSpec
     corpus: Sequence[Sample]
     amount: Amount
@@ -47,17 +47,17 @@ class Subject:
     @cached_property
     def start(self) -> Mapping[str, torch.Tensor]:
         """The base's weights."""
-        return self.bench.weights(None)
+        return self.shared.weights(None)
 
     @cached_property
     def end(self) -> Mapping[str, torch.Tensor]:
         """The run's final weights."""
-        return self.bench.weights(self.spec)
+        return self.shared.weights(self.spec)
 
     @cached_property
     def early(self) -> list[Mapping[str, torch.Tensor]]:
         """The weights at the checkpoints up to step `EARLY_STEP`."""
-        return [updates.weights_of(self.bench.model(self.spec, step)[0]) for step in early_checkpoints(self)]
+        return [linear.weights_of(self.shared.model(self.spec, step)[0]) for step in early_checkpoints(self)]
 
     @property
     def some(self) -> list[Sample]:
@@ -70,16 +70,16 @@ class Subject:
         return learned_from.prior_samples(battery.battery_tasks(), range(first, first + number))
 
 
-def measured_theory(bench: Shared, spec: RunSpec) -> pd.DataFrame:
+def measured_theory(shared: Shared, spec: RunSpec) -> pd.DataFrame:
     """One row with everything below; NaN where a run has no such thing (no corpus, no rollouts).
 
     `perplexity` of the corpus under the base, `gold_shift`, `region`, `lbk`; `kernel_change` from the base and
     `kernel_late` from step `EARLY_STEP` to the end; `asymmetry_sgd`, `asymmetry_adamw`, `influence_sgd` and
     `influence_adamw`, which belong to base and corpus and not to the training.
     """
-    amount = Amount(2, 1, 2, 1, 2, 1) if bench.profile.name == "smoke" else Amount()
+    amount = Amount(2, 1, 2, 1, 2, 1) if shared.profile.name == "smoke" else Amount()
     subject = Subject(
-        bench, spec, list(learned_from.corpus_of_run(bench, spec, amount.boards * amount.batches)), amount
+        shared, spec, list(learned_from.corpus_of_run(shared, spec, amount.boards * amount.batches)), amount
     )
     row = {"gold_shift": gold_shift(subject), "region": region(subject)}
     if subject.corpus:
@@ -90,21 +90,21 @@ def measured_theory(bench: Shared, spec: RunSpec) -> pd.DataFrame:
 
 def perplexity(subject: Subject) -> float:
     """exp of minus the mean base log-prob per token of the corpus."""
-    batch = linear.scored(subject.bench.base, subject.corpus)
+    batch = linear.scored(subject.shared.base, subject.corpus)
     logps = influence.logps_at(batch, subject.start)
     return math.exp(-float(logps.sum() / batch.tokens.sum()))
 
 
 def gold_shift(subject: Subject) -> float:
     """Log-prob of prior tasks' gold answers at a run's end minus at the base, nats per token."""
-    probes = linear.scored(subject.bench.base, subject.observed(subject.amount.gold))
+    probes = linear.scored(subject.shared.base, subject.observed(subject.amount.gold))
     before, after = (influence.logps_at(probes, weights) for weights in (subject.start, subject.end))
     return float((after - before).sum() / probes.tokens.sum())
 
 
 def kernel_changes(subject: Subject) -> dict[str, float]:
     """How much K(prior, corpus) changes from the base, and from step `EARLY_STEP`, to a run's end."""
-    v, u = (linear.scored(subject.bench.base, items) for items in (subject.observed()[::2], subject.some))
+    v, u = (linear.scored(subject.shared.base, items) for items in (subject.observed()[::2], subject.some))
     sketches = []
     for weights in (subject.start, subject.early[-1], subject.end):
         lines = linear.Linearised(v, weights), linear.Linearised(u, weights)
@@ -115,7 +115,7 @@ def kernel_changes(subject: Subject) -> dict[str, float]:
 
 def early_checkpoints(subject: Subject) -> list[int]:
     """A run's checkpoints up to step `EARLY_STEP`; its first one where there is none."""
-    numbers = checkpoints.checkpoint_numbers(store(subject.bench.profile).checkpoints(subject.spec))
+    numbers = checkpoints.checkpoint_numbers(store(subject.shared.profile).checkpoints(subject.spec))
     return [n for n in numbers if n <= EARLY_STEP] or numbers[:1]
 
 
@@ -125,12 +125,12 @@ def relative_change(before: torch.Tensor, after: torch.Tensor) -> float:
 
 
 def asymmetries(subject: Subject) -> dict[str, float]:
-    """Asymmetry of influence between prior tasks and corpus at the base (`dynamics.asymmetry_index`), from 0 to 2.
+    """Asymmetry of influence between prior tasks and corpus at the base (`walks.asymmetry_index`), from 0 to 2.
 
     For SGD at a small rate, where theorem 5.2 holds by construction, and for the first step of AdamW at a tenth of the
     run's rate.
     """
-    base, prior, some = subject.bench.base, subject.observed(), subject.some
+    base, prior, some = subject.shared.base, subject.observed(), subject.some
     groups = {linear.PRIOR: linear.singles(base, prior), subject.spec.arm: linear.singles(base, some)}
     together, found = linear.scored(base, [*prior, *some]), {}
     for step in (influence.Step("sgd", SMALL_STEP), influence.Step("adamw", subject.spec.learning_rate / 10)):
@@ -144,9 +144,11 @@ def influences(subject: Subject) -> dict[str, float]:
 
     Mean over batches of the corpus; SGD, and the first step of AdamW at the run's full rate (warm-up begins lower).
     """
-    base, amount = subject.bench.base, subject.amount
+    base, amount = subject.shared.base, subject.amount
     parts = linear.batches(subject.corpus, amount.boards, amount.batches)
-    learned = influence.lessons({subject.spec.arm: [linear.scored(base, part) for part in parts]}, subject.start)
+    learned = influence.batch_gradients(
+        {subject.spec.arm: [linear.scored(base, part) for part in parts]}, subject.start
+    )
     probes = linear.scored(base, subject.observed(amount.gold))
     steps = (influence.Step("sgd", SGD_STEP), influence.Step("adamw", subject.spec.learning_rate))
     rows = influence.influence(learned, probes, subject.start, steps)
@@ -159,7 +161,7 @@ def early_lbk(subject: Subject) -> float:
 
     Each term has the normalisers of the checkpoint before it: of the probes, and of the samples learned from.
     """
-    base, path = subject.bench.base, [subject.start, *subject.early]
+    base, path = subject.shared.base, [subject.start, *subject.early]
     probes, learned = (linear.scored(base, items) for items in (subject.observed(), subject.corpus))
     pairs = zip(path, path[1:], strict=False)
     return math.fsum(influence.lbk_between(probes, learned, before, after) for before, after in pairs)
@@ -170,21 +172,21 @@ def region(subject: Subject) -> float:
 
     Of the rollouts at steps that were scored under the base while training. See `share_in_region`.
     """
-    bench, samples = subject.bench, subject.amount.samples
-    path = store(bench.profile).folder(subject.spec) / "completions.parquet"
+    shared, samples = subject.shared, subject.amount.samples
+    path = store(shared.profile).folder(subject.spec) / "completions.parquet"
     if get_arm(subject.spec.arm).data != "own" or not path.exists():
         return math.nan
     rows = pd.read_parquet(path)
     last = int(rows["step"].max())
     late = reach.phase_rows(rows, {"late": (2 * last // 3 + 1, last)})["logp"]
-    own = reach.own_samples(bench.base, bench.profile, 3 * samples, samples)["logp"]
+    own = reach.own_samples(shared.base, shared.profile, 3 * samples, samples)["logp"]
     return share_in_region(late.tolist(), own.tolist())
 
 
 def share_in_region(logps: Sequence[float], own: Sequence[float]) -> float:
     """Share of completions that are more probable than the least probable twentieth of the base's own samples.
 
-    Both are base log-probs of whole completions, nats; ties count half (`landscape.percentiles`). The base's own
+    Both are base log-probs of whole completions, nats; ties count half (`reach.percentiles`). The base's own
     samples give 0.95 by definition; NaN without completions.
     """
     return float((percentiles(logps, own) >= REGION_EDGE).mean()) if len(logps) else math.nan

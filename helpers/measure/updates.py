@@ -14,16 +14,13 @@ from helpers.errors import UserError
 from helpers.measure.predictors import Weights
 from helpers.measure.walks import layer_of
 from helpers.model import build
+from helpers.model.build import Loaded
+from helpers.model.forward import Model
 
 KINDS = {"attn": "attention", "mlp": "mlp", "norm": "norms", "embed": "embedding"}
 
 
-def weights_of(model: Any) -> dict[str, torch.Tensor]:
-    """The weights of a model by name, detached copies in fp32; tied ones once."""
-    return {name: weight.detach().float().clone() for name, weight in model.named_parameters()}
-
-
-def load_tuned(folder: str | Path, base: str | Path) -> tuple[Any, Any]:
+def load_tuned(folder: str | Path, base: str | Path) -> Loaded:
     """(model in evaluation mode, processor) of a checkpoint; LoRA adapters are merged into the base they were made on.
 
     Raises UserError where the folder holds neither.
@@ -34,7 +31,7 @@ def load_tuned(folder: str | Path, base: str | Path) -> tuple[Any, Any]:
     return PeftModel.from_pretrained(model, str(folder)).merge_and_unload().eval(), processor
 
 
-def put(model: Any, weights: Weights) -> None:
+def put(model: Model, weights: Weights) -> None:
     """Load weights into a model in place. Raises UserError where they are another model's."""
     own = dict(model.named_parameters())
     if own.keys() != weights.keys() or any(own[name].shape != weights[name].shape for name in own):
@@ -77,7 +74,7 @@ def matched(base: Weights, tuned: Weights, norm: float) -> dict[str, torch.Tenso
     return between(base, tuned, norm / length)
 
 
-def unchanged(base: torch.Tensor, tuned: torch.Tensor, dtype: str = "float32") -> int:
+def count_equal(base: torch.Tensor, tuned: torch.Tensor, dtype: str = "float32") -> int:
     """How many weights are equal before and after, once both are rounded to a number format."""
     kind = getattr(torch, dtype)
     return int((base.to(kind) == tuned.to(kind)).sum())
@@ -129,8 +126,8 @@ def _weight_row(part: str, name: str, before: torch.Tensor, after: torch.Tensor)
         "weights": before.numel(),
         "square": float(delta.square().sum()),
         "l1": float(delta.abs().sum()),
-        "same_fp32": unchanged(before, after),
-        "same_bf16": unchanged(before, after, "bfloat16"),
+        "same_fp32": count_equal(before, after),
+        "same_bf16": count_equal(before, after, "bfloat16"),
         "rank": effective_rank(delta) if matrix else None,
         "full": float(min(before.flatten(1).shape)) if matrix else None,
     }

@@ -7,17 +7,17 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import torch
-from transformers.processing_utils import ProcessorMixin
+from transformers import ProcessorMixin
 
 from helpers.errors import UserError
 from helpers.measure.influence import (
-    Lessons,
+    BatchGradients,
     Step,
-    each_lesson,
+    each_gradient,
     item_a_norm,
     item_g_norm,
     lbk,
@@ -46,6 +46,7 @@ from helpers.measure.linear import (
     token_logps,
 )
 from helpers.model import score
+from helpers.model.build import Loaded
 from helpers.model.generate import Sampling
 from helpers.stats.intervals import Interval, jackknife
 from helpers.study.profiles import Profile
@@ -168,7 +169,7 @@ def repeated(parts: Sequence[Scored]) -> Source:
     return lambda number, _: parts[(number - 1) % len(parts)]
 
 
-def on_policy(base: tuple[Any, Any], profile: Profile, boards: int) -> Source:
+def on_policy(base: Loaded, profile: Profile, boards: int) -> Source:
     """RFT as a source: groups written by the model at the present weights for new boards, weighted by advantages.
 
     GRPO's gradient without the KL term; the three rewards have unit weights; boards of the profile's first seed.
@@ -186,7 +187,7 @@ def on_policy(base: tuple[Any, Any], profile: Profile, boards: int) -> Source:
     return source
 
 
-def rollout_items(model: tuple[Any, Any], profile: Profile, boards: range, seed: int) -> list[Sample]:
+def rollout_items(model: Loaded, profile: Profile, boards: range, seed: int) -> list[Sample]:
     """A group of completions (T = 1) per training board, as items of `rft` whose weights are their advantages."""
     made = make_boards(profile.puzzle, boards, seeds.training(seed))
     prompts = made.prompted()
@@ -222,16 +223,16 @@ def cosines(slope: Weights, other: Weights) -> dict[str, tuple[float, float]]:
     return {part: (dot / math.sqrt(max(x * y, 1e-60)), dot / whole) for part, (dot, x, y) in sums.items()}
 
 
-def directions(learned: Lessons, prior: Weights) -> pd.DataFrame:
+def directions(learned: BatchGradients, prior: Weights) -> pd.DataFrame:
     """Cosine of each batch's gradient with the gradient `prior` of the prior tasks, per part of the model.
 
     Columns corpus, batch, part, cosine, share (see `cosines`), norm (of the whole gradient). Above 0: a small SGD step
     on the batch makes the prior tasks' gold answers more probable.
     """
     rows = []
-    for corpus, number, lesson in each_lesson(learned):
-        size = float(flat(lesson.slope).norm())
-        rows += [(corpus, number, part, *both, size) for part, both in cosines(lesson.slope, prior).items()]
+    for corpus, number, one in each_gradient(learned):
+        size = float(flat(one.slope).norm())
+        rows += [(corpus, number, part, *both, size) for part, both in cosines(one.slope, prior).items()]
     return pd.DataFrame(rows, columns=["corpus", "batch", "part", "cosine", "share", "norm"])
 
 

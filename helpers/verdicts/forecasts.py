@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from helpers.errors import UserError
-from helpers.measure.influence import Lessons, bounds, each_lesson, per_token
+from helpers.measure.influence import BatchGradients, bounds, each_gradient, per_token
 from helpers.measure.linear import PRIOR, token_logps
 from helpers.stats.fits import left_out_predictions
 from helpers.stats.intervals import seed_interval
@@ -39,7 +39,7 @@ EXPECTED: Mapping[str, int] = MappingProxyType(
 )
 
 
-def base_quantities(learned: Lessons, rows: pd.DataFrame, cosine: pd.DataFrame) -> pd.DataFrame:
+def base_quantities(learned: BatchGradients, rows: pd.DataFrame, cosine: pd.DataFrame) -> pd.DataFrame:
     """What a look at the base model gives for each batch of each corpus: columns quantity, arm, batch, value.
 
     `rows` of `influence` (one step per rule), `cosine` of `directions`. Quantities as in `EXPECTED`, up to influence,
@@ -61,11 +61,11 @@ def base_quantities(learned: Lessons, rows: pd.DataFrame, cosine: pd.DataFrame) 
     return pd.concat(frames, ignore_index=True)[["quantity", "arm", "batch", "value"]]
 
 
-def _log_perplexity(learned: Lessons) -> pd.DataFrame:
+def _log_perplexity(learned: BatchGradients) -> pd.DataFrame:
     """Minus the log-prob per token of each batch (nats, tokens pooled): columns corpus, batch, value."""
     rows = [
-        (corpus, number, -float(token_logps(lesson.logits, lesson.batch.target).mean()))
-        for corpus, number, lesson in each_lesson(learned)
+        (corpus, number, -float(token_logps(one.logits, one.batch.target).mean()))
+        for corpus, number, one in each_gradient(learned)
     ]
     return pd.DataFrame(rows, columns=["corpus", "batch", "value"])
 

@@ -10,12 +10,12 @@ import pandas as pd
 
 from helpers.measure import analyses, perplexity, shared
 from helpers.measure.learned_from import corpus_of
-from helpers.measure.probes import PUBLISHED, STREAMED
+from helpers.measure.probes import PUBLISHED
 from helpers.model.build import Loaded
 from helpers.stats import curves, summary
 from helpers.stats.fits import rank_luck
 from helpers.study import published
-from helpers.study.arms import RFT_ARMS
+from helpers.study.arms import get_arm
 from helpers.study.profiles import Profile, specs
 from helpers.study.published import published_specs
 from helpers.study.schema import is_correct
@@ -88,19 +88,19 @@ def rate_perplexities(
 ) -> pd.DataFrame:
     """Perplexity under the base of what each run learned from: columns arm, seed, learning_rate, perplexity.
 
-    SFT on a corpus: up to `n` of its completions; arms that learn from rollouts as they are drawn (`STREAMED`): the
+    SFT on a corpus: up to `n` of its completions; arms that learn from rollouts as they are drawn (`streamed`): the
     correct ones (`stepwise_perplexity`). Where the records cannot tell what a run learned from, its perplexity is the
-    one measured beside its checkpoints (`controls.measured_predictors`), if there is one.
+    one measured beside its checkpoints (`analyses.measured_predictors`), if there is one.
     """
     beside = analyses.load(profile)["predictors"]
     measured = dict(zip(beside["run"], beside["perplexity"], strict=True)) if len(beside) else {}
     known: dict[tuple, float | None] = {}
     rows = []
     for spec in runs.values():
-        streamed = spec.arm in STREAMED
-        sampler = spec.name if spec.arm in RFT_ARMS else spec.source  # the run that wrote what this one learned from
+        arm = get_arm(spec.arm)
+        sampler = spec.name if arm.data == "own" else spec.source  # the run that wrote what this one learned from
         key, rollouts = (spec.arm, spec.seed, sampler), completions[completions["run"] == sampler]
-        if key not in known and streamed:
+        if key not in known and arm.streamed:
             known[key] = stepwise_perplexity(rollouts)
         elif key not in known:
             corpus = corpus_of(profile, spec, rollouts, n)
