@@ -189,8 +189,6 @@ def measured_lines(shared: Shared, spec: RunSpec) -> pd.DataFrame:
 
 
 Measure = Callable[[Shared, RunSpec], pd.DataFrame]
-
-
 ANALYSES: Mapping[str, Measure] = MappingProxyType(
     {
         "weights": measured_weights,
@@ -203,13 +201,8 @@ ANALYSES: Mapping[str, Measure] = MappingProxyType(
     }
 )
 
-
 EVERY_RUN = ("weights", "predictors")  # the rest is measured for the study's arms only
-
-
 RECOVERY_COUNTS = (0, 8, 32, 128)
-
-
 RECOVERED = ("sft-answer",)  # arms with something to bring back
 
 

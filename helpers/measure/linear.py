@@ -33,14 +33,8 @@ from helpers.stats.intervals import Interval, jackknife
 from helpers.world.boards import Sample
 
 Weights = Mapping[str, torch.Tensor]
-
-
 RULES = ("sgd", "adamw")
-
-
 PRIOR = "prior tasks"  # the probe type that pools all prior tasks
-
-
 CHUNK = 32  # products with J that go through the model side by side
 
 

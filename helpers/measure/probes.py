@@ -50,7 +50,6 @@ PROBES: Mapping[str, str] = MappingProxyType(
     }
 )
 
-
 PROBE_COLUMNS = ("probe", "item", "task", "number", "completion")
 
 

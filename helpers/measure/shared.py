@@ -21,11 +21,7 @@ from helpers.train import engine
 from helpers.world.boards import Corpus
 
 PUBLISHED = Path("figures/records/controls")
-
-
 EARLY = 0.3  # exact match that runs reach which never get to 0.5
-
-
 METRICS = ("update_norm", "minutes", "kl", "reward", "entropy", "frac_reward_zero_std")  # what is published of metrics
 
 

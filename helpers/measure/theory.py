@@ -27,11 +27,7 @@ from helpers.world import battery
 from helpers.world.boards import Sample
 
 REGION_EDGE = 0.05  # the base's own samples below this percentile lie outside its probable region
-
-
 EARLY_STEP = 64  # "a few dozen steps", after which the paper finds its curves settled; a checkpoint of every arm
-
-
 SMALL_STEP, SGD_STEP = 1e-3, 0.01  # SGD where the first order is all there is, and where it learns (notebook 07)
 
 
