@@ -94,6 +94,18 @@ def test_a_drawing_that_moved_is_written_though_its_data_did_not(tmp_path: Path)
     assert written[0] == written[1] and len(set(written)) == 3
 
 
+def test_a_drawing_with_tolerances_may_differ_in_a_few_digits_and_not_in_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keep, "TOLERANCES", {"live": {"value": 1e-3}})
+    drawing = "<svg>{}</svg>"
+    rows = [f'<text x="{k}" y="1"/>' for k in range(300)]
+    shifted = [row.replace('x="7"', 'x="90"') for row in rows]
+    assert keep.same_look(drawing.format("".join(rows)), drawing.format("".join(shifted)), "live")
+    assert not keep.same_look(drawing.format("".join(rows)), drawing.format("".join(shifted)), "exact")
+    assert not keep.same_look(drawing.format("".join(rows)), drawing.format("".join(rows[::-1])), "live")
+    assert keep.same_look(drawing.format("".join(rows)), drawing.format("".join(rows[:-1] + ["<path/>"])), "live")
+    assert not keep.same_look(drawing.format("".join(rows)), drawing.format("".join(rows[:250])), "live")
+
+
 @pytest.mark.parametrize(
     ("before", "now", "same"),
     [("0.12 of 5", "0.13 of 5", True), ("0.12", "0.14", False), ("5 high", "90 high", False),

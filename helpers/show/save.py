@@ -104,7 +104,7 @@ def _is_there(folder: Path, about: Mapping[str, Any], csv: str, svg: bytes) -> b
     return (
         words
         and keep.same_data(keep.read_csv(files["csv"].read_text()), keep.read_csv(csv), about["figure"])
-        and keep.same_look(files["svg"].read_text(encoding="utf-8"), svg.decode("utf-8"))
+        and keep.same_look(files["svg"].read_text(encoding="utf-8"), svg.decode("utf-8"), about["figure"])
     )
 
 
