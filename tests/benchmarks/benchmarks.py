@@ -39,7 +39,7 @@ from helpers.model import build, score
 from helpers.model.generate import Sampling, generate
 from helpers.model.processor import load_processor, share_work
 from helpers.model.score import patches, prompt_ids
-from helpers.show import save, style
+from helpers.show import marks, save, style
 from helpers.show.style import Label, direct_labels
 from helpers.stats.summary import csv_text
 from helpers.study.profiles import get_profile
@@ -849,7 +849,7 @@ def scaling_figure(rows: pd.DataFrame) -> Figure:
             _scaling_panel(ax, rows[rows["axis"] == axis])
         counts = rows["repeats"].max()
         style.add_note(fig, f"8 prompts, 8 completions of 16 tokens each, 64 pixels unless named; median of {counts}")
-        return save.record(fig, rows)
+        return marks.record(fig, rows)
 
 
 def _scaling_panel(ax: Any, rows: pd.DataFrame) -> None:
