@@ -68,6 +68,22 @@ def test_every_file_that_the_house_names_is_there() -> None:
     assert named and all((ROOT / "helpers" / name).exists() for name in named if not name.startswith("tests"))
 
 
+PROSE = [*(ROOT / "helpers").rglob("*.py"), *(ROOT / "notebooks").glob("*.ipynb"), ROOT / "README.md"]
+NAMED = re.compile(r"`(\w+)\.(\w+)(?:\(\))?`")
+ENDINGS = {"py", "csv", "json", "toml", "parquet", "png", "safetensors", "txt", "md"}
+FIELDS = {"spec"}  # instances that docstrings speak of
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_name_in_prose_is_a_name_in_the_code(path: Path) -> None:
+    modules: dict[str, list[str]] = {}
+    for file in (ROOT / "helpers").rglob("[!_]*.py"):
+        modules.setdefault(file.stem, []).append(".".join(file.relative_to(ROOT).with_suffix("").parts))
+    for module, name in NAMED.findall(path.read_text(encoding="utf-8")):
+        if module in modules and module not in FIELDS and name not in ENDINGS:
+            assert any(hasattr(importlib.import_module(m), name) for m in modules[module]), f"`{module}.{name}`"
+
+
 def test_the_citation_can_be_read() -> None:
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert {"cff-version", "message", "title", "authors"} <= cited.keys()

@@ -141,7 +141,7 @@ def measured_flips(shared: Shared, spec: RunSpec) -> pd.DataFrame:
 
 
 def measured_recovery(shared: Shared, spec: RunSpec) -> pd.DataFrame:
-    """`updates.recovery_table` of a run's end, with the base's scores of each half in base_score, base_likelihood."""
+    """`recovery.recovery_table` of a run's end, with the base's scores of each half in base_score, base_likelihood."""
     smoke = shared.profile.name == "smoke"
     counts, how = ((0, 8), recovery.Recovery(steps=2)) if smoke else (RECOVERY_COUNTS, recovery.Recovery())
     found = recovery.recovery_table(shared.model(spec), shared.profile.puzzle, counts, shared.sizes, how)

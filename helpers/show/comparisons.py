@@ -53,7 +53,7 @@ PROBE_LOOK: Mapping[str, dict] = MappingProxyType(
 
 @use_style()
 def prior_curves(evaluations: pd.DataFrame, measure: str, x: str = "step", ax: Axes | None = None) -> Figure:
-    """`figures.learning_curves` of the mean over the prior tasks: score, likelihood or format_failure."""
+    """`plots.learning_curves` of the mean over the prior tasks: score, likelihood or format_failure."""
     mean = battery_mean(evaluations).assign(task=PRIOR)
     ax = ax if ax is not None else new_axes()
     tops = seed_summary(mean[mean["measure"] == measure], ["arm", x])["high"]
@@ -67,7 +67,7 @@ def prior_curves(evaluations: pd.DataFrame, measure: str, x: str = "step", ax: A
 def measure_panels(evaluations: pd.DataFrame, arms: Sequence[str], measures: Sequence[str] = ()) -> Figure:
     """Prior score, likelihood score and format failures against step, a panel each: was it knowledge or format?
 
-    Means over the prior tasks for `arms`. Drawn columns as in `figures.learning_curves`.
+    Means over the prior tasks for `arms`. Drawn columns as in `plots.learning_curves`.
     """
     names = tuple(measures) or tuple(PRIOR_MEASURES.values())
     chosen = evaluations[evaluations["arm"].isin(arms)]
@@ -173,7 +173,7 @@ def early_rollouts(completions: pd.DataFrame) -> Figure:
 def corpus_strips(logps: pd.DataFrame, perplexity: pd.DataFrame) -> Figure:
     """Base log-prob per token of each completion of each corpus, a row of points per corpus; its perplexity beside.
 
-    `logps` as from `live.base_logps`, `perplexity` as from `live.perplexities`. Drawn columns: corpus, item,
+    `logps` as from `perplexity.base_logps`, `perplexity` as from `perplexity.perplexities`. Drawn columns: corpus, item,
     tokens, logp, per_token.
     """
     arms = marks.in_order(logps["corpus"])
@@ -266,7 +266,7 @@ def _surprise_axis(ax: Axes, near: float, lowest: float) -> None:
 def token_panels(names: Sequence[str], views: Sequence[tuple[Sequence[str], Sequence[float]]]) -> Figure:
     """Completions token by token, a panel each, boxes coloured by log-prob on one scale (nats; dark: surprising).
 
-    `views`: (tokens, log-probs) of each name, as from `live.token_view`. Drawn columns: completion, position, token,
+    `views`: (tokens, log-probs) of each name, as from `perplexity.token_view`. Drawn columns: completion, position, token,
     logp.
     """
     lowest = min(-1.0, *(min(logps) for _, logps in views))
@@ -291,8 +291,8 @@ def token_panels(names: Sequence[str], views: Sequence[tuple[Sequence[str], Sequ
 def reach(found: pd.DataFrame, ranks: pd.DataFrame | None, chance: float) -> Figure:
     """Left: probability of a correct completion per board, exact likelihood against counting. Right: rank of the truth.
 
-    `found` as from `landscape.reachability` (bars: its 95% Wilson intervals; dashed: chance; thin: where both agree),
-    `ranks` as from `landscape.placement_ranks` for the same boards (dashed: all ranks equally often), or None. Drawn
+    `found` as from `reach.reachability` (bars: its 95% Wilson intervals; dashed: chance; thin: where both agree),
+    `ranks` as from `reach.placement_ranks` for the same boards (dashed: all ranks equally often), or None. Drawn
     columns: board, samples, right, counted, low, high, likelihood, chance, and rank, empty for a board without a think.
     """
     fig = new_figure(9.4 if ranks is not None else 4.8, 4.3)
@@ -332,7 +332,7 @@ def _reach_points(ax: Axes, found: pd.DataFrame, chance: float) -> None:
 def shift_panels(shifted: pd.DataFrame, value: str = "per_token") -> Figure:
     """Shift of each kind of probe against step, a panel per arm (log x; y linear up to 0.1, then logarithmic).
 
-    `shifted` as from `landscape.shifts`; `value`: its column to draw. Drawn columns: arm, probe, step, mean, low, high,
+    `shifted` as from `probes.shifts`; `value`: its column to draw. Drawn columns: arm, probe, step, mean, low, high,
     seeds.
     """
     trained = shifted[shifted["arm"] != "base"]

@@ -44,7 +44,7 @@ def pretraining_prompts(recipe: Recipe, n: int, steps: range) -> list[questions.
 def cell_table(known: dict[str, np.ndarray], questions: Sequence[str]) -> pd.DataFrame:
     """What the eyes are to name in each cell of a picture; rows and columns lie as the cells do, counted from 1.
 
-    `known`: labels as from `base.eye_sample`. Answers to `questions` are joined; "nothing of the sort" is left out.
+    `known`: labels as from `pretrain.eye_sample`. Answers to `questions` are joined; "nothing of the sort" is left out.
     """
     names = {name: eye_names()[name] for name in questions if name in known}
     shape = next(iter(known.values())).shape

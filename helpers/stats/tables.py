@@ -97,7 +97,7 @@ def part_shares(weights: pd.DataFrame) -> pd.DataFrame:
 
 
 def fits_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """`updates.fit` of every predictor: columns predictor, runs, arms, r2, low, high, left_out, out_low, out_high.
+    """`fits.fit` of every predictor: columns predictor, runs, arms, r2, low, high, left_out, out_low, out_high.
 
     Left out: predicted from the other arms; empty below three arms. Best first.
     """
