@@ -173,8 +173,8 @@ def early_rollouts(completions: pd.DataFrame) -> Figure:
 def corpus_strips(logps: pd.DataFrame, perplexity: pd.DataFrame) -> Figure:
     """Base log-prob per token of each completion of each corpus, a row of points per corpus; its perplexity beside.
 
-    `logps` as from `perplexity.base_logps`, `perplexity` as from `perplexity.perplexities`. Drawn columns: corpus, item,
-    tokens, logp, per_token.
+    `logps` as from `perplexity.base_logps`, `perplexity` as from `perplexity.perplexities`. Drawn columns: corpus,
+    item, tokens, logp, per_token.
     """
     arms = marks.in_order(logps["corpus"])
     ax, found = new_axes(7.4, 1.2 + 0.62 * len(arms)), perplexity.set_index("corpus")
@@ -266,8 +266,8 @@ def _surprise_axis(ax: Axes, near: float, lowest: float) -> None:
 def token_panels(names: Sequence[str], views: Sequence[tuple[Sequence[str], Sequence[float]]]) -> Figure:
     """Completions token by token, a panel each, boxes coloured by log-prob on one scale (nats; dark: surprising).
 
-    `views`: (tokens, log-probs) of each name, as from `perplexity.token_view`. Drawn columns: completion, position, token,
-    logp.
+    `views`: (tokens, log-probs) of each name, as from `perplexity.token_view`. Drawn columns: completion, position,
+    token, logp.
     """
     lowest = min(-1.0, *(min(logps) for _, logps in views))
     scale = ScalarMappable(Normalize(lowest, 0.0), "cividis")
