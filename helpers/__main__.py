@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -21,7 +21,6 @@ from helpers.study.controls import GROUPS, control_specs
 from helpers.study.profiles import PROFILES, Profile, get_profile, specs
 from helpers.study.spec import RunSpec
 
-Command = Callable[[argparse.Namespace], None]
 RECORDS = ("study", "controls", "probes")
 
 

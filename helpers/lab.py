@@ -38,8 +38,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = ROOT / "figures"  # what README and readers see: only the runner's run at the default profile writes there
 HERE = ROOT / "out" / "figures"
 PUBLISHING = "JIGSAW_PUBLISH"  # set by helpers.runner for its own notebooks, and by nothing else
-
-
 SHOWN_VERSIONS = ("torch", "transformers", "trl")
 
 

@@ -31,8 +31,6 @@ from helpers.stats.curves import ALL, PRIOR_MEASURES, battery_mean, seed_summary
 from helpers.study.arms import arm_style
 
 PRIOR = "mean of the prior tasks"
-
-
 TOKEN_COLUMNS = 76  # characters in a line of `token_panels`
 
 

@@ -29,11 +29,7 @@ from helpers.world.boards import Prompted
 from helpers.world.pictures import Picture
 
 Shape = tuple[int, int]
-
-
 BAR, DARK = "#8FB8D4", "#1A4E73"
-
-
 MOST_PAIRS = 10**6  # larger tables of guesses against truths no longer fit in memory with ease
 
 

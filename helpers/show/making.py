@@ -21,8 +21,6 @@ from helpers.train.pretrain import Recipe, eye_names, pretraining_sample
 from helpers.world import questions
 
 TRAINING_LOG = Path(__file__).parents[1] / "base_model" / "training_log.csv"
-
-
 LOG_COLUMNS = ["step", "loss", "grad_norm", "seconds"]
 
 

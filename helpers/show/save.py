@@ -26,14 +26,8 @@ from helpers.stats.summary import csv_text
 from helpers.study.spec import RunSpec
 
 LIBRARIES = ("matplotlib", "numpy", "pandas", "torch", "transformers", "trl")
-
-
 SUFFIXES = ("csv", "json", "png", "svg", "txt")
-
-
 MANIFEST = "manifest.json"
-
-
 REDRAW = "delete it and redraw the figure"
 
 
@@ -144,6 +138,7 @@ def _checked_alt(alt: str) -> str:
 
 
 def checked_data(data: pd.DataFrame) -> pd.DataFrame:
+    """A table that can be drawn and read back: rows, no NaN, nothing infinite. Raises UserError otherwise."""
     if not isinstance(data, pd.DataFrame) or data.empty:
         raise UserError("A figure needs its data: pass a table with the numbers that are drawn.")
     numbers = data.select_dtypes("number").to_numpy(dtype=float)

@@ -20,8 +20,6 @@ from helpers.errors import UserError
 from helpers.show import plots, save
 
 COMPLETION_COLUMNS = ("run", "step", "puzzle_id", "prompt", "completion")
-
-
 NUMBER_COLUMNS = ("hit", "exact", "format", "advantage", "logp_policy", "logp_base", "tokens", "temperature")
 
 

@@ -149,10 +149,3 @@ def arms(summary: pd.DataFrame, base: bool = True) -> list[str]:
 def interval_text(row: SummaryRow | None, digits: int = 2) -> str:
     """ "0.12 (0.08 to 0.16, 3 seeds)" of a row of the summary, or "not reached"."""
     return "not reached" if row is None else in_words((row.value, row.low, row.high), f".{digits}f", row.seeds)
-
-
-def final_text(evaluations: pd.DataFrame, measure: str, task: str = ALL) -> str:
-    """ "base 0.71, rft 0.65": mean over seeds at the last step of each arm, for alt texts and sentences."""
-    rows = curves.battery_mean(evaluations) if task == ALL else evaluations[evaluations["task"] == task]
-    means = curves.last_rows(rows[rows["measure"] == measure]).groupby("arm")["value"].mean()
-    return ", ".join(f"{arm} {means[arm]:.2f}" for arm in ARM_STYLE if arm in means.index)

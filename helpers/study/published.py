@@ -22,11 +22,7 @@ from helpers.study.spec import RunSpec
 from helpers.world.puzzles import PuzzleSpec
 
 PUBLISHED = Path("figures/records")
-
-
 COMPLETION_GROUPS = 80  # of each run, twice so many boards at most are published with their completions
-
-
 _REMEDY = "restore it, or publish again"
 
 

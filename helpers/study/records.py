@@ -38,8 +38,6 @@ from helpers.study.schema import (
 from helpers.study.spec import RunSpec
 
 _PACKAGES = ("torch", "transformers", "trl", "peft", "datasets")
-
-
 _ASIDE = ".damaged"
 
 

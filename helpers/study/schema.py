@@ -17,14 +17,8 @@ from helpers.errors import UserError
 from helpers.files import DamagedFile
 
 SCHEMA_VERSION = 1
-
-
 REMEDY = "delete the folder it is in and run again"  # of a run whose file is damaged
-
-
 _TEXT, _INT, _FLOAT = pa.string(), pa.int64(), pa.float64()
-
-
 _IDENTITY = {"run": _TEXT, "arm": _TEXT, "seed": _INT}
 
 
@@ -63,8 +57,6 @@ SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType({
 
 # fmt: on
 TABLES: tuple[str, ...] = tuple(SCHEMAS)
-
-
 MEASURES = ("exact", "hit", "score", "likelihood", "format_failure")
 
 

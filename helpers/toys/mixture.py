@@ -16,30 +16,13 @@ from helpers.errors import UserError
 from helpers.stats.intervals import seed_interval
 from helpers.toys.softmax import Array
 
-PARTS = ("weight", "old_mean", "old_sd", "new_mean", "new_sd")  # of a policy, in this order on the last axis
-
-
 OLD_MODE = (0.75, -3.0, 1.0)  # weight, mean, sd of what the policy should keep
-
-
 NEW_WEIGHT, NEW_SD = 0.25, 0.7
-
-
-START = (0.75, -3.5, 1.0, 0.5, 0.7)
-
-
+START = (0.75, -3.5, 1.0, 0.5, 0.7)  # weight, old mean, old sd, new mean, new sd: so on the last axis of all policies
 SLOW = 0.005  # the factor of the original simulation
-
-
 WEIGHT_LIMITS = (1e-3, 1 - 1e-3)
-
-
 LEAST_SD = 0.05  # the distance of two grid points: narrower modes could not be integrated
-
-
 MARGIN = 0.02  # two learners keep alike if they differ by less: fixed before any run
-
-
 RULES, DRAWS, TARGETS, MEASURES = ("sft", "reinforce"), ("whole", "new mode"), ("new", "both"), ("policy", "mode")
 
 

@@ -12,14 +12,8 @@ import pandas as pd
 from helpers.errors import UserError
 
 Array = np.ndarray
-
-
 WORDS = 20
-
-
 BEFORE, AFTER = "#666666", "#0072B2"
-
-
 UP, DOWN = "#0072B2", "#A84300"
 
 
