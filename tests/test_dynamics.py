@@ -506,7 +506,7 @@ def test_an_arm_without_recorded_samples_is_left_out():
 
 
 def test_prior_items_are_the_battery_s_gold_answers():
-    found = learned_from.prior_samples(["hill", "land"], [0, 2])
+    found = learned_from.gold_samples(["hill", "land"], [0, 2])
     assert [i.kind for i in found] == ["hill", "hill", "land", "land"]
     assert [i.completion for i in found] == [
         battery_samples(task, 3)[k].question.completion for task in ("hill", "land") for k in (0, 2)

@@ -174,7 +174,7 @@ def _different(completions: pd.DataFrame, n: int) -> pd.DataFrame:
     return once.loc[turn.sort_values(kind="stable").index].head(n)
 
 
-def prior_samples(tasks: Sequence[str], numbers: Sequence[int]) -> list[Sample]:
+def gold_samples(tasks: Sequence[str], numbers: Sequence[int]) -> list[Sample]:
     """Gold answers of the held-out battery samples `numbers` of each task; the kind is the task."""
     drawn = [(task, battery_samples(task, max(numbers) + 1)) for task in tasks]
     chosen = [(task, samples[k]) for task, samples in drawn for k in numbers]

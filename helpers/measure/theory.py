@@ -63,7 +63,7 @@ class Subject:
     def observed(self, number: int = 1) -> list[Sample]:
         """Gold answers of every prior task, `number` each; other battery samples for another seed."""
         first = number * self.spec.seed
-        return learned_from.prior_samples(battery.battery_tasks(), range(first, first + number))
+        return learned_from.gold_samples(battery.battery_tasks(), range(first, first + number))
 
 
 def measured_theory(shared: Shared, spec: RunSpec) -> pd.DataFrame:

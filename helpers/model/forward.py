@@ -126,6 +126,7 @@ def run_layers(
     language = base_of(model).language_model
 
     def block(layer: Qwen2_5_VLDecoderLayer, number: int, hidden: torch.Tensor) -> torch.Tensor:
+        """One layer: attention among those that belong together, then the MLP, each on top of what came in."""
         mixed = _attention(layer, number, normalised(layer.input_layernorm, hidden), rotary, attend)
         # Behind the last attention no token looks at another: only those that are asked for need to go on.
         if wanted is not None and number == len(language.layers) - 1:
