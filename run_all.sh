@@ -1,14 +1,28 @@
 #!/usr/bin/env bash
 # Makes .venv when it is missing or out of date, then executes the notebooks (helpers/runner.py).
 set -euo pipefail
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")" > /dev/null
-export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+self=${BASH_SOURCE[0]}
+while [ -L "$self" ]; do # started through a link: the repository is where the file itself lies
+    link=$(readlink -- "$self")
+    case $link in /*) self=$link ;; *) self=$(dirname -- "$self")/$link ;; esac
+done
+cd -- "$(dirname -- "$self")" > /dev/null
+here=$(pwd -P)
+export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
+# Settings of the person's own Python or pip that would change where modules and packages are, or how names are read.
+unset PYTHONHOME PYTHONSAFEPATH PYTHONPLATLIBDIR PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_VIRTUALENV PYTHONIOENCODING
+export PYTHONUTF8=1 PIP_USER=0
 
 fail() {
     printf 'run_all.sh: %s\n' "$1" >&2
     exit "${2:-1}"
 }
-trap 'fail "stopped; the same command goes on from here." 130' INT TERM
+stopped() {
+    # shellcheck disable=SC2046 # several numbers are several words
+    kill $(jobs -p) 2> /dev/null || true # a package installer that runs on would hold the set-up's lock
+    fail "stopped; the same command goes on from here." 130
+}
+trap stopped INT TERM HUP
 
 is_recent() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' > /dev/null 2>&1
@@ -25,27 +39,66 @@ find_python() {
     fail "Python 3.11 or newer is needed and was not found; install it, or name it: PYTHON=/path/to/python3.12 ./run_all.sh."
 }
 
+# One at a time: a second set-up waits for the first. The lock dies with the processes that hold file 9.
+lock_set_up() {
+    exec 9> .venv.lock
+    "$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2> /dev/null && return
+    echo "Another process is setting up .venv; waiting for it to end."
+    "$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' &
+    wait $!
+}
+
 make_venv() {
+    case $here in
+        *:*) fail "the path $here holds a colon, which Python environments do not allow; rename that folder and run again." ;;
+    esac
     echo "Making .venv with $1."
     "$1" -m venv --clear .venv > /dev/null 2>&1 && return
     fail "$1 could not make .venv; its venv module may be missing (on Debian and Ubuntu: apt install python3-venv)."
+}
+
+# Scripts of an environment name its folder in their first lines: after a move they would start what is no more.
+follow_move() {
+    local before
+    before=$(cat .venv/here.txt 2> /dev/null) || before=$here
+    if [ "$before" != "$here" ]; then
+        echo "This folder was moved from $before; the scripts in .venv/bin follow."
+        .venv/bin/python - "$before" "$here" << 'END'
+import pathlib, sys
+old, new = (word.encode() + b"/.venv" for word in sys.argv[1:])
+for path in pathlib.Path(".venv/bin").iterdir():
+    if path.is_file() and not path.is_symlink() and old in path.read_bytes():
+        path.write_bytes(path.read_bytes().replace(old, new))
+END
+    fi
+    printf '%s' "$here" > .venv/here.txt
+}
+
+# What pip does, one short line for each package that it fetches, so that minutes do not pass in silence.
+told() {
+    tee .venv/install.log | awk '
+        /^Collecting /          { printf "  %s\n", $2; fflush() }
+        /^Installing collected/ { print "  installing all of them"; fflush() }'
 }
 
 install_packages() {
     echo "Installing the packages of requirements.txt into .venv (once, some minutes; log: .venv/install.log)."
     # The copy of what was installed is written last, so an interrupted installation goes on next time.
     rm -f .venv/installed.txt
-    .venv/bin/python -m pip install --disable-pip-version-check -r requirements.txt > .venv/install.log 2>&1 ||
-        fail "the packages could not be installed ($(grep -m1 '^ERROR' .venv/install.log || echo 'see .venv/install.log')); the same command tries again."
+    .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -r requirements.txt > >(told) 2>&1 &
+    wait $! || fail "the packages could not be installed ($(grep -m1 '^ERROR' .venv/install.log || echo 'see .venv/install.log')); the same command tries again."
     cp requirements.txt .venv/installed.tmp
     mv .venv/installed.tmp .venv/installed.txt
 }
 
 set_up() {
+    lock_set_up
     is_recent .venv/bin/python || make_venv "$python"
     .venv/bin/python -m pip --version > /dev/null 2>&1 || .venv/bin/python -m ensurepip > /dev/null 2>&1 ||
         fail ".venv has no pip; delete the folder .venv and start again."
     cmp -s requirements.txt .venv/installed.txt || install_packages
+    follow_move
+    exec 9>&-
 }
 
 python=$(find_python)
@@ -54,7 +107,7 @@ if [ "$*" = "--setup-only" ]; then
     exit
 fi
 # Options are looked at before anything is installed: a slip of the keyboard should not cost minutes.
-"$python" -m helpers run --check "$@" || exit
+"$python" -m helpers.runner --check "$@" || exit
 for option in "$@"; do
     case "$option" in -h | --help) exit ;; esac
 done

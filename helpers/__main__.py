@@ -1,21 +1,20 @@
 """One command line for everything: `python -m helpers COMMAND --help`.
 
-`run` is what `./run_all.sh` calls. Only what a command needs is imported, inside its function: `run --check` must
-work before anything is installed, and `--help` at once.
+`run` is what `./run_all.sh` calls. Only what a command needs is imported, inside its function, so that `--help` comes
+at once.
 """
 
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 from helpers import runner
 from helpers.errors import UserError
+from helpers.processes import interrupt_on_signals
 from helpers.study.arms import STUDY_ARMS
 from helpers.study.controls import GROUPS, control_specs
 from helpers.study.profiles import PROFILES, Profile, get_profile, specs
@@ -153,13 +152,12 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
     return 0
 
 
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_signals()
     sys.exit(main(sys.argv[1:]))

@@ -14,6 +14,9 @@ from uuid import uuid4
 
 from helpers.errors import UserError
 
+ROOM = 2**23  # bytes that must fit for a disk not to count as full: no checkpoint is smaller
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 class DamagedFile(UserError):
     """A file is missing, cut short or altered, so that it has to be made again."""
@@ -54,9 +57,32 @@ def discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+@contextmanager
+def told_of_a_full_disk(folder: Path) -> Iterator[None]:
+    """Tell in one sentence where libraries that write below `folder` fail, in their own words, on a full disk.
+
+    Raises `UserError` in that case; any other error passes as it is.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        # A library's message says nothing of the disk (torch: "enforce fail"), so the disk is asked by writing to it.
+        probe = folder / f"{uuid4().hex}.tmp"
+        try:
+            probe.write_bytes(bytes(ROOM))
+        except OSError as refused:
+            if refused.errno in _FULL:
+                raise UserError(_write_trouble(folder, refused)) from error
+        finally:
+            discard(probe)
+        raise
+
+
 def _write_trouble(path: Path, error: OSError) -> str:
     """One sentence for a failed write."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in _FULL:
         return f"the disk is full and {path} was not written: free some space and run again."
     return f"{path} could not be written ({error.strerror or error}): check that the folder may be written to."
 

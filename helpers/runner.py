@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Any, NoReturn
 
 from helpers.errors import UserError
 from helpers.files import DamagedFile, json_bytes, read_json, write_file
+from helpers.processes import bound, interrupt_on_signals, owned, stop
 
 PROFILES = {
     "smoke": "seconds per notebook, to see that all of it runs; published figures stay as they are",
@@ -31,7 +31,6 @@ PROFILES = {
 
 
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 10.0  # what a stopped process has left to end by itself
 
 
 @dataclass(frozen=True)
@@ -220,7 +219,7 @@ def is_finished(task: Task, key: str) -> bool:
 
 def command(task: Task) -> list[str]:
     """The command that executes one notebook with papermill, under this very interpreter."""
-    words = [sys.executable, "-m", "papermill", str(task.source), str(task.copy)]
+    words = [*bound("papermill"), str(task.source), str(task.copy)]
     words += ["--kernel", "python3", "--language", "python", "--start-timeout", "300"]
     words += ["--cwd", str(task.root), "--no-progress-bar", "--log-level", "WARNING"]
     for name, value in task.parameters.items():
@@ -276,23 +275,6 @@ def start(task: Task, key: str) -> Running:
     return Running(task, process, key)
 
 
-def _signal(running: list[Running], number: int) -> None:
-    for one in running:
-        if one.process.poll() is None:
-            os.killpg(one.process.pid, number)
-
-
-def stop(running: list[Running]) -> None:
-    """End the processes still under way: first asked, then forced; their kernels end with them."""
-    _signal(running, signal.SIGTERM)
-    limit = time.monotonic() + GRACE_SECONDS
-    while time.monotonic() < limit and any(one.process.poll() is None for one in running):
-        time.sleep(POLL_SECONDS)
-    _signal(running, signal.SIGKILL)
-    for one in running:
-        one.process.wait()
-
-
 def _one_line(text: str) -> str:
     plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
@@ -321,9 +303,13 @@ def _failed_cell(copy: Path) -> tuple[int, dict[str, Any]] | None:
     return (begun[-1] + 1, own[begun[-1]]) if begun else None
 
 
-def _last_line(log: Path) -> str:
+def _last_words(log: Path) -> str:
+    """What a dead process said last that says something: in a log, lines of carets and of code are no reason."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return _one_line(lines[-1]) if lines else "its process ended without a word"
+    if any("[Errno 28]" in line or "No space left" in line for line in lines):
+        return "the disk is full: free some space and run again"
+    told = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt|Exit|Killed)\b", line)]
+    return _one_line((told or lines)[-1]) if lines else "its process ended without a word"
 
 
 def explain(task: Task) -> str:
@@ -331,9 +317,9 @@ def explain(task: Task) -> str:
     found = _failed_cell(task.copy)
     if found is None:
         log = task.log.relative_to(task.root)
-        return f"{task.name} failed before its first cell: {_last_line(task.log)} (log: {log})"
+        return f"{task.name} failed before its first cell: {_last_words(task.log)} (log: {log})"
     number, cell = found
-    error = _cell_error(cell) or _last_line(task.log)
+    error = _cell_error(cell) or _last_words(task.log)
     where = f"{task.name} failed in code cell {number} (`{_one_line(_text(cell))}`)"
     return f"{where}: {error} (partial copy: {task.copy.relative_to(task.root)})"
 
@@ -377,7 +363,7 @@ def execute(tasks: list[Task], jobs: int) -> list[Task]:
             failed += [one.task for one in ended if not _collect(one)]
             time.sleep(0 if ended else POLL_SECONDS)
     finally:
-        stop(running)
+        stop([one.process for one in running], groups=True)
     return failed
 
 
@@ -396,12 +382,14 @@ def _run(argv: list[str], root: Path, train: Callable[[Options], None] | None) -
         return 0
     if importlib.util.find_spec("papermill") is None:
         raise UserError("papermill is not installed for this Python; start the notebooks with ./run_all.sh.")
-    if options.fresh:
-        for task in tasks:
-            task.stamp.unlink(missing_ok=True)
-    if train is not None:
-        train(options)
-    failed = execute(tasks, options.jobs)
+    # Two at once would each delete what the other has just made.
+    with owned(root / "out" / options.profile / ".lock", f"{root / 'out' / options.profile}"):
+        if options.fresh:
+            for task in tasks:
+                task.stamp.unlink(missing_ok=True)
+        if train is not None:
+            train(options)
+        failed = execute(tasks, options.jobs)
     for task in failed:
         print(f"run_all.sh: {explain(task)}", file=sys.stderr)
     print(_closing(tasks[0]), flush=True)
@@ -427,3 +415,8 @@ def main(argv: list[str], root: Path, train: Callable[[Options], None] | None = 
     except Exception as error:  # the person at the keyboard gets a sentence, whatever went wrong
         print(f"run_all.sh: {type(error).__name__}: {_one_line(str(error))}", file=sys.stderr)
         return 1
+
+
+if __name__ == "__main__":  # with the standard library alone: run_all.sh looks at its options before any set-up
+    interrupt_on_signals()
+    sys.exit(main(sys.argv[1:], Path.cwd()))

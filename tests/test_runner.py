@@ -12,7 +12,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from swapping import swap
 
-from helpers import runner
+from helpers import processes, runner
 from helpers.errors import UserError
 from helpers.study.profiles import PROFILES
 
@@ -245,14 +245,14 @@ def test_interruption_stops_the_process_and_says_how_to_go_on(repository, tmp_pa
 
 
 def test_stop_ends_a_process_that_ignores_being_asked(monkeypatch, repository):
-    swap(monkeypatch, runner, "GRACE_SECONDS", 0.2)
+    swap(monkeypatch, processes, "GRACE_SECONDS", 0.2)
     stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1); time.sleep(60)"
     swap(monkeypatch, runner, "command", lambda task: [sys.executable, "-u", "-c", stubborn])
     options = runner.parse([])
     running = runner.start(runner.plan(repository, options)[0], "key")
     while not running.task.log.read_text():
         time.sleep(0.02)
-    runner.stop([running])
+    processes.stop([running.process], groups=True)
     assert running.process.returncode == -signal.SIGKILL
 
 

@@ -13,7 +13,7 @@ from setuptools import find_packages
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 ORDER = (
-    "errors", "files",
+    "errors", "files", "processes",
     "world", "study", "stats", "model", "train", "measure", "verdicts", "show", "toys",
     "runner", "lab", "__main__",
 )  # fmt: skip

@@ -58,8 +58,12 @@ class Fake:
             self.log.append(("end", self.spec.arm))
         return self.returncode
 
-    def terminate(self) -> None:
+    def send_signal(self, number: int) -> None:
+        self.returncode = -number
         self.log.append(("stopped", self.spec.arm))
+
+    def wait(self) -> int | None:
+        return self.returncode
 
 
 # --------------------------------------------------------------------------------------- settings

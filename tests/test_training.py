@@ -24,7 +24,7 @@ from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from helpers.errors import UserError
 from helpers.model import build, forward, processor, score
-from helpers.study.checkpoints import checkpoint_at, checkpoint_numbers, last_checkpoint
+from helpers.study.checkpoints import checkpoint_numbers
 from helpers.study.records import RunStore, verify
 from helpers.study.spec import RunSpec
 from helpers.train import engine, recipes, trainers
@@ -444,27 +444,6 @@ def test_boards_that_do_not_fit_the_model_are_enlarged(puzzler) -> None:
     stock = score.patches(processor, [np.full((48, 48, 3), 200, dtype=np.uint8)])
     assert (enlarged.rows, enlarged.columns) == (stock.rows, stock.columns) == (6, 6)
     assert torch.equal(enlarged.values, stock.values)  # a plain board stays plain
-
-
-def test_a_checkpoint_that_is_no_model_is_refused(puzzler, tmp_path: Path) -> None:
-    for step in (2, 8, 4):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-    (tmp_path / "checkpoint-x").mkdir()
-    assert checkpoint_numbers(tmp_path) == [2, 4, 8]
-    assert checkpoint_at(tmp_path, 5).name == "checkpoint-4"
-    assert checkpoint_at(tmp_path, None).name == "checkpoint-8"
-    with pytest.raises(UserError, match="checkpoint-8 is not a model folder"):
-        build.load(checkpoint_at(tmp_path, None))
-
-
-def test_only_a_checkpoint_with_its_optimiser_is_resumed_from(tmp_path: Path) -> None:
-    for step, files in {2: ("trainer_state.json", "optimizer.pt"), 4: ("trainer_state.json",), 6: ()}.items():
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        for name in files:
-            (folder / name).touch()
-    assert last_checkpoint(tmp_path).name == "checkpoint-2"
-    assert last_checkpoint(tmp_path / "nowhere") is None
 
 
 # --------------------------------------------------------------------------------------- resuming

@@ -16,7 +16,7 @@ from helpers.errors import UserError
 from helpers.files import DamagedFile, json_bytes, read_json, write_file
 from helpers.study.arms import STUDY_ARMS
 from helpers.study.profiles import Profile, get_profile, specs
-from helpers.study.records import RunStore, check_contents, finished_folders, read_spec
+from helpers.study.records import RunStore, check_contents, finished_folders, own_table, read_spec
 from helpers.study.schema import SCHEMA_VERSION, TABLES, check_version, encode_table, read_table, table_file, to_arrow
 from helpers.study.spec import RunSpec
 from helpers.world.puzzles import PuzzleSpec
@@ -71,7 +71,7 @@ def as_published(store: RunStore, table: str, names: Iterable[str]) -> pd.DataFr
 
 def _joined(folders: Sequence[Path], table: str, groups: int) -> pa.Table:
     """One table of several runs, thinned and sorted."""
-    parts = [read_table(folder, table) for folder in folders]
+    parts = [own_table(folder, table) for folder in folders]
     if table == "completions":
         parts = [_thinned(part, groups) for part in parts]
     return _in_order(pa.concat_tables([to_arrow(table, []), *parts]))

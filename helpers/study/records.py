@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -21,6 +23,7 @@ import pyarrow.compute as compute
 
 from helpers.errors import UserError
 from helpers.files import DamagedFile, discard, json_bytes, package_version, read_json, write_file
+from helpers.processes import Busy, owned
 from helpers.study.schema import (
     KEYS,
     REMEDY,
@@ -58,7 +61,7 @@ def read_spec(folder: Path) -> RunSpec:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the run in `folder` is finished and whole, as far as names and sizes tell; `verify` says why it is not.
+    """Whether the run in `folder` is finished and its tables are as it left them; `verify` says why it is not.
 
     Raises `UserError` when the run was written under an unknown schema version.
     """
@@ -87,23 +90,25 @@ def _check_finished(folder: Path) -> None:
     read_json(folder / "versions.json", REMEDY)
     if name != folder.name:
         raise DamagedFile(f"its spec.json belongs to {name}; move it away and run again.")
-    _check_sizes(folder)
+    _check_sealed(folder)
 
 
-def _check_sizes(folder: Path) -> None:
-    """Raise `DamagedFile` unless every table is as large as `DONE` says."""
-    sealed = _sealed(folder, "bytes")
-    for path in (table_file(folder, table) for table in TABLES):
-        if not path.exists() or path.stat().st_size != sealed[path.stem]:
-            raise DamagedFile(f"{path.name} is missing or cut short; run it again.")
+def _check_sealed(folder: Path) -> None:
+    """Raise `DamagedFile` unless every table is byte for byte what `DONE` vouches for."""
+    for table, seal in _seals(folder).items():
+        path = table_file(folder, table)
+        if not path.exists() or path.stat().st_size != seal["bytes"]:
+            raise DamagedFile(f"{path} is missing or cut short; run it again.")
+        if hashlib.sha256(path.read_bytes()).hexdigest() != seal["sha256"]:
+            raise DamagedFile(f"{path} was changed after the run finished; run it again.")
 
 
-def _sealed(folder: Path, what: str) -> dict[str, object]:
-    """The "bytes" or "sha256" of every table, as `DONE` has them; `UserError` for an unknown schema version."""
+def _seals(folder: Path) -> dict[str, dict[str, object]]:
+    """ "bytes" and "sha256" of every table, as `DONE` has them; `UserError` for an unknown schema version."""
     done = read_json(folder / "DONE", REMEDY)
     check_version(folder, done.get("schema"))
     try:
-        return {table: done["tables"][table][what] for table in TABLES}
+        return {table: {what: done["tables"][table][what] for what in ("bytes", "sha256")} for table in TABLES}
     except (KeyError, TypeError) as error:
         raise DamagedFile(f"{folder / 'DONE'} does not list every table: {REMEDY}.") from error
 
@@ -126,19 +131,29 @@ def _run_folders(root: str | Path) -> list[Path]:
 
 
 def finished_folders(root: str | Path, names: Iterable[str] | None = None) -> list[Path]:
-    """The folders under `root` that hold a finished run, sorted; those of the runs in `names` where it is given.
+    """The folders under `root` that hold a finished run, sorted; those in `names` where it is given.
 
-    Raises `UserError` when there is no store, and for a name that is no finished run.
+    Raises `UserError` when there is no store, for a name that is no finished run, and for a run that was finished and
+    is no longer whole: what it holds is neither used nor left out in silence.
     """
-    found = [folder for folder in _run_folders(root) if _ASIDE not in folder.name and is_finished(folder)]
-    if names is None:
-        return found
-    wanted = set(names)
-    missing = sorted(wanted - {folder.name for folder in found})
+    closed = {f.name for f in _run_folders(root) if _ASIDE not in f.name and (f / "DONE").exists()}
+    wanted = closed if names is None else set(names)
+    missing = [name for name in sorted(wanted) if name not in closed or not is_finished(Path(root) / name)]
     if missing:
-        others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
-        raise UserError(f"{root} has no finished run {missing[0]}{others}: finish it first, or leave it out.")
-    return [folder for folder in found if folder.name in wanted]
+        others = f", and {len(missing) - 1} others do not either" if len(missing) > 1 else ""
+        raise UserError(
+            f"{missing[0]} in {root} does not count as finished{others}: {_reason(Path(root) / missing[0])}"
+        )
+    return [Path(root) / name for name in sorted(wanted)]
+
+
+def _reason(folder: Path) -> str:
+    """Why a run does not count as finished."""
+    try:
+        _check_finished(folder)
+    except UserError as error:
+        return str(error)
+    return "it was being written a moment ago; try again."
 
 
 @dataclass(frozen=True)
@@ -159,6 +174,30 @@ class RunStore:
         """Where the trainer's checkpoints of a run lie, if any are there."""
         return self.folder(spec) / "checkpoints"
 
+    def owned(self, name: str, wait: bool = True) -> AbstractContextManager[None]:
+        """Own a run while a block reads and writes its folder; see `processes.owned`."""
+        return owned(self.lock(name), name, wait)
+
+    def lock(self, name: str) -> Path:
+        """The lock of the run called `name`; outside its folder, which may be renamed or deleted."""
+        return self.root / ".locks" / name
+
+    def forget(self) -> list[str]:
+        """Delete every run, but none that a process is at work on: a sentence for each of those."""
+        folders = _run_folders(self.root) if self.root.is_dir() else []
+        return [sentence for sentence in map(self._forget, folders) if sentence]
+
+    def _forget(self, folder: Path) -> str:
+        try:
+            with self.owned(folder.name, wait=False):
+                # Renamed first: a kill in the midst of deleting must not leave half a run under the real name.
+                gone = folder.with_name(f".forgotten-{folder.name}")
+                shutil.rmtree(gone, ignore_errors=True)
+                shutil.rmtree(folder.rename(gone), ignore_errors=True)
+        except Busy as error:
+            return f"{folder.name} stays as it is: {error}"
+        return ""
+
     def plan(self, specs: Iterable[RunSpec]) -> list[RunSpec]:
         """Those of `specs` that are not finished, in order, each once.
 
@@ -167,8 +206,10 @@ class RunStore:
         return [spec for spec in dict.fromkeys(specs) if not is_finished(self.folder(spec))]
 
     def finished(self) -> list[RunSpec]:
-        """The specs of all finished runs, sorted by name. Raises `UserError` when there is no store."""
-        return [read_spec(folder) for folder in finished_folders(self.root)]
+        """The specs of all finished and whole runs, sorted by name. Raises `UserError` when there is no store."""
+        return [
+            read_spec(folder) for folder in _run_folders(self.root) if _ASIDE not in folder.name and is_finished(folder)
+        ]
 
     def start(self, spec: RunSpec) -> Run:
         """Create the run's folder, or resume the one that is there.
@@ -201,7 +242,7 @@ def _check_resumable(folder: Path, spec: RunSpec) -> None:
     if (folder / "versions.json").exists():
         read_json(folder / "versions.json", REMEDY)
     if (folder / "DONE").exists():
-        _check_sizes(folder)
+        _check_sealed(folder)
     for table in TABLES:
         if table_file(folder, table).exists():
             read_table(folder, table)
@@ -329,7 +370,7 @@ def load_table(root: str | Path, table: str) -> pd.DataFrame:
     Unfinished runs are left out. With no finished run the frame is empty but has its columns. Raises `UserError`
     for an unknown table, a store that does not exist and an unknown schema version.
     """
-    parts = [read_table(folder, table) for folder in finished_folders(root)]
+    parts = [own_table(folder, table) for folder in finished_folders(root)]
     return pa.concat_tables([to_arrow(table, []), *parts]).to_pandas()
 
 
@@ -352,15 +393,20 @@ def verify(root: str | Path) -> list[str]:
     return found
 
 
+def own_table(folder: Path, table: str) -> pa.Table:
+    """One table of a run. Raises `DamagedFile` where it holds rows of another run."""
+    content = read_table(folder, table)
+    if set(content["run"].unique().to_pylist()) - {folder.name}:
+        raise DamagedFile(f"{table_file(folder, table)} holds rows of another run; delete the folder and run again.")
+    return content
+
+
 def check_contents(folder: Path) -> None:
     """Raise `DamagedFile` unless a finished run's tables are as `DONE` sealed them, each row its own and once."""
-    for table, digest in _sealed(folder, "sha256").items():
-        path, keys = table_file(folder, table), list(KEYS.get(table, ()))
-        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            raise DamagedFile(f"{path} was changed after the run finished; delete the folder and run again.")
-        frame = read_table(folder, table).to_pandas()
-        if (frame["run"] != folder.name).any():
-            raise DamagedFile(f"{path} holds rows of another run; delete the folder and run again.")
+    _check_sealed(folder)
+    for table in TABLES:
+        keys = list(KEYS.get(table, ()))
+        frame = own_table(folder, table).to_pandas()
         twice = int(frame.duplicated(keys).sum()) if keys else 0
         if twice:
-            raise DamagedFile(f"{path} repeats {', '.join(keys)} in {twice} rows; run it anew.")
+            raise DamagedFile(f"{table_file(folder, table)} repeats {', '.join(keys)} in {twice} rows; run it anew.")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from graphlib import TopologicalSorter
 
 from helpers.errors import UserError
+from helpers.processes import bound, owner, stop
 from helpers.study.arms import STUDY_ARMS
 from helpers.study.profiles import Profile, get_profile, specs
 from helpers.study.published import PUBLISHED, publish_records, store
@@ -68,6 +67,8 @@ def run_all(profile: Profile, wanted: Sequence[RunSpec], jobs: int, keep_going: 
         while ready or running:
             while ready and len(running) < jobs:
                 name = ready.pop(0)
+                if busy := owner(store(profile).lock(name)):
+                    print(f"{name} is being made by {busy}; waiting for it to end.", flush=True)
                 running[name] = _launch(profile, left.pop(name)), time.time()
             time.sleep(0.2)
             for name in [name for name, (process, _) in running.items() if process.poll() is not None]:
@@ -82,8 +83,7 @@ def run_all(profile: Profile, wanted: Sequence[RunSpec], jobs: int, keep_going: 
                     # the order asked for, in which seeds are completed one by one, holds among those that can start
                     ready = sorted([*ready, *order.get_ready()], key=list(named).index)
     finally:
-        for process, _ in running.values():
-            process.terminate()
+        stop([process for process, _ in running.values()])
     return trouble + [_left_out(spec) for spec in left.values()]
 
 
@@ -94,7 +94,7 @@ def _launch(profile: Profile, spec: RunSpec) -> subprocess.Popen:
         "MALLOC_TRIM_THRESHOLD_": "4294967296",
         "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # and lie on large pages
     }
-    command = [sys.executable, "-m", "helpers", "train", "--profile", profile.name, "--spec", spec.to_json()]
+    command = [*bound("helpers"), "train", "--profile", profile.name, "--spec", spec.to_json()]
     words = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- a file, not a pipe: nobody reads while the run goes on
     process = subprocess.Popen(command, env=environment, stderr=words, stdout=subprocess.DEVNULL)
     process.words = words
@@ -112,10 +112,12 @@ def _last_words(process: subprocess.Popen) -> str:
 def train_first(profile: str, retrain: bool, fresh: bool) -> None:
     """Train the runs that the notebooks will read, two side by side, before the first notebook starts.
 
-    `--fresh` discards earlier runs. New `cpu` records replace the published ones.
+    `--fresh` discards earlier runs, but none that another process is at work on. New `cpu` records replace the
+    published ones.
     """
     if fresh:
-        shutil.rmtree(store(get_profile(profile)).root, ignore_errors=True)
+        for kept in store(get_profile(profile)).forget():
+            print(kept, flush=True)
     ensure(profile, retrain)
     if retrain and profile == "cpu":
         publish_records()

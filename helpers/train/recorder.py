@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from helpers.model.forward import Model
 from helpers.model.score import completion_logps
-from helpers.study.checkpoints import evaluation_steps, forget_old_optimisers
+from helpers.study.checkpoints import evaluation_steps, settle
 from helpers.study.profiles import checkpoint_steps
 from helpers.study.records import Run
 from helpers.study.schema import read_table
@@ -132,8 +132,8 @@ class StudyCallback(TrainerCallback):
             self.run.flush()
 
     def on_save(self, args, state, control, **kwargs):
-        """Keep the newest optimiser only: it is twice as large as the weights, and a resume reads no other."""
-        forget_old_optimisers(self.run.checkpoints, state.global_step)
+        """Take the checkpoint, written whole by now, among the run's own."""
+        settle(self.run.checkpoints, state.global_step)
 
 
 def metric_row(spec: RunSpec, step: int, name: str, value: float) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -12,11 +13,12 @@ from peft import LoraConfig
 from transformers import PrinterCallback, Qwen2_5_VLForConditionalGeneration
 from trl import GRPOConfig, SFTConfig
 
+from helpers.files import told_of_a_full_disk
 from helpers.model import build
 from helpers.model.forward import obstacle
 from helpers.model.processor import share_work
 from helpers.study.arms import get_arm
-from helpers.study.checkpoints import checkpoint_at, last_checkpoint
+from helpers.study.checkpoints import STAGED, checkpoint_at, last_checkpoint
 from helpers.study.profiles import Profile
 from helpers.study.published import store
 from helpers.study.records import Run, RunStore
@@ -33,25 +35,35 @@ DECAY_SHARE = 0.25  # of all steps: the last quarter
 def train(spec: RunSpec, store: RunStore, settings: Settings | None = None) -> Run:
     """Carry out one run (or resume it, or do nothing where it is done) and return its record.
 
-    Raises UserError where the run's source is not finished.
+    While another process is at work on it this one waits. Raises UserError where the run's source is not finished, and
+    where the disk is full.
     """
-    run = store.start(spec)
-    if run.done:
-        return run
-    engine = prepare(spec, store, run, settings or Settings())
+    with store.owned(spec.name):
+        run = store.start(spec)
+        if not run.done:
+            with told_of_a_full_disk(run.folder):
+                _train(run, store, settings or Settings())
+    return run
+
+
+def _train(run: Run, store: RunStore, settings: Settings) -> None:
+    """From wherever the run stands to its end."""
+    spec = run.spec
+    engine = prepare(spec, store, run, settings)
     if not get_arm(spec.arm).trains:
         run.truncate(-1)
         run.append("evaluations", evaluate(engine, 0, full=True))
     else:
         trainer = make_trainer(engine)
-        last = last_checkpoint(run.checkpoints)
+        last, trouble = last_checkpoint(run.checkpoints)
+        if note := " ".join(filter(None, (run.note, trouble))):
+            print(f"{spec.name}: {note}", file=sys.stderr, flush=True)
         # rows behind the checkpoint belong to steps that are about to be repeated
         run.truncate(int(last.name.split("-")[1]) if last else -1)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         run.flush()
         run.append("metrics", [metric_row(spec, spec.steps, "minutes", training_minutes(run))])
     run.finish()
-    return run
 
 
 def prepare(spec: RunSpec, store: RunStore, run: Run, settings: Settings, corpus: Corpus | None = None) -> Engine:
@@ -151,7 +163,7 @@ def _common_arguments(engine: Engine) -> dict[str, Any]:
     """
     spec, gpu = engine.spec, engine.model.device.type == "cuda"
     return dict(
-        output_dir=str(engine.run.checkpoints),
+        output_dir=str(engine.run.checkpoints / STAGED),  # `StudyCallback` renames them into place
         use_cpu=not gpu,
         bf16=dtype(spec) == "bfloat16",
         gradient_checkpointing=gpu,  # memory is short on a GPU; on a CPU it only costs time

@@ -1,0 +1,114 @@
+"""Processes that keep out of each other's way: locks that die with their owner, children that die with their parent."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Thread
+
+from helpers.errors import UserError
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 10.0  # what a stopped process has left to end by itself
+ORPHANED = 143  # exit status of a process that ended because its parent had
+
+
+class Busy(UserError):
+    """Another process is at work on what is wanted."""
+
+
+@contextmanager
+def owned(lock: Path, what: str, wait: bool = False) -> Iterator[None]:
+    """Own `what` while the block runs; the lock file `lock` stays, the lock ends with the process, however it ends.
+
+    Where another process has it: raises `Busy` naming that process, or with `wait` says so once and waits.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with open(lock, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise Busy(f"{what} is in use by {_owner(lock)}: wait until it ends, or stop it.") from None
+            print(f"{what} is in use by {_owner(lock)}; waiting for it to end.", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        # The file is never deleted: whoever waits for it would then own a file that the next one does not see.
+        file.truncate(0)
+        file.write(f"process {os.getpid()} since {time.strftime('%H:%M')}")
+        file.flush()
+        yield
+
+
+def owner(lock: Path) -> str:
+    """ "process 1234 since 14:02" while a process holds `lock`, else empty."""
+    try:
+        with owned(lock, ""):
+            return ""
+    except Busy:
+        return _owner(lock)
+
+
+def _owner(lock: Path) -> str:
+    return lock.read_text(encoding="utf-8", errors="replace") or "another process"
+
+
+def bound(module: str) -> list[str]:
+    """Words of a command that runs a module as `python -m` does, and ends as soon as this process is gone.
+
+    So it does where this process was killed by a signal that cannot be caught.
+    """
+    root = str(Path(__file__).parents[1])
+    code = f"import runpy, sys; sys.path.insert(0, {root!r}); from helpers.processes import end_with; "
+    code += f"end_with({os.getpid()}); runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    return [sys.executable, "-c", code]
+
+
+def end_with(parent: int) -> None:
+    """End this process, which `parent` started, as soon as that one is gone."""
+    Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    # An orphan gets another parent (init, or the nearest reaper): what it gets is not the same everywhere.
+    while os.getppid() == parent:
+        time.sleep(POLL_SECONDS)
+    os._exit(ORPHANED)  # at once, like a kill: records and checkpoints are made to stand that
+
+
+def interrupt_on_signals() -> None:
+    """Let SIGTERM, and SIGHUP of a closed terminal, raise KeyboardInterrupt as Ctrl-C does, so that children are ended.
+
+    A process that was started to outlive its terminal (`nohup`) goes on ignoring SIGHUP.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def stop(processes: Sequence[subprocess.Popen], groups: bool = False) -> None:
+    """End processes that are still under way: asked first, forced after `GRACE_SECONDS`; with `groups` theirs too."""
+    _send(processes, signal.SIGTERM, groups)
+    limit = time.monotonic() + GRACE_SECONDS
+    while time.monotonic() < limit and any(process.poll() is None for process in processes):
+        time.sleep(POLL_SECONDS)
+    _send(processes, signal.SIGKILL, groups)
+    for process in processes:
+        process.wait()
+
+
+def _send(processes: Sequence[subprocess.Popen], number: int, groups: bool) -> None:
+    for process in processes:
+        if process.poll() is None:
+            with suppress(ProcessLookupError):  # it ended just now
+                os.killpg(process.pid, number) if groups else process.send_signal(number)
