@@ -5,64 +5,22 @@ installed.
 """
 
 import os
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from standin import make_clone
 from test_processes import alive, wait_for
 
 ROOT = Path(__file__).parents[1]
-STAND_IN = f"""#!/usr/bin/env bash
-make() {{
-    mkdir -p .venv/bin
-    cp "$0" .venv/bin/python
-    printf '#!%s/.venv/bin/python\\n' "$PWD" > .venv/bin/jupyter
-}}
-install() {{
-    trap 'kill $!; exit 143' TERM
-    echo "$$" > pip.pid
-    env > pip.env
-    echo x >> pip.count
-    echo "Collecting torch>=2.0"
-    sleep "${{PIP_SECONDS:-0}}" &
-    wait $!
-    echo "Installing collected packages: torch"
-    [ -z "${{PIP_ERROR:-}}" ] && return
-    echo "ERROR: $PIP_ERROR"
-    exit 1
-}}
-case "$*" in
-    *"-m venv"*) make ;;
-    *"-m pip install"*) install ;;
-    *"-m pip"*) ;;
-    "-m helpers run"*) echo "started in $PWD with $*" ;;
-    *) exec {sys.executable} -S "$@" ;;
-esac
-"""
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """What set-up needs of the repository, with the stand-in beside it."""
     return make_clone(tmp_path / "clone")
-
-
-def make_clone(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    shutil.copy(ROOT / "run_all.sh", folder)
-    (folder / "requirements.txt").write_text("torch\n")
-    for name in ("__init__", "errors", "files", "processes", "runner"):
-        (folder / "helpers").mkdir(exist_ok=True)
-        shutil.copy(ROOT / "helpers" / f"{name}.py", folder / "helpers")
-    (folder / "notebooks").mkdir()
-    (folder / "notebooks" / "00_start.ipynb").write_text('{"cells": []}')
-    (folder / "python").write_text(STAND_IN)
-    (folder / "python").chmod(0o755)
-    return folder
 
 
 def words(clone: Path, **more: str) -> dict:
