@@ -1,8 +1,7 @@
 """Build, load, save and export the model and its processor: the one place for image and tokenizer settings.
 
-The small model is a real `Qwen2_5_VLForConditionalGeneration`, only narrow and shallow, so every line of the
-suite also runs `Qwen/Qwen2.5-VL-3B-Instruct`. Its processor is Qwen's without the video branch, which would
-need torchvision.
+The small model is a real `Qwen2_5_VLForConditionalGeneration`, only narrow and shallow, so every line of the suite also
+runs `Qwen/Qwen2.5-VL-3B-Instruct`. Its processor is Qwen's without the video branch, which would need torchvision.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Fast generation: one prefill per prompt, its completions decoded side by side in one row.
 
-Used by RFT (as TRL's `rollout_func`) and by every evaluation. A row holds a prompt's keys and values once; at each
-step the row's K completions are K query tokens that see the prompt and their own past. Small models are bound by the
-number of operations, so a step does as few as it can: room for all keys is made once, and so are masks and rotary
-positions.
+Used by RFT (as TRL's `rollout_func`) and by every evaluation. A row holds a prompt's keys and values once; at each step
+the row's K completions are K query tokens that see the prompt and their own past. Small models are bound by the number
+of operations, so a step does as few as it can: room for all keys is made once, and so are masks and rotary positions.
 """
 
 from __future__ import annotations

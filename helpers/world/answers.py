@@ -141,10 +141,9 @@ def score_placement(guess: Sequence[int], placement: Sequence[int]) -> tuple[flo
 def neighbour_score(guess: Sequence[int], placement: Sequence[int], spec: PuzzleSpec) -> float:
     """Share of neighbour connections that are right once the board is put together by the guess (Jigsaw-R1).
 
-    Of the 2 * rows * cols - rows - cols pairs of places side by side or one above the other, those count
-    whose two tiles are also neighbours, in this direction, in the picture. A guess that moves the whole
-    picture by one column keeps most of them, while its hit rate is 0.
-    Raises UserError unless both are placements of spec.tiles tiles.
+    Of the 2 * rows * cols - rows - cols pairs of places side by side or one above the other, those count whose two
+    tiles are also neighbours, in this direction, in the picture. A guess that moves the whole picture by one column
+    keeps most of them, while its hit rate is 0. Raises UserError unless both are placements of spec.tiles tiles.
     """
     truth = check_placement(placement, spec.tiles)
     slots = np.array(invert(check_placement(guess, spec.tiles)))

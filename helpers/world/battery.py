@@ -11,17 +11,7 @@ import numpy as np
 from helpers.errors import UserError
 from helpers.world import questions, seeds
 from helpers.world.easy_vqa import easy_vqa_samples
-from helpers.world.questions import (
-    EASY_VQA,
-    FOODS,
-    HOMES,
-    TASKS,
-    PriorSample,
-    Question,
-    ask,
-    pick,
-    with_instruction,
-)
+from helpers.world.questions import EASY_VQA, FOODS, HOMES, TASKS, PriorSample, Question, ask, pick, with_instruction
 from helpers.world.scenes import COLOURS, LANDS, SHAPES, draw_scene
 
 
