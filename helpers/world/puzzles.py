@@ -35,7 +35,7 @@ class PuzzleSpec:
 
     size: the side, in pixels, of the square that the board must fit in; its width is `size` rounded down to a multiple
     of `cols`, its height to one of `rows` (`board_size`), so that all tiles are equal. The solved board is left out
-    unless `solved_allowed`. Raises UserError for rows, cols or size < 1, one tile only, empty tiles, or a negative seed.
+    unless `solved_allowed`. Raises UserError for rows, cols or size < 1, one tile, empty tiles, or a negative seed.
     """
 
     rows: int = 2
