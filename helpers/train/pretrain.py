@@ -21,7 +21,7 @@ from helpers.files import replacing, write_file
 from helpers.model.build import Loaded, build_model, quiet_cpu, save
 from helpers.model.forward import Patches, patches_of, picture_features, scored_logits
 from helpers.model.packing import Branch, Group, Packed, pack
-from helpers.model.processor import build_processor, build_tokenizer, encode_prefix, question_text, target_text
+from helpers.model.processor import build_processor, build_tokenizer, encode_prefix, encode_questions, encode_targets
 from helpers.world import seeds
 from helpers.world.easy_vqa import easy_vqa_question, read_split
 from helpers.world.questions import EASY_VQA, Question, ask, with_instruction
@@ -199,8 +199,8 @@ def batch(
     """
     samples = [pretraining_sample(recipe, step, slot) for slot in range(worker[0], recipe.pictures, worker[1])]
     questions = [q for _, row in samples for q in row]
-    asked = tokenizer([question_text(q.text) for q in questions], add_special_tokens=False)["input_ids"]
-    answered = tokenizer([target_text(q.completion) for q in questions], add_special_tokens=False)["input_ids"]
+    asked = encode_questions(tokenizer, [q.text for q in questions])
+    answered = encode_targets(tokenizer, [q.completion for q in questions])
     branches = iter([Branch([*a, *b], skip=len(a)) for a, b in zip(asked, answered, strict=True)])
     prefix = encode_prefix(tokenizer, 16)
     groups = [Group(prefix, slot, [next(branches) for _ in row]) for slot, (_, row) in enumerate(samples)]
