@@ -97,11 +97,10 @@ class _Decoder:
         width = prefix.shape[1]
         # The last token is chosen but never read, hence one step less.
         whole = width + self.sampling.completions * (self.sampling.max_tokens - 1)
-        for found, new in ((self.keys, k), (self.values, v)):
+        for rooms, new in ((self.keys, k), (self.values, v)):
             # heads before tokens: what one head reads lies together
-            room = new.new_empty(len(prefix), new.shape[1], whole, new.shape[2])
-            room[:, :, :width] = new[prefix].transpose(1, 2)
-            found.append(room)
+            rooms.append(new.new_empty(len(prefix), new.shape[1], whole, new.shape[2]))
+            rooms[-1][:, :, :width] = new[prefix].transpose(1, 2)
 
     def _prepare_steps(self, ends: torch.Tensor, position: torch.Tensor, dtype: torch.dtype) -> None:
         """Rotary positions (rows, steps, head size) and the mask (rows, 1, K, P + K * steps) of all steps to come."""
@@ -126,9 +125,10 @@ class _Decoder:
         mask, shape = self.mask[..., :stop], (len(self.alive), k)
 
         def attend(layer: int, q: torch.Tensor, new_k: torch.Tensor, new_v: torch.Tensor) -> torch.Tensor:
-            for room, new in ((self.keys, new_k), (self.values, new_v)):
-                room[layer][:, :, start:stop] = new.unflatten(0, shape).transpose(1, 2)
-            keys, values = (room[layer][:, :, :stop].transpose(1, 2) for room in (self.keys, self.values))
+            # The new tokens are written first: a completion sees itself, and the mask hides its sisters.
+            for rooms, new in ((self.keys, new_k), (self.values, new_v)):
+                rooms[layer][:, :, start:stop] = new.unflatten(0, shape).transpose(1, 2)
+            keys, values = (rooms[layer][:, :, :stop].transpose(1, 2) for rooms in (self.keys, self.values))
             return attention(q.unflatten(0, shape), keys, values, attn_mask=mask).flatten(0, 1)
 
         embedded = base_of(self.model).language_model.embed_tokens(self.tokens[self.alive, :, step].flatten())
@@ -172,16 +172,13 @@ class _Decoder:
             rows = keep.nonzero()[:, 0]
             self.alive, self.mask = self.alive[rows], self.mask[rows]
             self.cos, self.sin = self.cos[rows], self.sin[rows]
-            for room in (self.keys, self.values):
-                room[:] = [t[rows] for t in room]
+            self.keys, self.values = ([room[rows] for room in rooms] for rooms in (self.keys, self.values))
 
     def results(self) -> list[list[Rollout]]:
         """The completions, cut behind their end token."""
-        found = []
-        for tokens, logps in zip(self.tokens.tolist(), self.logps.tolist(), strict=True):
-            row = []
-            for t, p in zip(tokens, logps, strict=True):
-                stop = t.index(self.eos) + 1 if self.eos in t else self.time
-                row.append(Rollout(tuple(t[:stop]), tuple(p[:stop]), self.eos in t))
-            found.append(row)
-        return found
+
+        def cut(ids: list[int], logps: list[float]) -> Rollout:
+            stop = ids.index(self.eos) + 1 if self.eos in ids else self.time
+            return Rollout(tuple(ids[:stop]), tuple(logps[:stop]), self.eos in ids)
+
+        return [list(map(cut, *row)) for row in zip(self.tokens.tolist(), self.logps.tolist(), strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 import torch
@@ -55,13 +56,8 @@ def complete(
         pictures = patches(processor, [p.pixels for p in part])
         ids = [prompt_ids(tokenizer, p.text, pictures.grid) for p in part]
         for row in generate(model, tokenizer, ids, pictures, sampling):
-            texts.append([tokenizer.decode(strip(tokenizer, r.ids)) for r in row])
+            texts.append([tokenizer.decode([i for i in r.ids if i != tokenizer.eos_token_id]) for r in row])
     return texts
-
-
-def strip(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
-    """Token ids without the end token."""
-    return [i for i in ids if i != tokenizer.eos_token_id]
 
 
 def completion_logps(
@@ -76,8 +72,7 @@ def completion_logps(
     `completions[i]` are the completions of `prompts[i]`; they share one packed row, so the prompt and the picture
     are passed once however many there are.
     """
-    found = judged(model, processor, prompts, completions, chunk)
-    return [[completion.logps for completion in row] for row in found]
+    return [[completion.logps for completion in row] for row in judged(model, processor, prompts, completions, chunk)]
 
 
 @dataclass(frozen=True)
@@ -100,7 +95,7 @@ def judged(
     A completion is greedy where each of its tokens is the first choice among those that may be written, given the
     ones before it: then decoding token by token takes the same way.
     """
-    found: list[list[Judged]] = []
+    rows: list[list[Judged]] = []
     for start in range(0, len(prompts), chunk):
         part = list(zip(prompts[start : start + chunk], completions[start : start + chunk], strict=True))
         packed, pictures = pack_completions(processor, part)
@@ -110,11 +105,11 @@ def judged(
             banned = torch.tensor(banned_tokens(processor.tokenizer), device=logits.device)
             # In place, behind the log-probs: a vocabulary's worth of logits per token is the largest thing here.
             first = logits.index_fill_(-1, banned, float("-inf")).argmax(-1) == target
-        counts = torch.bincount(packed.branch, minlength=sum(len(c) for _, c in part)).tolist()
-        pieces = iter(zip(logps.split(counts), first.split(counts), strict=True))
-        for _, texts in part:
-            found.append([Judged(own, bool(same.all())) for own, same in (next(pieces) for _ in texts)])
-    return found
+        # The tokens of all completions stand in one row, one completion behind the other; an empty one has none.
+        counts = torch.bincount(packed.branch, minlength=sum(len(texts) for _, texts in part)).tolist()
+        pieces = map(Judged, logps.split(counts), (bool(same.all()) for same in first.split(counts)))
+        rows += [list(islice(pieces, len(texts))) for _, texts in part]
+    return rows
 
 
 def greedy_texts(
@@ -124,8 +119,9 @@ def greedy_texts(
 
     One pass checks all guesses; only prompts whose guess is not what the model would write are decoded.
     """
-    found = [row[0] for row in judged(model, processor, prompts, [[guess] for guess in guesses])]
-    return filled(model, processor, prompts, [g if f.greedy else None for g, f in zip(guesses, found, strict=True)])
+    rows = judged(model, processor, prompts, [[guess] for guess in guesses])
+    sure = [guess if own.greedy else None for guess, (own,) in zip(guesses, rows, strict=True)]
+    return filled(model, processor, prompts, sure)
 
 
 def filled(
@@ -147,10 +143,11 @@ def pack_completions(
     tokenizer = processor.tokenizer
     pictures = patches(processor, [p.pixels for p, _ in part])
     targets = iter(encode_targets(tokenizer, [text for _, texts in part for text in texts]))
-    groups = []
-    for row, (prompt, texts) in enumerate(part):
-        branches = [Branch(next(targets)[: None if line_break else -1]) for _ in texts]
-        groups.append(Group(prompt_ids(tokenizer, prompt.text, pictures.grid), row, branches))
+    end = None if line_break else -1
+    groups = [
+        Group(prompt_ids(tokenizer, prompt.text, pictures.grid), row, [Branch(next(targets)[:end]) for _ in texts])
+        for row, (prompt, texts) in enumerate(part)
+    ]
     image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     return pack(groups, image_id, pictures.grid), pictures
 
