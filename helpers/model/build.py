@@ -38,16 +38,10 @@ def build_model(
 ) -> Qwen2_5_VLForConditionalGeneration:
     """A fresh small Qwen2.5-VL in fp32 with random weights fixed by `seed`."""
     size = size or ModelSize()
-    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad")}
-    config = Qwen2_5_VLConfig(
-        text_config=_text_config(tokenizer, size),
-        vision_config=_vision_config(size),
-        image_token_id=ids["image_pad"],
-        video_token_id=ids["video_pad"],
-        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
-        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
-        tie_word_embeddings=True,
-    )
+    names = {"image": "image_pad", "video": "video_pad", "vision_start": "vision_start", "vision_end": "vision_end"}
+    ids = {f"{key}_token_id": tokenizer.convert_tokens_to_ids(f"<|{name}|>") for key, name in names.items()}
+    parts = {"text_config": _text_config(tokenizer, size), "vision_config": _vision_config(size)}
+    config = Qwen2_5_VLConfig(**parts, **ids, tie_word_embeddings=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(config).float()
@@ -58,9 +52,9 @@ def build_model(
 def _redraw(model: Qwen2_5_VLForConditionalGeneration) -> None:
     """Redraw the weights at a scale that suits a narrow model.
 
-    A matrix turns a unit-variance input into a unit-variance output; the language blocks start silent (their
-    last matrices are zero), so that what a token is stands clear before the blocks add to it. The stock
-    deviation of 0.02 suits widths of thousands.
+    A matrix turns a unit-variance input into a unit-variance output; the language blocks start silent (their last
+    matrices are zero), so that what a token is stands clear before the blocks add to it. The stock deviation of 0.02
+    suits widths of thousands.
     """
     for name, weight in model.named_parameters():
         if "embed_tokens" in name:
@@ -133,8 +127,8 @@ def save(model: Qwen2_5_VLForConditionalGeneration, processor: ProcessorMixin, f
 def quiet_cpu() -> None:
     """Settings that keep CPU training fast; call before the first torch work of a process.
 
-    Denormals are flushed because Adam's second moments of rare tokens become denormal once the softmax is
-    sharp, and steps then slow down several times.
+    Denormals are flushed: Adam's second moments of rare tokens become denormal once the softmax is sharp, and steps
+    then slow down several times.
     """
     torch.set_flush_denormal(True)
 

@@ -145,6 +145,7 @@ class _Decoder:
             token = self._draw(logps.exp().index_fill_(-1, self.banned, 0.0))
         else:
             token = logps.index_fill(-1, self.banned, float("-inf")).argmax(-1)
+        # A completion that has ended stays with its row, but what it says from here on is padding.
         ended = self.ended[self.alive]
         self.tokens[self.alive, :, self.time] = token.masked_fill(ended, self.pad)
         self.logps[self.alive, :, self.time] = logps.gather(-1, token[..., None])[..., 0].masked_fill(ended, 0.0)
