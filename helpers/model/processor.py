@@ -75,9 +75,9 @@ def build_tokenizer(texts: list[str], vocabulary: int = 640) -> Qwen2Tokenizer:
     """
     bpe = Tokenizer(models.BPE())
     # A word takes the space before it along; digits and signs stand alone and are never merged with anything.
-    words = pre_tokenizers.Split(Regex(r" ?[A-Za-z]+|[0-9]|[^A-Za-z0-9]+?"), "isolated")
+    split = pre_tokenizers.Split(Regex(r" ?[A-Za-z]+|[0-9]|[^A-Za-z0-9]+?"), "isolated")
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([words, to_bytes])
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     # With all bytes in the alphabet any text can be written, whatever the corpus lacks; sorted, or ids would vary.
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     size = vocabulary - len(SPECIAL + TAGS) - 2  # and the two tokens that end a text and a turn
@@ -85,15 +85,9 @@ def build_tokenizer(texts: list[str], vocabulary: int = 640) -> Qwen2Tokenizer:
     bpe.train_from_iterator(texts, trainer)
     # The trained vocabulary goes into Qwen's own class, which normalises and decodes as the 3B model's does.
     model = json.loads(bpe.to_str())["model"]
-    tokenizer = Qwen2Tokenizer(
-        vocab=model["vocab"],
-        merges=[tuple(m) for m in model["merges"]],
-        unk_token=None,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        model_max_length=4096,
-        extra_special_tokens=list(SPECIAL),
-    )
+    words = dict(vocab=model["vocab"], merges=[tuple(m) for m in model["merges"]], unk_token=None)
+    ends = dict(eos_token="<|im_end|>", pad_token="<|endoftext|>", extra_special_tokens=list(SPECIAL))
+    tokenizer = Qwen2Tokenizer(**words, **ends, model_max_length=4096)
     tokenizer.add_tokens(list(TAGS))  # not as special tokens: those are never sampled, and decoding may skip them
     tokenizer.padding_side = "left"
     # Qwen2.5-VL's own, as TRL packages it
@@ -104,8 +98,7 @@ def build_tokenizer(texts: list[str], vocabulary: int = 640) -> Qwen2Tokenizer:
 class Qwen2_5_VLImageOnlyProcessor(Qwen2_5_VLProcessor):
     """Qwen's processor without the video branch (the stock class refuses to start without torchvision).
 
-    `ProcessorMixin` derives the sub-processors it wants from the constructor's parameter names, so a shorter
-    signature is all that is needed.
+    `ProcessorMixin` reads the sub-processors it wants off the constructor's parameters: a shorter signature will do.
     """
 
     def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):
@@ -121,15 +114,10 @@ AutoProcessor.register(Qwen2_5_VLConfig, Qwen2_5_VLImageOnlyProcessor, exist_ok=
 def build_processor(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLImageOnlyProcessor:
     """Processor for pictures from 16 x 16 to 192 x 192 pixels: 8-pixel patches, merged 2 x 2, one frame each."""
     settings = ImageSettings()
-    images = Qwen2VLImageProcessorPil(
-        patch_size=settings.patch,
-        merge_size=settings.merge,
-        temporal_patch_size=settings.frames,
-        size={"shortest_edge": settings.smallest, "longest_edge": settings.largest},
-    )
-    return Qwen2_5_VLImageOnlyProcessor(
-        image_processor=images, tokenizer=tokenizer, chat_template=tokenizer.chat_template
-    )
+    sides = dict(patch_size=settings.patch, merge_size=settings.merge, temporal_patch_size=settings.frames)
+    bounds = {"shortest_edge": settings.smallest, "longest_edge": settings.largest}
+    images = Qwen2VLImageProcessorPil(**sides, size=bounds)
+    return Qwen2_5_VLImageOnlyProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
 
 
 def require_model(source: str | Path) -> None:
@@ -137,9 +125,8 @@ def require_model(source: str | Path) -> None:
     path = Path(source)
     saved = (path / "config.json").is_file() and list(path.glob("*.safetensors"))
     if not saved and (path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source))):
-        raise UserError(
-            f"{path} is not a model folder (no config.json with *.safetensors); name one saved by save_pretrained."
-        )
+        missing = "not a model folder (no config.json with *.safetensors)"
+        raise UserError(f"{path} is {missing}; name one saved by save_pretrained.")
 
 
 def load_processor(source: str | Path = "shipped") -> Qwen2_5_VLImageOnlyProcessor:
@@ -232,8 +219,7 @@ def _wording(conversation: list[dict], options: dict) -> tuple | None:
 def pixel_patches(pictures: torch.Tensor, settings: ImageSettings | None = None) -> torch.Tensor:
     """Flattened patches, (N * patches, 3 * frames * patch^2) fp32, of pictures (N, H, W, 3) uint8.
 
-    Order and normalisation equal Qwen's image processor for sizes that need no resizing (a test compares the two);
-    raises UserError for other sizes.
+    Order and normalisation equal Qwen's image processor for sizes that need no resizing (tested); else UserError.
     """
     settings = settings or ImageSettings()
     n, height, width, _ = pictures.shape

@@ -18,6 +18,9 @@ from helpers.model.packing import Branch, Group, Packed, pack
 from helpers.model.processor import encode_prefix, encode_question, encode_targets, image_settings
 from helpers.world.boards import Prompted
 
+Prompts = Sequence[Prompted]
+Texts = Sequence[Sequence[str]]  # completions of each of several prompts
+
 
 def patches(processor: ProcessorMixin, pictures: Sequence[np.ndarray]) -> Patches:
     """Patches of equal-sized pictures, each (H, W, 3) uint8, with the settings of a model's processor.
@@ -42,11 +45,7 @@ def _known_prompt(tokenizer: PreTrainedTokenizerBase, text: str, image_tokens: i
 
 
 def complete(
-    model: Model,
-    processor: ProcessorMixin,
-    prompts: Sequence[Prompted],
-    sampling: Sampling | None = None,
-    chunk: int = 64,
+    model: Model, processor: ProcessorMixin, prompts: Prompts, sampling: Sampling | None = None, chunk: int = 64
 ) -> list[list[str]]:
     """Texts of the completions of each prompt (greedy, one per prompt, unless `sampling` says otherwise)."""
     sampling = sampling or Sampling(temperature=0.0)
@@ -61,16 +60,11 @@ def complete(
 
 
 def completion_logps(
-    model: Model,
-    processor: ProcessorMixin,
-    prompts: Sequence[Prompted],
-    completions: Sequence[Sequence[str]],
-    chunk: int = 64,
+    model: Model, processor: ProcessorMixin, prompts: Prompts, completions: Texts, chunk: int = 64
 ) -> list[list[torch.Tensor]]:
     """Per-token log-probs (nats, fp32, T = 1) of given completions, end token included: one (tokens,) per completion.
 
-    `completions[i]` are the completions of `prompts[i]`; they share one packed row, so the prompt and the picture
-    are passed once however many there are.
+    `completions[i]` are those of `prompts[i]`; they share one packed row, so prompt and picture are passed once.
     """
     return [[completion.logps for completion in row] for row in judged(model, processor, prompts, completions, chunk)]
 
@@ -84,11 +78,7 @@ class Judged:
 
 
 def judged(
-    model: Model,
-    processor: ProcessorMixin,
-    prompts: Sequence[Prompted],
-    completions: Sequence[Sequence[str]],
-    chunk: int = 64,
+    model: Model, processor: ProcessorMixin, prompts: Prompts, completions: Texts, chunk: int = 64
 ) -> list[list[Judged]]:
     """What the model makes of given completions (end token included), in one teacher-forced pass.
 
@@ -112,9 +102,7 @@ def judged(
     return rows
 
 
-def greedy_texts(
-    model: Model, processor: ProcessorMixin, prompts: Sequence[Prompted], guesses: Sequence[str]
-) -> list[str]:
+def greedy_texts(model: Model, processor: ProcessorMixin, prompts: Prompts, guesses: Sequence[str]) -> list[str]:
     """Greedy completions, one per prompt; the nearer the guesses, the faster.
 
     One pass checks all guesses; only prompts whose guess is not what the model would write are decoded.
@@ -124,9 +112,7 @@ def greedy_texts(
     return filled(model, processor, prompts, sure)
 
 
-def filled(
-    model: Model, processor: ProcessorMixin, prompts: Sequence[Prompted], texts: Sequence[str | None]
-) -> list[str]:
+def filled(model: Model, processor: ProcessorMixin, prompts: Prompts, texts: Sequence[str | None]) -> list[str]:
     """`texts` with greedy completions in the place of None."""
     open_ = [prompt for prompt, text in zip(prompts, texts, strict=True) if text is None]
     written = iter(complete(model, processor, open_) if open_ else ())

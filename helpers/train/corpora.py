@@ -57,16 +57,16 @@ def rollout_completions(writer: Loaded, boards: Boards, seed: int, tries: int = 
 
     Each board gets `tries` completions a round until one is correct and well-formed; the first such is kept.
     """
-    found: Completions = [None] * len(boards)
+    kept: Completions = [None] * len(boards)
     for turn in range(rounds):
-        open_ = [i for i, text in enumerate(found) if text is None]
+        open_ = [i for i, text in enumerate(kept) if text is None]
         if not open_:
             break
         drawn = _sample(writer, boards.only(open_), seed + seeds.ROUND * turn, tries)
         for i, row in zip(open_, drawn, strict=True):
             truth = boards.placements[i].tolist()
-            found[i] = next((text for text in row if answers.score(text, truth).correct), None)
-    return found
+            kept[i] = next((text for text in row if answers.score(text, truth).correct), None)
+    return kept
 
 
 def _sample(writer: Loaded, boards: Boards, seed: int, tries: int) -> list[list[str]]:

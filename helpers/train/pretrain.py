@@ -16,18 +16,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedTokenizerBase, ProcessorMixin, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from helpers.errors import UserError
 from helpers.files import replacing, write_file
 from helpers.model.build import Loaded, build_model, quiet_cpu, save
-from helpers.model.forward import Patches, patches_of, picture_features, scored_logits
+from helpers.model.forward import Model, Patches, patches_of, picture_features, scored_logits
 from helpers.model.packing import Branch, Group, Packed, pack
 from helpers.model.processor import build_processor, build_tokenizer, encode_prefix, encode_questions, encode_targets
 from helpers.world import seeds
 from helpers.world.easy_vqa import easy_vqa_question, read_split
 from helpers.world.questions import EASY_VQA, Question, ask, with_instruction
 from helpers.world.scenes import CELL_NAMES, cell_labels, draw_scene
+
+Labels = dict[str, torch.Tensor]  # (N, 16) per question of the eyes
+Worker = tuple[int, int]  # rank, number of workers
 
 # Shares of scenes and weights of tasks, phase by phase. What the eyes are trained on: mostly things of known shape.
 EYE_SCENES = {"things": 0.28, "scatter": 0.24, "sizes": 0.14, "greys": 0.05, "sign": 0.17, "land": 0.12}
@@ -111,7 +114,7 @@ def eye_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray, dict[s
     return scene.pixels, cell_labels(scene)
 
 
-def eye_batch(recipe: Recipe, step: int, worker: tuple[int, int] = (0, 1)) -> tuple[Patches, dict[str, torch.Tensor]]:
+def eye_batch(recipe: Recipe, step: int, worker: Worker = (0, 1)) -> tuple[Patches, Labels]:
     """(patches, labels) of one step of the eyes; labels are (N, 16) per question, -100 where there is none."""
     samples = [eye_sample(recipe, step, slot) for slot in range(worker[0], recipe.eye_pictures, worker[1])]
     nothing, labels = np.full((4, 4), -100), {}
@@ -136,9 +139,7 @@ def new_heads(width: int, seed: int) -> torch.nn.ModuleDict:
         return torch.nn.ModuleDict({name: torch.nn.Linear(width, len(v)) for name, v in eye_names().items()})
 
 
-def eye_loss(
-    model: Qwen2_5_VLForConditionalGeneration, heads: torch.nn.ModuleDict, data: tuple[Patches, dict[str, torch.Tensor]]
-) -> tuple[torch.Tensor, int]:
+def eye_loss(model: Model, heads: torch.nn.ModuleDict, data: tuple[Patches, Labels]) -> tuple[torch.Tensor, int]:
     """(summed loss, pictures): for each question the mean cross-entropy over the cells where it makes sense."""
     patches, labels = data
     features = picture_features(model, patches)
@@ -170,6 +171,7 @@ def _positions_by_picture() -> dict[int, list[int]]:
 def corpus_texts(n: int = 4000, recipe: Recipe | None = None) -> list[str]:
     """Texts of `n` pretraining questions with their completions: what the tokenizer is trained on."""
     recipe = recipe or Recipe()
+    # The chat template's own words come often enough to become tokens.
     texts = ["system\nYou are a helpful assistant.", "user\n", "assistant\n"] * n
     for slot in range(n // recipe.questions):
         for question in pretraining_sample(recipe, 10**6 + slot, slot)[1]:
@@ -179,7 +181,7 @@ def corpus_texts(n: int = 4000, recipe: Recipe | None = None) -> list[str]:
 
 
 def batch(
-    tokenizer: PreTrainedTokenizerBase, recipe: Recipe, step: int, worker: tuple[int, int] = (0, 1)
+    tokenizer: PreTrainedTokenizerBase, recipe: Recipe, step: int, worker: Worker = (0, 1)
 ) -> tuple[Packed, Patches]:
     """(packed batch, patches) of one pretraining step: a row per picture, a branch per question.
 
@@ -195,9 +197,7 @@ def batch(
     return pack(groups, tokenizer.convert_tokens_to_ids("<|image_pad|>"), (4, 4)), _patches(samples)
 
 
-def optimizers(
-    model: Qwen2_5_VLForConditionalGeneration, heads: torch.nn.ModuleDict, recipe: Recipe
-) -> list[torch.optim.Optimizer]:
+def optimizers(model: Model, heads: torch.nn.ModuleDict, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the 2-D weights inside the blocks, AdamW for embeddings, norms, biases and the patch embedding."""
     matrices, others = [], list(heads.parameters())
     for name, parameter in model.named_parameters():
@@ -265,13 +265,13 @@ class Learner:
     """A model in pretraining, with its processor, the eyes' classifiers and the optimisers."""
 
     recipe: Recipe
-    model: Qwen2_5_VLForConditionalGeneration
+    model: Model
     processor: ProcessorMixin
     heads: torch.nn.ModuleDict
     optims: list[torch.optim.Optimizer]
 
 
-def train_step(learner: Learner, step: int, worker: tuple[int, int] = (0, 1)) -> tuple[float, float]:
+def train_step(learner: Learner, step: int, worker: Worker = (0, 1)) -> tuple[float, float]:
     """One step; returns (mean loss in nats per scored token or per picture, gradient norm before clipping at 1)."""
     recipe, model = learner.recipe, learner.model
     # The eyes are frozen while the language model learns to read them: its first gradients would put them out.
@@ -292,7 +292,7 @@ def train_step(learner: Learner, step: int, worker: tuple[int, int] = (0, 1)) ->
     return mean, float(norm)
 
 
-def text_loss(model: Qwen2_5_VLForConditionalGeneration, data: tuple[Packed, Patches]) -> tuple[torch.Tensor, int]:
+def text_loss(model: Model, data: tuple[Packed, Patches]) -> tuple[torch.Tensor, int]:
     """(summed cross-entropy in nats, scored tokens) of a packed batch."""
     packed, patches = data
     return cross_entropy(scored_logits(model, packed, patches), packed.target, reduction="sum"), len(packed.target)
@@ -310,7 +310,7 @@ def _average(trained: list[torch.Tensor], loss: float, count: int) -> float:
     return float(flat[-2])
 
 
-def _worker() -> tuple[int, int]:
+def _worker() -> Worker:
     """(rank, workers) as `torchrun` tells them; joins the group where there are several."""
     rank, workers = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if workers > 1 and not torch.distributed.is_initialized():

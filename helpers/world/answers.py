@@ -1,7 +1,6 @@
 """What a completion answers: reading it strictly, scoring a placement, and the three rewards of RFT.
 
-A well-formed completion is `<think>...</think><answer>...</answer>` and nothing else. The prior tasks' answers are
-read and scored here too.
+A well-formed completion is `<think>...</think><answer>...</answer>` and nothing else, for prior tasks too.
 """
 
 from __future__ import annotations

@@ -27,13 +27,12 @@ def _easy_vqa_facts(split: str) -> dict[int, tuple[str, str]]:
     facts: dict[int, dict[str, str]] = {}
     shapes, colours = EASY_VQA.values()
     for text, answer, index in read_split(split)[1]:
-        if answer in shapes:
-            facts.setdefault(index, {})["shape"] = answer
-        elif answer not in ("yes", "no"):
-            facts.setdefault(index, {})["colour"] = answer
-        elif (answer == "yes") != bool(re.search(r" not? ", text)):  # "is there no ...?" answered by no says the same
-            word = re.findall("|".join(shapes + colours), text)[0]
-            facts.setdefault(index, {})["shape" if word in shapes else "colour"] = word
+        if answer in ("yes", "no"):
+            # "Is there no ...?" answered by no says what is there, answered by yes only what is not.
+            told = (answer == "yes") != bool(re.search(r" not? ", text))
+            answer = re.findall("|".join(shapes + colours), text)[0] if told else ""
+        if answer:
+            facts.setdefault(index, {})["shape" if answer in shapes else "colour"] = answer
     return {k: (v["colour"], v["shape"]) for k, v in facts.items() if len(v) == 2}
 
 

@@ -10,7 +10,7 @@ import zlib
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -37,31 +37,22 @@ class Picture:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class _Packaged(NamedTuple):
-    """Where a photograph lies inside an installed package, and what that package says about it."""
-
-    package: str
-    file: str
-    shows: str
-    credit: str
-    licence: str
-
-
 _SOURCES = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 # Only files inside the two wheels. Left out: microscopy, medical pictures, text, silhouettes, logos and test
 # charts; the bare textures (brick, grass, gravel), the blurred clock and the star field, which have no layout
 # to rebuild; and the right half of the motorcycle stereo pair, nearly a copy of the left.
+# Package, file inside it, what it shows, and its credit and licence as the package states them:
 _PACKAGED = (
-    _Packaged("skimage", "data/astronaut.png", "an astronaut", "NASA", "public domain"),
-    _Packaged("skimage", "data/camera.png", "a man with a camera", "Lav Varshney", "CC0"),
-    _Packaged("skimage", "data/chelsea.png", "a cat", "Stefan van der Walt", "CC0"),
-    _Packaged("skimage", "data/coffee.png", "a cup of coffee", "Rachel Michetti", "CC0"),
-    _Packaged("skimage", "data/coins.png", "old coins", "Brooklyn Museum", "no known copyright restrictions"),
-    _Packaged("skimage", "data/moon.png", "the moon's surface", "scikit-image", "not stated"),
-    _Packaged("skimage", "data/motorcycle_left.png", "a motorcycle", "Middlebury stereo 2014", "not stated"),
-    _Packaged("skimage", "data/rocket.jpg", "a rocket", "SpaceX", "public domain"),
-    _Packaged("sklearn", "datasets/images/china.jpg", "a pagoda", "danielbuechele", "CC BY 2.0"),
-    _Packaged("sklearn", "datasets/images/flower.jpg", "a flower", "vultilion", "CC BY 2.0"),
+    ("skimage", "data/astronaut.png", "an astronaut", "NASA", "public domain"),
+    ("skimage", "data/camera.png", "a man with a camera", "Lav Varshney", "CC0"),
+    ("skimage", "data/chelsea.png", "a cat", "Stefan van der Walt", "CC0"),
+    ("skimage", "data/coffee.png", "a cup of coffee", "Rachel Michetti", "CC0"),
+    ("skimage", "data/coins.png", "old coins", "Brooklyn Museum", "no known copyright restrictions"),
+    ("skimage", "data/moon.png", "the moon's surface", "scikit-image", "not stated"),
+    ("skimage", "data/motorcycle_left.png", "a motorcycle", "Middlebury stereo 2014", "not stated"),
+    ("skimage", "data/rocket.jpg", "a rocket", "SpaceX", "public domain"),
+    ("sklearn", "datasets/images/china.jpg", "a pagoda", "danielbuechele", "CC BY 2.0"),
+    ("sklearn", "datasets/images/flower.jpg", "a flower", "vultilion", "CC BY 2.0"),
 )
 
 
@@ -118,17 +109,17 @@ def packaged_photos() -> list[Picture]:
     `name` is the file's stem, such as "astronaut"; `facts` adds "shows", "source", "credit", "licence".
     Raises UserError when one of the two packages is not installed.
     """
-    return [_packaged_photo(entry) for entry in _PACKAGED]
+    return [_packaged_photo(*entry) for entry in _PACKAGED]
 
 
-def _packaged_photo(entry: _Packaged) -> Picture:
+def _packaged_photo(package: str, file: str, shows: str, credit: str, licence: str) -> Picture:
     # find_spec only locates a top-level package: importing scikit-learn here would cost a second.
-    spec, source = find_spec(entry.package), _SOURCES[entry.package]
+    spec, source = find_spec(package), _SOURCES[package]
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"The packaged photographs need {source}: install it, or use photo_folder.")
-    picture = load_picture(Path(spec.submodule_search_locations[0]) / entry.file)
-    more = {"shows": entry.shows, "source": source, "credit": entry.credit, "licence": entry.licence}
-    return replace(picture, name=Path(entry.file).stem, facts=picture.facts | more)
+    picture = load_picture(Path(spec.submodule_search_locations[0]) / file)
+    more = {"shows": shows, "source": source, "credit": credit, "licence": licence}
+    return replace(picture, name=Path(file).stem, facts=picture.facts | more)
 
 
 def centred(image: Image.Image, size: tuple[int, int]) -> Image.Image:

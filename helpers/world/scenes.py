@@ -19,13 +19,9 @@ Rng = np.random.Generator
 SHAPES = ("circle", "square", "triangle", "cross", "star", "diamond")
 
 COLOURS = {
-    "red": (214, 40, 40),
-    "yellow": (250, 215, 40),
-    "blue": (30, 60, 220),
-    "white": (250, 250, 250),
-    "black": (15, 15, 15),
-    "purple": (150, 40, 170),
-}
+    "red": (214, 40, 40), "yellow": (250, 215, 40), "blue": (30, 60, 220),
+    "white": (250, 250, 250), "black": (15, 15, 15), "purple": (150, 40, 170),
+}  # fmt: skip
 
 QUARTERS = ("top left", "top right", "bottom left", "bottom right")
 LANDS = ("sky", "hills", "ground")
@@ -95,9 +91,8 @@ class Scene:
 def draw_scene(rng: Rng, kind: str = "land", plain: bool = True, side: int = 64, most: int = 4) -> Scene:
     """Draw one scene of a kind from `KINDS`, with at most `most` things where the kind is "things".
 
-    `plain` pictures have the horizon near the middle and the valley in the centre (puzzles are cut from these);
-    otherwise the view is shifted, and sometimes upside down, so that what a place shows cannot be told from
-    where it lies. `side` is in pixels.
+    `plain` pictures have the horizon near the middle and the valley in the centre (puzzles are cut from these); else
+    the view is shifted, at times upside down, so that a place does not tell what it shows. `side` is in pixels.
     """
     if kind == "collage":
         return _collage(rng, side)
@@ -195,8 +190,7 @@ CELL_NAMES = {
 def cell_labels(scene: Scene, grid: int = 4) -> dict[str, np.ndarray]:
     """What each cell of a `grid` x `grid` raster shows: for each question of `CELL_NAMES` (grid, grid) indices.
 
-    -100 stands where a question makes no sense (cross-entropy ignores it). Light and hill are facts of the whole
-    picture and stand in every cell.
+    -100 stands where a question makes no sense (cross-entropy ignores it). Light and hill stand in every cell.
     """
     labels = {name: np.full((grid, grid), -100) for name in CELL_NAMES}
     centres = (np.arange(grid) + 0.5) / grid
