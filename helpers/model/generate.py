@@ -16,6 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from helpers.model.forward import Model, Patches, attention, base_of, hidden_states, rotary_of, run_layers
 from helpers.model.packing import Group, pack
 
+Ids = Sequence[Sequence[int]]  # token ids of several prompts
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -40,11 +42,7 @@ class Rollout:
 
 
 def generate(
-    model: Model,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
-    patches: Patches | None,
-    sampling: Sampling,
+    model: Model, tokenizer: PreTrainedTokenizerBase, prompts: Ids, patches: Patches | None, sampling: Sampling
 ) -> list[list[Rollout]]:
     """Completions of each prompt: a list per prompt of `sampling.completions` rollouts.
 
@@ -81,7 +79,7 @@ class _Decoder:
         self.banned = torch.tensor(banned_tokens(tokenizer), **here)
         self.generator = None if sampling.seed is None else torch.Generator(**here).manual_seed(sampling.seed)
 
-    def prefill(self, prompts: Sequence[Sequence[int]], patches: Patches | None) -> None:
+    def prefill(self, prompts: Ids, patches: Patches | None) -> None:
         """Read the prompts, keep their keys and values, and choose the first tokens."""
         groups = [Group(p, None if patches is None else i) for i, p in enumerate(prompts)]
         packed = pack(groups, self.image_id, patches.grid if patches else (1, 1))

@@ -221,18 +221,16 @@ def _rank_count(scene: Scene, rng: np.random.Generator) -> Question | None:
 def _land(scene: Scene, rng: np.random.Generator) -> Question | None:
     if scene.land is None:
         return None
-    text = pick(
-        rng, ("What does each quarter show?", "Name the land in each quarter.", "Which land is in each quarter?")
-    )
+    asked = ("What does each quarter show?", "Name the land in each quarter.", "Which land is in each quarter?")
+    text = pick(rng, asked)
     teacher = look_at_each(f"The {q} shows {w}." for q, w in zip(QUARTERS, scene.land, strict=True))
     return Question("land", text, " ".join(scene.land), "land", "words", 4, teacher)
 
 
 @_task("land", 1 / 2, ("land", "things", "scatter", "sizes", "sign"))
 def _light(scene: Scene, rng: np.random.Generator) -> Question:
-    text = pick(
-        rng, ("Where does the light come from?", "From which side does the light come?", "Which side is bright?")
-    )
+    asked = ("Where does the light come from?", "From which side does the light come?", "Which side is bright?")
+    text = pick(rng, asked)
     dark = "right" if scene.light == "left" else "left"
     teacher = f"Let me look at the light. The {scene.light} is bright and the {dark} is dark."
     return Question("light", text, scene.light, f"{dark} dark", "word", teacher=teacher)
