@@ -1,8 +1,7 @@
 """Build, load, save and export the model and its processor: the one place for image and tokenizer settings.
 
-The small model is a real `Qwen2_5_VLForConditionalGeneration`, only narrow and shallow, so every line of the
-suite also runs `Qwen/Qwen2.5-VL-3B-Instruct`. Its processor is Qwen's without the video branch, which would
-need torchvision.
+The small model is a real `Qwen2_5_VLForConditionalGeneration`, only narrow and shallow, so every line of the suite also
+runs `Qwen/Qwen2.5-VL-3B-Instruct`. Its processor is Qwen's without the video branch, which would need torchvision.
 """
 
 from __future__ import annotations
@@ -39,16 +38,10 @@ def build_model(
 ) -> Qwen2_5_VLForConditionalGeneration:
     """A fresh small Qwen2.5-VL in fp32 with random weights fixed by `seed`."""
     size = size or ModelSize()
-    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad")}
-    config = Qwen2_5_VLConfig(
-        text_config=_text_config(tokenizer, size),
-        vision_config=_vision_config(size),
-        image_token_id=ids["image_pad"],
-        video_token_id=ids["video_pad"],
-        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
-        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
-        tie_word_embeddings=True,
-    )
+    names = {"image": "image_pad", "video": "video_pad", "vision_start": "vision_start", "vision_end": "vision_end"}
+    ids = {f"{key}_token_id": tokenizer.convert_tokens_to_ids(f"<|{name}|>") for key, name in names.items()}
+    parts = {"text_config": _text_config(tokenizer, size), "vision_config": _vision_config(size)}
+    config = Qwen2_5_VLConfig(**parts, **ids, tie_word_embeddings=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(config).float()
@@ -59,9 +52,8 @@ def build_model(
 def _redraw(model: Qwen2_5_VLForConditionalGeneration) -> None:
     """Redraw the weights at a scale that suits a narrow model.
 
-    A matrix turns a unit-variance input into a unit-variance output; the language blocks start silent (their
-    last matrices are zero), so that what a token is stands clear before the blocks add to it. The stock
-    deviation of 0.02 suits widths of thousands.
+    A matrix keeps the variance of its input; the language blocks start silent (their last matrices are zero), so that
+    what a token is stands clear before the blocks add to it. The stock deviation of 0.02 suits widths of thousands.
     """
     for name, weight in model.named_parameters():
         if "embed_tokens" in name:
@@ -73,35 +65,21 @@ def _redraw(model: Qwen2_5_VLForConditionalGeneration) -> None:
 
 
 def _text_config(tokenizer: PreTrainedTokenizerBase, size: ModelSize) -> dict:
-    return dict(
-        vocab_size=len(tokenizer),
-        hidden_size=size.text_width,
-        intermediate_size=size.text_mlp,
-        num_hidden_layers=size.text_layers,
-        num_attention_heads=size.heads,
-        num_key_value_heads=size.kv_heads,
-        max_position_embeddings=4096,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e4, "mrope_section": list(size.mrope)},
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        tie_word_embeddings=True,
-    )
+    widths = dict(hidden_size=size.text_width, intermediate_size=size.text_mlp, num_hidden_layers=size.text_layers)
+    heads = dict(num_attention_heads=size.heads, num_key_value_heads=size.kv_heads)
+    rotary = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": list(size.mrope)}
+    ids = dict(bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    more = dict(vocab_size=len(tokenizer), max_position_embeddings=4096, tie_word_embeddings=True)
+    return dict(**widths, **heads, **ids, **more, rope_parameters=rotary)
 
 
 def _vision_config(size: ModelSize) -> dict:
-    return dict(
-        depth=size.vision_layers,
-        hidden_size=size.vision_width,
-        intermediate_size=size.vision_mlp,
-        num_heads=4,
-        out_hidden_size=size.text_width,
-        patch_size=ImageSettings.patch,
-        spatial_merge_size=ImageSettings.merge,
-        temporal_patch_size=ImageSettings.frames,
-        window_size=16 * ImageSettings.patch,
-        fullatt_block_indexes=list(range(size.vision_layers)),
-    )
+    images = ImageSettings()
+    widths = dict(hidden_size=size.vision_width, intermediate_size=size.vision_mlp, out_hidden_size=size.text_width)
+    patches = dict(patch_size=images.patch, spatial_merge_size=images.merge, temporal_patch_size=images.frames)
+    # All blocks attend to the whole picture, so the window is never used: that is what lets pictures be batched.
+    layers = dict(depth=size.vision_layers, fullatt_block_indexes=list(range(size.vision_layers)), num_heads=4)
+    return dict(**widths, **patches, **layers, window_size=16 * images.patch)
 
 
 class Loaded(NamedTuple):
@@ -132,10 +110,9 @@ def save(model: Qwen2_5_VLForConditionalGeneration, processor: ProcessorMixin, f
 
 
 def quiet_cpu() -> None:
-    """Settings that keep CPU training fast; call before the first torch work of a process.
+    """Flush denormals, which keeps CPU training fast; call before the first torch work of a process.
 
-    Denormals are flushed because Adam's second moments of rare tokens become denormal once the softmax is
-    sharp, and steps then slow down several times.
+    Adam's second moments of rare tokens become denormal once the softmax is sharp, and slow steps down several times.
     """
     torch.set_flush_denormal(True)
 

@@ -43,13 +43,12 @@ def score_battery(
     order = sorted(range(len(samples)), key=lambda i: len(samples[i].question.text))
     samples = [samples[i] for i in order]
     texts, hits = answer_battery(model, processor, samples, [i % n for i in order])
-    found: dict[str, list[tuple[float, bool, bool]]] = {}
-    for sample, text, hit in zip(samples, texts, hits, strict=True):
-        question = sample.question
-        failed = answers.is_format_failure(text, question)
-        found.setdefault(question.task, []).append((answers.score_answer(text, question), failed, hit))
+    marks: dict[str, list[tuple[float, bool, bool]]] = {}
+    for question, text, hit in zip((s.question for s in samples), texts, hits, strict=True):
+        mark = answers.score_answer(text, question), answers.is_format_failure(text, question), hit
+        marks.setdefault(question.task, []).append(mark)
     names = ("score", "format_failure", "likelihood")
-    return {t: dict(zip(names, np.mean(rows, 0).tolist(), strict=True)) for t, rows in found.items()}
+    return {t: dict(zip(names, np.mean(rows, 0).tolist(), strict=True)) for t, rows in marks.items()}
 
 
 def answer_battery(
@@ -62,9 +61,9 @@ def answer_battery(
     """
     prompts = [Prompted(s.pixels, s.question.text) for s in samples]
     candidates = [_candidates(s.question, i) for s, i in zip(samples, numbers, strict=True)]
-    found = judged(model, processor, prompts, candidates)
-    sure = [row[0] if own[0].greedy else None for row, own in zip(candidates, found, strict=True)]
-    hits = [max(range(len(row)), key=lambda k: float(row[k].logps.sum())) == 0 for row in found]
+    rows = judged(model, processor, prompts, candidates)
+    sure = [texts[0] if row[0].greedy else None for texts, row in zip(candidates, rows, strict=True)]
+    hits = [int(np.argmax([float(own.logps.sum()) for own in row])) == 0 for row in rows]  # the gold one comes first
     return filled(model, processor, prompts, sure), hits
 
 

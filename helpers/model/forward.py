@@ -58,6 +58,7 @@ def picture_features(model: Model, patches: Patches) -> torch.Tensor:
     tower, n = base_of(model).visual, len(patches.values)
     weight = tower.patch_embed.proj.weight
     flat = patches.values.flatten(0, 1).to(weight.device, weight.dtype)
+    # One grid stands for all pictures: rotary positions repeat from picture to picture.
     grid = torch.tensor([[1, patches.rows, patches.columns]], device=weight.device)
     if len(tower.fullatt_block_indexes) < len(tower.blocks):
         return tower(flat, grid_thw=grid.repeat(n, 1)).pooler_output.reshape(n, -1, tower.config.out_hidden_size)
@@ -69,15 +70,12 @@ def picture_features(model: Model, patches: Patches) -> torch.Tensor:
     return tower.merger(hidden).reshape(n, -1, tower.config.out_hidden_size)
 
 
-def _vision_attention(
-    attention: Qwen2_5_VLVisionAttention, hidden: torch.Tensor, n: int, rotary: Rotary
-) -> torch.Tensor:
-    """Full attention within each of `n` equal-sized pictures; `hidden` is (n * patches, width)."""
+def _vision_attention(own: Qwen2_5_VLVisionAttention, x: torch.Tensor, n: int, rotary: Rotary) -> torch.Tensor:
+    """Full attention within each of `n` equal-sized pictures; `x` is (n * patches, width)."""
     cos, sin = (t[:, None, None] for t in rotary)  # fp32, and so is the turn, as in the stock tower
-    both, v = attention.qkv(hidden).reshape(n, -1, 3, attention.num_heads, attention.head_dim).split((2, 1), 2)
-    q, k = turned(both.float(), cos, sin).to(hidden.dtype).unbind(2)
-    mixed = scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q, k, v.squeeze(2))))
-    return attention.proj(mixed.transpose(1, 2).reshape(hidden.shape))
+    both, v = own.qkv(x).reshape(n, -1, 3, own.num_heads, own.head_dim).split((2, 1), 2)
+    q, k = turned(both.float(), cos, sin).to(x.dtype).unbind(2)
+    return own.proj(attention(q, k, v.squeeze(2)).reshape(x.shape))
 
 
 def obstacle(model: Model) -> str:
@@ -85,12 +83,9 @@ def obstacle(model: Model) -> str:
     inner = base_of(model)
     if type(inner).__name__ != "Qwen2_5_VLModel":
         return f"{type(inner).__name__} is not Qwen2.5-VL"
-    text = inner.config.text_config
     if inner.language_model.has_sliding_layers:
         return "its attention has a sliding window"
-    if text.attention_dropout:
-        return "its attention drops out"
-    return ""
+    return "its attention drops out" if inner.config.text_config.attention_dropout else ""
 
 
 def base_of(model: Model) -> Qwen2_5_VLModel:
@@ -124,14 +119,19 @@ def run_layers(
     padded rows; here only `attend` knows what belongs together. Calls the model's own modules, so LoRA works.
     """
     language = base_of(model).language_model
+    cos, sin = (t[:, None] for t in rotary)
 
     def block(layer: Qwen2_5_VLDecoderLayer, number: int, hidden: torch.Tensor) -> torch.Tensor:
         """One layer: attention among those that belong together, then the MLP, each on top of what came in."""
-        mixed = _attention(layer, number, normalised(layer.input_layernorm, hidden), rotary, attend)
+        own, x = layer.self_attn, normalised(layer.input_layernorm, hidden)
+        q, k, v = (p(x).unflatten(-1, (-1, own.head_dim)) for p in (own.q_proj, own.k_proj, own.v_proj))
+        # turned together: half the operations
+        q, k = turned(torch.cat((q, k), 1), cos, sin).split((q.shape[1], k.shape[1]), 1)
+        mixed = attend(number, q, k, v).flatten(1)
         # Behind the last attention no token looks at another: only those that are asked for need to go on.
         if wanted is not None and number == len(language.layers) - 1:
             hidden, mixed = _rows(hidden, wanted), _rows(mixed, wanted)
-        hidden = hidden + layer.self_attn.o_proj(mixed)
+        hidden = hidden + own.o_proj(mixed)
         return hidden + gated(layer.mlp, normalised(layer.post_attention_layernorm, hidden))
 
     for number, layer in enumerate(language.layers):
@@ -140,18 +140,6 @@ def run_layers(
         else:
             hidden = block(layer, number, hidden)
     return normalised(language.norm, hidden)
-
-
-def _attention(
-    layer: Qwen2_5_VLDecoderLayer, number: int, x: torch.Tensor, rotary: Rotary, attend: Attend
-) -> torch.Tensor:
-    """Attention of one layer up to its output projection: projections, rotary positions, `attend`; (N, width)."""
-    own = layer.self_attn
-    q, k, v = (p(x).unflatten(-1, (-1, own.head_dim)) for p in (own.q_proj, own.k_proj, own.v_proj))
-    cos, sin = (t[:, None] for t in rotary)
-    both = turned(torch.cat((q, k), 1), cos, sin)  # together: half the operations
-    q, k = both.split((q.shape[1], k.shape[1]), 1)
-    return attend(number, q, k, v).flatten(1)
 
 
 def rotary_of(model: Model, positions: torch.Tensor) -> Rotary:

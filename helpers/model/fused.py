@@ -53,16 +53,16 @@ def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, back: bool = Fa
     """
     half = x.shape[-1] // 2
     first, second = slice(None, half), slice(half, None)
-    found = x * cos
-    found[..., first].add_(x[..., second] * sin[..., second if back else first], alpha=1 if back else -1)
-    found[..., second].add_(x[..., first] * sin[..., first if back else second], alpha=-1 if back else 1)
-    return found
+    out = x * cos  # the one new tensor; both halves are then added to where they stand
+    out[..., first].add_(x[..., second] * sin[..., second if back else first], alpha=1 if back else -1)
+    out[..., second].add_(x[..., first] * sin[..., first if back else second], alpha=-1 if back else 1)
+    return out
 
 
 class RMSNorm(torch.autograd.Function):
     """RMS norm as one autograd function."""
 
-    generate_vmap_rule = True
+    generate_vmap_rule = True  # `torch.func` maps over samples
 
     @staticmethod
     def forward(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
@@ -79,7 +79,7 @@ class RMSNorm(torch.autograd.Function):
     def backward(context: FunctionCtx, grad: torch.Tensor) -> tuple:
         """With n = x r: dx = r (g w - n mean(g w n)), dw = sum(g n)."""
         x, weight = context.saved_tensors
-        scale = _scale(x, context.epsilon)
+        scale = _scale(x, context.epsilon)  # anew, as a function of x, so that second derivatives are right
         unit = x * scale
         both = grad * unit
         # y depends on x through n alone; r's own derivative takes away the part of g w that points along n.

@@ -1,9 +1,8 @@
 """Fast generation: one prefill per prompt, its completions decoded side by side in one row.
 
-Used by RFT (as TRL's `rollout_func`) and by every evaluation. A row holds a prompt's keys and values once; at each
-step the row's K completions are K query tokens that see the prompt and their own past. Small models are bound by the
-number of operations, so a step does as few as it can: room for all keys is made once, and so are masks and rotary
-positions.
+Used by RFT (as TRL's `rollout_func`) and by every evaluation. A row holds a prompt's keys and values once; at each step
+the row's K completions are K query tokens that see the prompt and their own past. Small models are bound by the number
+of operations, so a step does as few as it can: room for all keys is made once, and so are masks and rotary positions.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ from transformers import PreTrainedTokenizerBase
 
 from helpers.model.forward import Model, Patches, attention, base_of, hidden_states, rotary_of, run_layers
 from helpers.model.packing import Group, pack
+
+Ids = Sequence[Sequence[int]]  # token ids of several prompts
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,7 @@ class Rollout:
 
 
 def generate(
-    model: Model,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
-    patches: Patches | None,
-    sampling: Sampling,
+    model: Model, tokenizer: PreTrainedTokenizerBase, prompts: Ids, patches: Patches | None, sampling: Sampling
 ) -> list[list[Rollout]]:
     """Completions of each prompt: a list per prompt of `sampling.completions` rollouts.
 
@@ -82,7 +79,7 @@ class _Decoder:
         self.banned = torch.tensor(banned_tokens(tokenizer), **here)
         self.generator = None if sampling.seed is None else torch.Generator(**here).manual_seed(sampling.seed)
 
-    def prefill(self, prompts: Sequence[Sequence[int]], patches: Patches | None) -> None:
+    def prefill(self, prompts: Ids, patches: Patches | None) -> None:
         """Read the prompts, keep their keys and values, and choose the first tokens."""
         groups = [Group(p, None if patches is None else i) for i, p in enumerate(prompts)]
         packed = pack(groups, self.image_id, patches.grid if patches else (1, 1))
@@ -98,11 +95,10 @@ class _Decoder:
         width = prefix.shape[1]
         # The last token is chosen but never read, hence one step less.
         whole = width + self.sampling.completions * (self.sampling.max_tokens - 1)
-        for found, new in ((self.keys, k), (self.values, v)):
+        for rooms, new in ((self.keys, k), (self.values, v)):
             # heads before tokens: what one head reads lies together
-            room = new.new_empty(len(prefix), new.shape[1], whole, new.shape[2])
-            room[:, :, :width] = new[prefix].transpose(1, 2)
-            found.append(room)
+            rooms.append(new.new_empty(len(prefix), new.shape[1], whole, new.shape[2]))
+            rooms[-1][:, :, :width] = new[prefix].transpose(1, 2)
 
     def _prepare_steps(self, ends: torch.Tensor, position: torch.Tensor, dtype: torch.dtype) -> None:
         """Rotary positions (rows, steps, head size) and the mask (rows, 1, K, P + K * steps) of all steps to come."""
@@ -127,9 +123,10 @@ class _Decoder:
         mask, shape = self.mask[..., :stop], (len(self.alive), k)
 
         def attend(layer: int, q: torch.Tensor, new_k: torch.Tensor, new_v: torch.Tensor) -> torch.Tensor:
-            for room, new in ((self.keys, new_k), (self.values, new_v)):
-                room[layer][:, :, start:stop] = new.unflatten(0, shape).transpose(1, 2)
-            keys, values = (room[layer][:, :, :stop].transpose(1, 2) for room in (self.keys, self.values))
+            # The new tokens are written first: a completion sees itself, and the mask hides its sisters.
+            for rooms, new in ((self.keys, new_k), (self.values, new_v)):
+                rooms[layer][:, :, start:stop] = new.unflatten(0, shape).transpose(1, 2)
+            keys, values = (rooms[layer][:, :, :stop].transpose(1, 2) for rooms in (self.keys, self.values))
             return attention(q.unflatten(0, shape), keys, values, attn_mask=mask).flatten(0, 1)
 
         embedded = base_of(self.model).language_model.embed_tokens(self.tokens[self.alive, :, step].flatten())
@@ -146,6 +143,7 @@ class _Decoder:
             token = self._draw(logps.exp().index_fill_(-1, self.banned, 0.0))
         else:
             token = logps.index_fill(-1, self.banned, float("-inf")).argmax(-1)
+        # A completion that has ended stays with its row, but what it says from here on is padding.
         ended = self.ended[self.alive]
         self.tokens[self.alive, :, self.time] = token.masked_fill(ended, self.pad)
         self.logps[self.alive, :, self.time] = logps.gather(-1, token[..., None])[..., 0].masked_fill(ended, 0.0)
@@ -173,16 +171,13 @@ class _Decoder:
             rows = keep.nonzero()[:, 0]
             self.alive, self.mask = self.alive[rows], self.mask[rows]
             self.cos, self.sin = self.cos[rows], self.sin[rows]
-            for room in (self.keys, self.values):
-                room[:] = [t[rows] for t in room]
+            self.keys, self.values = ([room[rows] for room in rooms] for rooms in (self.keys, self.values))
 
     def results(self) -> list[list[Rollout]]:
         """The completions, cut behind their end token."""
-        found = []
-        for tokens, logps in zip(self.tokens.tolist(), self.logps.tolist(), strict=True):
-            row = []
-            for t, p in zip(tokens, logps, strict=True):
-                stop = t.index(self.eos) + 1 if self.eos in t else self.time
-                row.append(Rollout(tuple(t[:stop]), tuple(p[:stop]), self.eos in t))
-            found.append(row)
-        return found
+
+        def cut(ids: list[int], logps: list[float]) -> Rollout:
+            stop = ids.index(self.eos) + 1 if self.eos in ids else self.time
+            return Rollout(tuple(ids[:stop]), tuple(logps[:stop]), self.eos in ids)
+
+        return [list(map(cut, *row)) for row in zip(self.tokens.tolist(), self.logps.tolist(), strict=True)]

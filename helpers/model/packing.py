@@ -107,6 +107,7 @@ def pack(groups: Sequence[Group], image_id: int, grid: tuple[int, int]) -> Packe
     rows, lengths = _padded(stream.rows)
     owner, _ = _padded(stream.owners, -1)
     parent = torch.tensor(stream.parents, dtype=torch.long)
+    # The columns of (source, target, branch), also where nothing is scored and the list has none.
     source, target, branch = torch.tensor(stream.scored, dtype=torch.long).reshape(-1, 3).unbind(1)
     return Packed(
         ids=torch.tensor(stream.ids),
@@ -146,6 +147,7 @@ class _Stream:
         prefixes = [list(g.prefix) for g in groups]
         first, last = min(prefixes), max(prefixes)  # all others lie between these two
         same = 0
+        # Up to the picture only: states behind it depend on what it shows.
         while same < min(len(first), len(last)) and first[same] == last[same] != image_id:
             same += 1
         self._append(first[:same], [range(same)] * 3)
@@ -175,7 +177,7 @@ class _Stream:
         before = [self.prefixes[-1][-1], *indices]
         self.scored += [(before[k], branch.ids[k], self.branches) for k in range(branch.skip, len(branch.ids))]
         self.branches += 1
-        if self.alone:
+        if self.alone:  # it stands in its prefix's row, where plain causal attention is all it needs
             self.prefixes[-1] += indices
             return
         self.rows[-1] += indices
@@ -200,13 +202,14 @@ def _padded(indices: Sequence[Sequence[int]], value: int = 0) -> tuple[torch.Ten
 
 def _places(tokens: int, *parts: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """For each token of the stream where it stands in the joined, flattened index tensors (one place of several)."""
-    found, offset = torch.zeros(tokens, dtype=torch.long), 0
+    places, offset = torch.zeros(tokens, dtype=torch.long), 0
     for indices, lengths in parts:
+        # Padding points at token 0 as well, so it is told by its place in the row, not by what stands there.
         real = (torch.arange(indices.shape[1]) < lengths[:, None]).flatten()
         # The shared start stands in every prefix's row; all copies hold the same values, so any place will do.
-        found[indices.flatten()[real]] = offset + real.nonzero()[:, 0]
+        places[indices.flatten()[real]] = offset + real.nonzero()[:, 0]
         offset += indices.numel()
-    return found
+    return places
 
 
 def _mask(ends: torch.Tensor, width: int, owner: torch.Tensor) -> torch.Tensor:

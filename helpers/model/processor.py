@@ -63,16 +63,9 @@ class ImageSettings:
 
 def image_settings(images: Qwen2VLImageProcessorPil) -> ImageSettings:
     """Settings of a Qwen image processor."""
-    size = images.size if isinstance(images.size, dict) else dict(images.size)
-    return ImageSettings(
-        images.patch_size,
-        images.merge_size,
-        images.temporal_patch_size,
-        tuple(images.image_mean),
-        tuple(images.image_std),
-        size["shortest_edge"],
-        size["longest_edge"],
-    )
+    sides = images.patch_size, images.merge_size, images.temporal_patch_size
+    colours = tuple(images.image_mean), tuple(images.image_std)
+    return ImageSettings(*sides, *colours, images.size["shortest_edge"], images.size["longest_edge"])
 
 
 def build_tokenizer(texts: list[str], vocabulary: int = 640) -> Qwen2Tokenizer:
@@ -81,25 +74,21 @@ def build_tokenizer(texts: list[str], vocabulary: int = 640) -> Qwen2Tokenizer:
     Each digit is a token of its own, as in Qwen; the four tags of a completion are single, ordinary tokens.
     """
     bpe = Tokenizer(models.BPE())
+    # A word takes the space before it along; digits and signs stand alone and are never merged with anything.
     split = pre_tokenizers.Split(Regex(r" ?[A-Za-z]+|[0-9]|[^A-Za-z0-9]+?"), "isolated")
-    bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+    # With all bytes in the alphabet any text can be written, whatever the corpus lacks; sorted, or ids would vary.
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     size = vocabulary - len(SPECIAL + TAGS) - 2  # and the two tokens that end a text and a turn
     trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
     bpe.train_from_iterator(texts, trainer)
+    # The trained vocabulary goes into Qwen's own class, which normalises and decodes as the 3B model's does.
     model = json.loads(bpe.to_str())["model"]
-    tokenizer = Qwen2Tokenizer(
-        vocab=model["vocab"],
-        merges=[tuple(m) for m in model["merges"]],
-        unk_token=None,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        model_max_length=4096,
-        extra_special_tokens=list(SPECIAL),
-    )
-    tokenizer.add_tokens(list(TAGS))
+    words = dict(vocab=model["vocab"], merges=[tuple(m) for m in model["merges"]], unk_token=None)
+    ends = dict(eos_token="<|im_end|>", pad_token="<|endoftext|>", extra_special_tokens=list(SPECIAL))
+    tokenizer = Qwen2Tokenizer(**words, **ends, model_max_length=4096)
+    tokenizer.add_tokens(list(TAGS))  # not as special tokens: those are never sampled, and decoding may skip them
     tokenizer.padding_side = "left"
     # Qwen2.5-VL's own, as TRL packages it
     tokenizer.chat_template = (Path(trl.__file__).parent / "chat_templates" / "qwen2_5_vl.jinja").read_text()
@@ -109,8 +98,7 @@ def build_tokenizer(texts: list[str], vocabulary: int = 640) -> Qwen2Tokenizer:
 class Qwen2_5_VLImageOnlyProcessor(Qwen2_5_VLProcessor):
     """Qwen's processor without the video branch (the stock class refuses to start without torchvision).
 
-    `ProcessorMixin` derives the sub-processors it wants from the constructor's parameter names, so a shorter
-    signature is all that is needed.
+    `ProcessorMixin` reads the sub-processors it wants off the constructor's parameters: a shorter signature will do.
     """
 
     def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):
@@ -126,15 +114,10 @@ AutoProcessor.register(Qwen2_5_VLConfig, Qwen2_5_VLImageOnlyProcessor, exist_ok=
 def build_processor(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLImageOnlyProcessor:
     """Processor for pictures from 16 x 16 to 192 x 192 pixels: 8-pixel patches, merged 2 x 2, one frame each."""
     settings = ImageSettings()
-    images = Qwen2VLImageProcessorPil(
-        patch_size=settings.patch,
-        merge_size=settings.merge,
-        temporal_patch_size=settings.frames,
-        size={"shortest_edge": settings.smallest, "longest_edge": settings.largest},
-    )
-    return Qwen2_5_VLImageOnlyProcessor(
-        image_processor=images, tokenizer=tokenizer, chat_template=tokenizer.chat_template
-    )
+    sides = dict(patch_size=settings.patch, merge_size=settings.merge, temporal_patch_size=settings.frames)
+    bounds = {"shortest_edge": settings.smallest, "longest_edge": settings.largest}
+    images = Qwen2VLImageProcessorPil(**sides, size=bounds)
+    return Qwen2_5_VLImageOnlyProcessor(images, tokenizer, chat_template=tokenizer.chat_template)
 
 
 def require_model(source: str | Path) -> None:
@@ -142,9 +125,8 @@ def require_model(source: str | Path) -> None:
     path = Path(source)
     saved = (path / "config.json").is_file() and list(path.glob("*.safetensors"))
     if not saved and (path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source))):
-        raise UserError(
-            f"{path} is not a model folder (no config.json with *.safetensors); name one saved by save_pretrained."
-        )
+        missing = "not a model folder (no config.json with *.safetensors)"
+        raise UserError(f"{path} is {missing}; name one saved by save_pretrained.")
 
 
 def load_processor(source: str | Path = "shipped") -> Qwen2_5_VLImageOnlyProcessor:
@@ -175,7 +157,7 @@ def vectorise_images(stock: Qwen2VLImageProcessorPil) -> Qwen2VLImageProcessorPi
             return super().to_dict() | {"image_processor_type": type(stock).__name__}
 
     fast = copy.copy(stock)
-    fast.__class__ = Vectorised
+    fast.__class__ = Vectorised  # a subclass of whatever class came in: the settings and the rest of it stay
     return fast
 
 
@@ -192,14 +174,13 @@ def share_work(stock: ProcessorMixin) -> ProcessorMixin:
             if not _one_picture_each(images, text) or options.get("return_tensors") != "pt":
                 return super().__call__(images=images, text=text, **options)
             # The same object is the same picture (TRL repeats references); while the batch lives its id is unique.
-            first: dict[tuple, int] = {}
-            for number, (entry, words) in enumerate(zip(images, text, strict=True)):
-                first.setdefault((words, id(entry[0])), number)
-            chosen = list(first.values())
-            found = super().__call__(images=[images[i] for i in chosen], text=[text[i] for i in chosen], **options)
-            place = {key: row for row, key in enumerate(first)}
-            rows = [place[words, id(entry[0])] for entry, words in zip(images, text, strict=True)]
-            return _repeated(found, rows, len(chosen))
+            keys = [(words, id(entry[0])) for entry, words in zip(images, text, strict=True)]
+            place = {key: row for row, key in enumerate(dict.fromkeys(keys))}
+            chosen, rows = [keys.index(key) for key in place], [place[key] for key in keys]
+            batch = super().__call__(images=[images[i] for i in chosen], text=[text[i] for i in chosen], **options)
+            for name, values in batch.items():  # a picture's patches are many rows, which stay together
+                batch[name] = values.unflatten(0, (len(chosen), -1))[rows].flatten(0, 1)
+            return batch
 
         def apply_chat_template(self, conversation: list[dict], *args: Any, **options: Any) -> str | BatchFeature:
             """The same text as before for the same wording, without rendering it again."""
@@ -220,16 +201,8 @@ def _one_picture_each(images: Any, text: Any) -> bool:
     """Whether there is one picture for each text, all of one size."""
     if not isinstance(images, list) or not isinstance(text, list) or len(images) != len(text):
         return False
-    if not all(isinstance(entry, list | tuple) and len(entry) == 1 for entry in images):
-        return False
-    return len({getattr(entry[0], "size", None) for entry in images}) == 1
-
-
-def _repeated(found: BatchFeature, rows: list[int], n: int) -> BatchFeature:
-    """Tensors of `n` (text, picture) pairs, repeated as `rows` says; a picture's patches stay together."""
-    for name, values in found.items():
-        found[name] = values.unflatten(0, (n, len(values) // n))[rows].flatten(0, 1)
-    return found
+    single = all(isinstance(entry, list | tuple) and len(entry) == 1 for entry in images)
+    return single and len({getattr(entry[0], "size", None) for entry in images}) == 1
 
 
 def _wording(conversation: list[dict], options: dict) -> tuple | None:
@@ -246,8 +219,7 @@ def _wording(conversation: list[dict], options: dict) -> tuple | None:
 def pixel_patches(pictures: torch.Tensor, settings: ImageSettings | None = None) -> torch.Tensor:
     """Flattened patches, (N * patches, 3 * frames * patch^2) fp32, of pictures (N, H, W, 3) uint8.
 
-    Order and normalisation equal Qwen's image processor for sizes that need no resizing (a test compares the two);
-    raises UserError for other sizes.
+    Order and normalisation equal Qwen's image processor for sizes that need no resizing (tested); else UserError.
     """
     settings = settings or ImageSettings()
     n, height, width, _ = pictures.shape
@@ -267,39 +239,33 @@ def encode_prefix(tokenizer: PreTrainedTokenizerBase, image_tokens: int) -> list
     Together with `encode_question` this equals the processor's own chat template (tested); the picture ends in a
     special token, so both halves can be encoded apart.
     """
-    content = [{"type": "image"}] if image_tokens else []
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": [*content, {"type": "text", "text": "%"}]}], tokenize=False
-    )
+    content = [*([{"type": "image"}] if image_tokens else []), {"type": "text", "text": "%"}]
+    text = tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
+    # The sign stands where the question will; the template writes one placeholder, the model wants one per token.
     text = text[: text.rindex("%")].replace("<|image_pad|>", "<|image_pad|>" * image_tokens)
-    return _encode(tokenizer, text)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def question_text(text: str) -> str:
-    """What stands from behind the picture to the place where the completion starts."""
-    return f"{text}<|im_end|>\n<|im_start|>assistant\n"
-
-
-def target_text(completion: str) -> str:
-    """A completion as training target: with the end token and the template's line break."""
-    return f"{completion}<|im_end|>\n"
+def encode_questions(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of what stands from behind the picture to the place where the completion starts, for several texts."""
+    return _encode(tokenizer, [f"{text}<|im_end|>\n<|im_start|>assistant\n" for text in texts])
 
 
 def encode_question(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of `question_text`."""
-    return _encode(tokenizer, question_text(text))
-
-
-def encode_target(tokenizer: PreTrainedTokenizerBase, completion: str) -> list[int]:
-    """Token ids of `target_text`."""
-    return _encode(tokenizer, target_text(completion))
+    """`encode_questions` of one text."""
+    return encode_questions(tokenizer, [text])[0]
 
 
 def encode_targets(tokenizer: PreTrainedTokenizerBase, completions: Sequence[str]) -> list[list[int]]:
-    """Token ids of several targets; one call, because a call costs more than a text."""
-    texts = [target_text(completion) for completion in completions]
+    """Token ids of completions as training targets: each with the end token and the template's line break."""
+    return _encode(tokenizer, [f"{completion}<|im_end|>\n" for completion in completions])
+
+
+def encode_target(tokenizer: PreTrainedTokenizerBase, completion: str) -> list[int]:
+    """`encode_targets` of one completion."""
+    return encode_targets(tokenizer, [completion])[0]
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """Token ids of several texts; one call, because a call costs more than a text, and none for no texts (it fails)."""
     return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-
-
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"]

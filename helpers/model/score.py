@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from helpers.model.generate import Sampling, banned_tokens, generate
 from helpers.model.packing import Branch, Group, Packed, pack
 from helpers.model.processor import encode_prefix, encode_question, encode_targets, image_settings
 from helpers.world.boards import Prompted
+
+Prompts = Sequence[Prompted]
+Texts = Sequence[Sequence[str]]  # completions of each of several prompts
 
 
 def patches(processor: ProcessorMixin, pictures: Sequence[np.ndarray]) -> Patches:
@@ -41,11 +45,7 @@ def _known_prompt(tokenizer: PreTrainedTokenizerBase, text: str, image_tokens: i
 
 
 def complete(
-    model: Model,
-    processor: ProcessorMixin,
-    prompts: Sequence[Prompted],
-    sampling: Sampling | None = None,
-    chunk: int = 64,
+    model: Model, processor: ProcessorMixin, prompts: Prompts, sampling: Sampling | None = None, chunk: int = 64
 ) -> list[list[str]]:
     """Texts of the completions of each prompt (greedy, one per prompt, unless `sampling` says otherwise)."""
     sampling = sampling or Sampling(temperature=0.0)
@@ -55,29 +55,18 @@ def complete(
         pictures = patches(processor, [p.pixels for p in part])
         ids = [prompt_ids(tokenizer, p.text, pictures.grid) for p in part]
         for row in generate(model, tokenizer, ids, pictures, sampling):
-            texts.append([tokenizer.decode(strip(tokenizer, r.ids)) for r in row])
+            texts.append([tokenizer.decode([i for i in r.ids if i != tokenizer.eos_token_id]) for r in row])
     return texts
 
 
-def strip(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
-    """Token ids without the end token."""
-    return [i for i in ids if i != tokenizer.eos_token_id]
-
-
 def completion_logps(
-    model: Model,
-    processor: ProcessorMixin,
-    prompts: Sequence[Prompted],
-    completions: Sequence[Sequence[str]],
-    chunk: int = 64,
+    model: Model, processor: ProcessorMixin, prompts: Prompts, completions: Texts, chunk: int = 64
 ) -> list[list[torch.Tensor]]:
     """Per-token log-probs (nats, fp32, T = 1) of given completions, end token included: one (tokens,) per completion.
 
-    `completions[i]` are the completions of `prompts[i]`; they share one packed row, so the prompt and the picture
-    are passed once however many there are.
+    `completions[i]` are those of `prompts[i]`; they share one packed row, so prompt and picture are passed once.
     """
-    found = judged(model, processor, prompts, completions, chunk)
-    return [[completion.logps for completion in row] for row in found]
+    return [[completion.logps for completion in row] for row in judged(model, processor, prompts, completions, chunk)]
 
 
 @dataclass(frozen=True)
@@ -89,18 +78,14 @@ class Judged:
 
 
 def judged(
-    model: Model,
-    processor: ProcessorMixin,
-    prompts: Sequence[Prompted],
-    completions: Sequence[Sequence[str]],
-    chunk: int = 64,
+    model: Model, processor: ProcessorMixin, prompts: Prompts, completions: Texts, chunk: int = 64
 ) -> list[list[Judged]]:
     """What the model makes of given completions (end token included), in one teacher-forced pass.
 
     A completion is greedy where each of its tokens is the first choice among those that may be written, given the
     ones before it: then decoding token by token takes the same way.
     """
-    found: list[list[Judged]] = []
+    rows: list[list[Judged]] = []
     for start in range(0, len(prompts), chunk):
         part = list(zip(prompts[start : start + chunk], completions[start : start + chunk], strict=True))
         packed, pictures = pack_completions(processor, part)
@@ -110,27 +95,24 @@ def judged(
             banned = torch.tensor(banned_tokens(processor.tokenizer), device=logits.device)
             # In place, behind the log-probs: a vocabulary's worth of logits per token is the largest thing here.
             first = logits.index_fill_(-1, banned, float("-inf")).argmax(-1) == target
-        counts = torch.bincount(packed.branch, minlength=sum(len(c) for _, c in part)).tolist()
-        pieces = iter(zip(logps.split(counts), first.split(counts), strict=True))
-        for _, texts in part:
-            found.append([Judged(own, bool(same.all())) for own, same in (next(pieces) for _ in texts)])
-    return found
+        # The tokens of all completions stand in one row, one completion behind the other; an empty one has none.
+        counts = torch.bincount(packed.branch, minlength=sum(len(texts) for _, texts in part)).tolist()
+        pieces = map(Judged, logps.split(counts), (bool(same.all()) for same in first.split(counts)))
+        rows += [list(islice(pieces, len(texts))) for _, texts in part]
+    return rows
 
 
-def greedy_texts(
-    model: Model, processor: ProcessorMixin, prompts: Sequence[Prompted], guesses: Sequence[str]
-) -> list[str]:
+def greedy_texts(model: Model, processor: ProcessorMixin, prompts: Prompts, guesses: Sequence[str]) -> list[str]:
     """Greedy completions, one per prompt; the nearer the guesses, the faster.
 
     One pass checks all guesses; only prompts whose guess is not what the model would write are decoded.
     """
-    found = [row[0] for row in judged(model, processor, prompts, [[guess] for guess in guesses])]
-    return filled(model, processor, prompts, [g if f.greedy else None for g, f in zip(guesses, found, strict=True)])
+    rows = judged(model, processor, prompts, [[guess] for guess in guesses])
+    sure = [guess if own.greedy else None for guess, (own,) in zip(guesses, rows, strict=True)]
+    return filled(model, processor, prompts, sure)
 
 
-def filled(
-    model: Model, processor: ProcessorMixin, prompts: Sequence[Prompted], texts: Sequence[str | None]
-) -> list[str]:
+def filled(model: Model, processor: ProcessorMixin, prompts: Prompts, texts: Sequence[str | None]) -> list[str]:
     """`texts` with greedy completions in the place of None."""
     open_ = [prompt for prompt, text in zip(prompts, texts, strict=True) if text is None]
     written = iter(complete(model, processor, open_) if open_ else ())
@@ -147,10 +129,11 @@ def pack_completions(
     tokenizer = processor.tokenizer
     pictures = patches(processor, [p.pixels for p, _ in part])
     targets = iter(encode_targets(tokenizer, [text for _, texts in part for text in texts]))
-    groups = []
-    for row, (prompt, texts) in enumerate(part):
-        branches = [Branch(next(targets)[: None if line_break else -1]) for _ in texts]
-        groups.append(Group(prompt_ids(tokenizer, prompt.text, pictures.grid), row, branches))
+    end = None if line_break else -1
+    groups = [
+        Group(prompt_ids(tokenizer, prompt.text, pictures.grid), row, [Branch(next(targets)[:end]) for _ in texts])
+        for row, (prompt, texts) in enumerate(part)
+    ]
     image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     return pack(groups, image_id, pictures.grid), pictures
 

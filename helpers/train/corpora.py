@@ -13,6 +13,7 @@ from helpers.model.generate import Sampling
 from helpers.model.score import complete, completion_logps
 from helpers.world import answers, seeds
 from helpers.world.boards import Boards
+from helpers.world.questions import look_at_each
 from helpers.world.scenes import QUARTERS
 
 Completions = list[str | None]
@@ -42,12 +43,13 @@ def expert_completions(boards: Boards) -> list[str]:
 
 
 def _expert(placement: list[int], light: str, land: tuple[str, ...] | None) -> str:
-    seen = land or ("sky", "sky", "ground", "ground")
-    parts = []
-    for slot, place in enumerate(placement):
-        bright = "bright" if ("left", "right")[(place - 1) % 2] == light else "dark"
-        parts.append(f"The {QUARTERS[slot]} shows {seen[place - 1]} and is {bright}, so it belongs at {place}.")
-    return f"<think>Let me look at each quarter. {' '.join(parts)}</think>{answer(placement)}"
+    seen = land or ("sky", "sky", "ground", "ground")  # where a quarter is too even to call
+    bright = [("left", "right")[(place - 1) % 2] == light for place in placement]
+    think = look_at_each(
+        f"The {quarter} shows {seen[place - 1]} and is {'bright' if lit else 'dark'}, so it belongs at {place}."
+        for quarter, place, lit in zip(QUARTERS, placement, bright, strict=True)
+    )
+    return f"<think>{think}</think>{answer(placement)}"
 
 
 def rollout_completions(writer: Loaded, boards: Boards, seed: int, tries: int = 4, rounds: int = 1) -> Completions:
@@ -55,16 +57,16 @@ def rollout_completions(writer: Loaded, boards: Boards, seed: int, tries: int = 
 
     Each board gets `tries` completions a round until one is correct and well-formed; the first such is kept.
     """
-    found: Completions = [None] * len(boards)
+    kept: Completions = [None] * len(boards)
     for turn in range(rounds):
-        open_ = [i for i, text in enumerate(found) if text is None]
+        open_ = [i for i, text in enumerate(kept) if text is None]
         if not open_:
             break
         drawn = _sample(writer, boards.only(open_), seed + seeds.ROUND * turn, tries)
         for i, row in zip(open_, drawn, strict=True):
             truth = boards.placements[i].tolist()
-            found[i] = next((text for text in row if answers.score(text, truth).correct), None)
-    return found
+            kept[i] = next((text for text in row if answers.score(text, truth).correct), None)
+    return kept
 
 
 def _sample(writer: Loaded, boards: Boards, seed: int, tries: int) -> list[list[str]]:

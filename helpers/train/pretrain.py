@@ -8,47 +8,47 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase, ProcessorMixin, Qwen2_5_VLForConditionalGeneration
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from helpers.errors import UserError
 from helpers.files import replacing, write_file
 from helpers.model.build import Loaded, build_model, quiet_cpu, save
-from helpers.model.forward import Patches, patches_of, picture_features, scored_logits
+from helpers.model.forward import Model, Patches, patches_of, picture_features, scored_logits
 from helpers.model.packing import Branch, Group, Packed, pack
-from helpers.model.processor import build_processor, build_tokenizer, encode_prefix, question_text, target_text
+from helpers.model.processor import build_processor, build_tokenizer, encode_prefix, encode_questions, encode_targets
 from helpers.world import seeds
 from helpers.world.easy_vqa import easy_vqa_question, read_split
 from helpers.world.questions import EASY_VQA, Question, ask, with_instruction
 from helpers.world.scenes import CELL_NAMES, cell_labels, draw_scene
 
-# What the eyes are trained on: pictures of all kinds, most of them with things of known shape and place.
-EYE_SCENES = {"things": 0.28, "scatter": 0.24, "sizes": 0.14, "greys": 0.05, "sign": 0.17, "land": 0.12}
+Labels = dict[str, torch.Tensor]  # (N, 16) per question of the eyes
+Worker = tuple[int, int]  # rank, number of workers
 
+# Shares of scenes and weights of tasks, phase by phase. What the eyes are trained on: mostly things of known shape.
+EYE_SCENES = {"things": 0.28, "scatter": 0.24, "sizes": 0.14, "greys": 0.05, "sign": 0.17, "land": 0.12}
 # Then the model learns to say what it sees, one thing first, before everything is asked.
 NAMING_SCENES = {"things": 0.85, "land": 0.15}
 NAMING_TASKS = {"caption": 3.0, "colour": 1.0, "shape": 1.0, "land": 1.0, "light": 0.5}
-SCENE_WEIGHTS = {"things": 0.38, "scatter": 0.16, "sizes": 0.12, "greys": 0.06, "sign": 0.08, "land": 0.12}
 EASY_VQA_WEIGHT = 0.08
-
+SCENE_WEIGHTS = {"things": 0.38, "scatter": 0.16, "sizes": 0.12, "greys": 0.06, "sign": 0.08, "land": 0.12}
 TASK_WEIGHTS = {
     "colour": 2.0, "shape": 2.0, "grounding": 2.5, "presence": 2.5, "caption": 2.0, "count": 2.0,
     "count_quarters": 1.5, "rank_size": 2.0, "rank_brightness": 1.0, "rank_count": 1.5, "land": 1.5,
     "light": 0.6, "hill": 0.6, "reading": 4.0, "facts": 0.3, "lists": 0.5, "nonsense": 1.5,
 }  # fmt: skip
-
 # At last mostly what forms late: it needs more practice than what forms early, which must only be kept.
+PRACTICE_EASY_VQA = 0.14
 PRACTICE_SCENES = {
     "things": 0.24, "scatter": 0.2, "sizes": 0.06, "greys": 0.1, "sign": 0.14, "land": 0.04, "collage": 0.14,
 }  # fmt: skip
-
-PRACTICE_EASY_VQA = 0.14
-
 PRACTICE_TASKS = {
     "colour": 0.7, "shape": 0.7, "grounding": 2.0, "presence": 2.0, "caption": 1.5, "count": 3.0,
     "count_quarters": 2.0, "rank_size": 2.0, "rank_brightness": 2.0, "rank_count": 2.0, "land": 1.0,
@@ -84,52 +84,47 @@ def pretraining_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray
     rng = np.random.default_rng((seeds.PRETRAINING + recipe.seed, step, slot))
     # The teacher's long thinks come together in steps of their own, or every row would be padded to their length.
     teacher = np.random.default_rng((seeds.PRETRAINING + recipe.seed, step, 10**6)).random() < recipe.teacher_share
-    easy, scenes, tasks = _mixture(recipe, step)
+    naming = step < recipe.naming
+    easy, scenes, tasks = EASY_VQA_WEIGHT, SCENE_WEIGHTS, TASK_WEIGHTS
+    if naming:
+        scenes, tasks = NAMING_SCENES, NAMING_TASKS
+    elif recipe.steps <= step < recipe.steps + recipe.practice:
+        easy, scenes, tasks = PRACTICE_EASY_VQA, PRACTICE_SCENES, PRACTICE_TASKS
     if rng.random() < easy:
         return _easy_vqa_sample(rng, recipe.questions)
-    naming = step < recipe.naming
     # Finding the named one among several things forms late or never; with one thing on the picture it is easy.
     most = min(4, 1 + 4 * step // max(1, recipe.naming))
     scene = draw_scene(rng, _draw(rng, scenes), plain=bool(rng.random() < 0.4), most=most)
     questions: list[Question] = []
     while len(questions) < recipe.questions:
-        question = ask(_draw(rng, tasks), scene, rng)
-        if question is not None:
+        if question := ask(_draw(rng, tasks), scene, rng):
             questions.append(with_instruction(question, rng, bool(teacher and not naming)))
     return scene.pixels, questions
-
-
-def _mixture(recipe: Recipe, step: int) -> tuple[float, dict[str, float], dict[str, float]]:
-    """Share of easy-VQA, weights of the scenes and of the tasks at a step of the language model."""
-    if step < recipe.naming:
-        return EASY_VQA_WEIGHT, NAMING_SCENES, NAMING_TASKS
-    if recipe.steps <= step < recipe.steps + recipe.practice:
-        return PRACTICE_EASY_VQA, PRACTICE_SCENES, PRACTICE_TASKS
-    return EASY_VQA_WEIGHT, SCENE_WEIGHTS, TASK_WEIGHTS
 
 
 def eye_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Picture number `slot` of a step of the eyes, (64, 64, 3) uint8, and what its 4 x 4 cells show."""
     rng = np.random.default_rng((seeds.PRETRAINING + recipe.seed, step, slot, 1))
     if rng.random() < EASY_VQA_WEIGHT:
-        position = int(rng.integers(len(_positions_by_picture())))
-        pixels, question = easy_vqa_question("train", _positions_by_picture()[position][0])
+        positions = _positions_by_picture()
+        pixels, question = easy_vqa_question("train", positions[int(rng.integers(len(positions)))][0])
         names = dict(zip(("easy colour", "easy shape"), question.think.split(), strict=False))
-        known = {k: np.full((4, 4), EASY_VQA[k].index(v)) for k, v in names.items() if len(names) == 2}
-        return pixels, known
+        return pixels, {k: np.full((4, 4), EASY_VQA[k].index(v)) for k, v in names.items() if len(names) == 2}
     scene = draw_scene(rng, _draw(rng, EYE_SCENES), plain=bool(rng.random() < 0.4))
     return scene.pixels, cell_labels(scene)
 
 
-def eye_batch(recipe: Recipe, step: int, worker: tuple[int, int] = (0, 1)) -> tuple[Patches, dict[str, torch.Tensor]]:
+def eye_batch(recipe: Recipe, step: int, worker: Worker = (0, 1)) -> tuple[Patches, Labels]:
     """(patches, labels) of one step of the eyes; labels are (N, 16) per question, -100 where there is none."""
     samples = [eye_sample(recipe, step, slot) for slot in range(worker[0], recipe.eye_pictures, worker[1])]
-    nothing = np.full((4, 4), -100)
-    labels = {
-        name: torch.from_numpy(np.stack([known.get(name, nothing).reshape(16) for _, known in samples]))
-        for name in eye_names()
-    }
-    return patches_of(torch.from_numpy(np.stack([pixels for pixels, _ in samples]))), labels
+    nothing, labels = np.full((4, 4), -100), {}
+    for name in eye_names():
+        labels[name] = torch.from_numpy(np.stack([known.get(name, nothing).reshape(16) for _, known in samples]))
+    return _patches(samples), labels
+
+
+def _patches(samples: Sequence[tuple[np.ndarray, object]]) -> Patches:
+    return patches_of(torch.from_numpy(np.stack([pixels for pixels, _ in samples])))
 
 
 def eye_names() -> dict[str, tuple[str, ...]]:
@@ -144,17 +139,12 @@ def new_heads(width: int, seed: int) -> torch.nn.ModuleDict:
         return torch.nn.ModuleDict({name: torch.nn.Linear(width, len(v)) for name, v in eye_names().items()})
 
 
-def eye_loss(
-    model: Qwen2_5_VLForConditionalGeneration, heads: torch.nn.ModuleDict, data: tuple[Patches, dict[str, torch.Tensor]]
-) -> tuple[torch.Tensor, int]:
+def eye_loss(model: Model, heads: torch.nn.ModuleDict, data: tuple[Patches, Labels]) -> tuple[torch.Tensor, int]:
     """(summed loss, pictures): for each question the mean cross-entropy over the cells where it makes sense."""
     patches, labels = data
     features = picture_features(model, patches)
-    losses = [
-        torch.nn.functional.cross_entropy(heads[name](features).flatten(0, 1), wanted.flatten())
-        for name, wanted in labels.items()
-        if (wanted >= 0).any()
-    ]
+    asked = {name: wanted.flatten() for name, wanted in labels.items() if (wanted >= 0).any()}
+    losses = [cross_entropy(heads[name](features).flatten(0, 1), wanted) for name, wanted in asked.items()]
     return len(features) * torch.stack(losses).sum(), len(features)
 
 
@@ -165,8 +155,7 @@ def _draw(rng: np.random.Generator, weights: dict[str, float]) -> str:
 
 def _easy_vqa_sample(rng: np.random.Generator, n: int) -> tuple[np.ndarray, list[Question]]:
     triples = read_split("train")[1]
-    picture = triples[int(rng.integers(len(triples)))][2]
-    positions = _positions_by_picture()[picture]
+    positions = _positions_by_picture()[triples[int(rng.integers(len(triples)))][2]]
     chosen = [easy_vqa_question("train", int(rng.choice(positions))) for _ in range(n)]
     return chosen[0][0], [with_instruction(q, rng) for _, q in chosen]
 
@@ -182,6 +171,7 @@ def _positions_by_picture() -> dict[int, list[int]]:
 def corpus_texts(n: int = 4000, recipe: Recipe | None = None) -> list[str]:
     """Texts of `n` pretraining questions with their completions: what the tokenizer is trained on."""
     recipe = recipe or Recipe()
+    # The chat template's own words come often enough to become tokens.
     texts = ["system\nYou are a helpful assistant.", "user\n", "assistant\n"] * n
     for slot in range(n // recipe.questions):
         for question in pretraining_sample(recipe, 10**6 + slot, slot)[1]:
@@ -191,7 +181,7 @@ def corpus_texts(n: int = 4000, recipe: Recipe | None = None) -> list[str]:
 
 
 def batch(
-    tokenizer: PreTrainedTokenizerBase, recipe: Recipe, step: int, worker: tuple[int, int] = (0, 1)
+    tokenizer: PreTrainedTokenizerBase, recipe: Recipe, step: int, worker: Worker = (0, 1)
 ) -> tuple[Packed, Patches]:
     """(packed batch, patches) of one pretraining step: a row per picture, a branch per question.
 
@@ -199,19 +189,15 @@ def batch(
     """
     samples = [pretraining_sample(recipe, step, slot) for slot in range(worker[0], recipe.pictures, worker[1])]
     questions = [q for _, row in samples for q in row]
-    asked = tokenizer([question_text(q.text) for q in questions], add_special_tokens=False)["input_ids"]
-    answered = tokenizer([target_text(q.completion) for q in questions], add_special_tokens=False)["input_ids"]
+    asked = encode_questions(tokenizer, [q.text for q in questions])
+    answered = encode_targets(tokenizer, [q.completion for q in questions])
     branches = iter([Branch([*a, *b], skip=len(a)) for a, b in zip(asked, answered, strict=True)])
     prefix = encode_prefix(tokenizer, 16)
     groups = [Group(prefix, slot, [next(branches) for _ in row]) for slot, (_, row) in enumerate(samples)]
-    image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    pictures = torch.from_numpy(np.stack([pixels for pixels, _ in samples]))
-    return pack(groups, image_id, (4, 4)), patches_of(pictures)
+    return pack(groups, tokenizer.convert_tokens_to_ids("<|image_pad|>"), (4, 4)), _patches(samples)
 
 
-def optimizers(
-    model: Qwen2_5_VLForConditionalGeneration, heads: torch.nn.ModuleDict, recipe: Recipe
-) -> list[torch.optim.Optimizer]:
+def optimizers(model: Model, heads: torch.nn.ModuleDict, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the 2-D weights inside the blocks, AdamW for embeddings, norms, biases and the patch embedding."""
     matrices, others = [], list(heads.parameters())
     for name, parameter in model.named_parameters():
@@ -238,6 +224,7 @@ class Muon(torch.optim.Optimizer):
             shapes: dict[tuple, list] = {}
             for parameter in (p for p in group["params"] if p.grad is not None):
                 shapes.setdefault(tuple(parameter.shape), []).append(parameter)
+            # Matrices of one shape are one stack: the five rounds cost a small model more calls than arithmetic.
             for shape, alike in shapes.items():
                 update = orthogonalise(torch.stack([self._momentum(p) for p in alike]))
                 scale = 0.2 * max(shape) ** 0.5 * group["lr"]  # the RMS of an AdamW update (Moonshot, 2025)
@@ -278,13 +265,13 @@ class Learner:
     """A model in pretraining, with its processor, the eyes' classifiers and the optimisers."""
 
     recipe: Recipe
-    model: Qwen2_5_VLForConditionalGeneration
+    model: Model
     processor: ProcessorMixin
     heads: torch.nn.ModuleDict
     optims: list[torch.optim.Optimizer]
 
 
-def train_step(learner: Learner, step: int, worker: tuple[int, int] = (0, 1)) -> tuple[float, float]:
+def train_step(learner: Learner, step: int, worker: Worker = (0, 1)) -> tuple[float, float]:
     """One step; returns (mean loss in nats per scored token or per picture, gradient norm before clipping at 1)."""
     recipe, model = learner.recipe, learner.model
     # The eyes are frozen while the language model learns to read them: its first gradients would put them out.
@@ -305,27 +292,25 @@ def train_step(learner: Learner, step: int, worker: tuple[int, int] = (0, 1)) ->
     return mean, float(norm)
 
 
-def text_loss(model: Qwen2_5_VLForConditionalGeneration, data: tuple[Packed, Patches]) -> tuple[torch.Tensor, int]:
+def text_loss(model: Model, data: tuple[Packed, Patches]) -> tuple[torch.Tensor, int]:
     """(summed cross-entropy in nats, scored tokens) of a packed batch."""
     packed, patches = data
-    loss = torch.nn.functional.cross_entropy(scored_logits(model, packed, patches), packed.target, reduction="sum")
-    return loss, len(packed.target)
+    return cross_entropy(scored_logits(model, packed, patches), packed.target, reduction="sum"), len(packed.target)
 
 
 def _average(trained: list[torch.Tensor], loss: float, count: int) -> float:
     """Turn summed gradients into the mean over what all workers scored; returns the mean loss."""
-    gradients = [p.grad for p in trained]
     # One message for all: gradients, loss and count, so that workers with more scored tokens weigh more.
-    flat = torch.cat([g.flatten() for g in gradients] + [torch.tensor([loss, float(count)])])
+    flat = torch.cat([p.grad.flatten() for p in trained] + [torch.tensor([loss, float(count)])])
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(flat)
-    flat /= flat[-1].clone()
-    for gradient, part in zip(gradients, flat[:-2].split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+    flat /= flat[-1].clone()  # a copy: the division changes the divisor too
+    for parameter, part in zip(trained, flat[:-2].split([p.numel() for p in trained]), strict=True):
+        parameter.grad.copy_(part.view_as(parameter))
     return float(flat[-2])
 
 
-def _worker() -> tuple[int, int]:
+def _worker() -> Worker:
     """(rank, workers) as `torchrun` tells them; joins the group where there are several."""
     rank, workers = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if workers > 1 and not torch.distributed.is_initialized():
@@ -377,20 +362,14 @@ def _log(folder: Path, rows: list[dict[str, float]], end: int) -> None:
     path = folder / "training_log.csv"
     old = path.read_text().splitlines()[1:] if path.exists() else []
     new = [f"{int(r['step'])},{r['loss']:.5f},{r['grad_norm']:.4f},{r['seconds']:.3f}" for r in rows]
-    lines = {int(line.split(",")[0]): line for line in [*old, *new]}
-    text = "\n".join(["step,loss,grad_norm,seconds", *(lines[k] for k in sorted(lines) if k < end)])
-    write_file(path, text + "\n")
+    lines = {int(line.split(",")[0]): line for line in [*old, *new]}  # a step that was done again counts once
+    write_file(path, "\n".join(["step,loss,grad_norm,seconds", *(lines[k] for k in sorted(lines) if k < end), ""]))
 
 
 def _checkpoint(folder: Path, learner: Learner, step: int) -> None:
     """Write the full state; a kill never leaves half a checkpoint."""
-    state = {
-        "recipe": asdict(learner.recipe),
-        "step": step,
-        "model": learner.model.state_dict(),
-        "heads": learner.heads.state_dict(),
-        "optims": [o.state_dict() for o in learner.optims],
-    }
+    state = {"recipe": asdict(learner.recipe), "step": step, "optims": [o.state_dict() for o in learner.optims]}
+    state |= {"model": learner.model.state_dict(), "heads": learner.heads.state_dict()}
     with replacing(folder / "state.pt") as file:
         torch.save(state, file)
 

@@ -47,6 +47,11 @@ class Given(NamedTuple):
         """The model that the run starts from."""
         return Loaded(load_base(self.spec).model, self.processor)
 
+    @property
+    def asked(self) -> tuple[Boards, int]:
+        """The boards that are written for, and the seed of what is written."""
+        return self.boards, self.spec.seed
+
     def source(self, step: int | None = None) -> Loaded:
         """The model of the run's source at a step, or at its end. Raises UserError where there is no checkpoint."""
         folder = self.store.root / self.spec.source / "checkpoints"
@@ -57,17 +62,9 @@ def _answers(given: Given) -> Completions:
     return corpora.answer_completions(given.boards)
 
 
-def _rollouts(given: Given, writer: Loaded) -> Completions:
-    return corpora.rollout_completions(writer, given.boards, given.spec.seed, rounds=6)
-
-
-def _thinks(given: Given, writer: Loaded) -> Completions:
-    return corpora.self_completions(writer, given.boards, given.spec.seed)
-
-
 def _oracle(given: Given) -> Completions:
     thinks = int(given.spec.settings.get("thinks", 8))
-    return corpora.oracle_completions(given.base(), given.boards, given.spec.seed, thinks)
+    return corpora.oracle_completions(given.base(), *given.asked, thinks)
 
 
 def _corpus_boards(spec: RunSpec, _: RunStore) -> int:
@@ -130,7 +127,7 @@ def _fresh_rows(engine: Engine) -> Dataset:
 
     def read(i: int) -> dict[str, Any]:
         pairs = drawn(i // size)
-        board, text = pairs[i % size % len(pairs)]
+        board, text = pairs[i % size % len(pairs)]  # too few correct samples are seen again within their phase
         return rows.training_row(Sample(Prompted(engine.boards.pixels[board], engine.boards.text), text, spec.arm))
 
     return rows.lazy_rows(spec.steps * spec.batch_size, read)
@@ -140,9 +137,8 @@ def _correct_samples(engine: Engine, phase: int) -> list[tuple[int, str]]:
     """(board, completion) pairs that the model as it is writes for a phase's boards. UserError where none is right."""
     spec, each = engine.spec, _phase_boards(engine.spec)
     chosen = [k % len(engine.boards) for k in range(phase * each, (phase + 1) * each)]
-    training = engine.model.training
-    engine.model.eval()
-    writer, seed = Loaded(engine.model, engine.processor), spec.seed + seeds.PHASE * (phase + 1)
+    training, seed = engine.model.training, spec.seed + seeds.PHASE * (phase + 1)
+    writer = Loaded(engine.model.eval(), engine.processor)
     texts = corpora.rollout_completions(writer, engine.boards.only(chosen), seed, rounds=FRESH_ROUNDS)
     engine.model.train(training)
     pairs = [(board, text) for board, text in zip(chosen, texts, strict=True) if text is not None]
@@ -172,8 +168,7 @@ class Sft:
 class Rft:
     """RFT: `rewards` with their `weights`, and `advantages`, which say what the trainer makes of a batch's scores.
 
-    `options` are more of GRPO's settings. With `teacher` the KL term's reference model is the end of the source run
-    instead of the base.
+    `options` are more of GRPO's settings. With `teacher` the KL term's reference is the end of the source run.
     """
 
     trainer: type[trainers.StudyGRPOTrainer] = trainers.StudyGRPOTrainer
@@ -190,9 +185,11 @@ RECIPES: Mapping[str, Sft | Rft] = MappingProxyType(
         "rft": Rft(),
         "sft-answer": Sft(_answers),
         "sft-expert": Sft(lambda given: corpora.expert_completions(given.boards)),
-        "sft-rollout": Sft(lambda given: _rollouts(given, given.source())),
-        "sft-self": Sft(lambda given: _thinks(given, given.source(int(given.spec.settings["source_step"])))),
-        "self-sft": Sft(lambda given: _rollouts(given, given.base())),
+        "sft-rollout": Sft(lambda given: corpora.rollout_completions(given.source(), *given.asked, rounds=6)),
+        "sft-self": Sft(
+            lambda given: corpora.self_completions(given.source(int(given.spec.settings["source_step"])), *given.asked)
+        ),
+        "self-sft": Sft(lambda given: corpora.rollout_completions(given.base(), *given.asked, rounds=6)),
         "iterative-sft": Sft(rows=_fresh_rows, boards=_fresh_boards, in_order=True),
         "reinforce-1-0": Rft(
             trainers.StudyReinforceTrainer,
@@ -201,9 +198,7 @@ RECIPES: Mapping[str, Sft | Rft] = MappingProxyType(
             advantages=lambda spec, scores: [float(score.correct) for score in scores],
         ),
         "rft-no-kl": Rft(),
-        "sft-kl": Sft(
-            _answers, trainers.StudyKLTrainer, lambda spec: {"frozen": load_base(spec)[0], "beta": spec.beta}
-        ),
+        "sft-kl": Sft(_answers, trainers.StudyKLTrainer, lambda s: {"frozen": load_base(s).model, "beta": s.beta}),
         "sft-replay": Sft(_answers, rows=_replay_rows),
         # Without rewards what is left of GRPO's loss is beta times the KL term. On samples of the model in training
         # its gradient, with the bias correction, is that of KL(model || teacher): arXiv 2306.13649.
@@ -214,7 +209,7 @@ RECIPES: Mapping[str, Sft | Rft] = MappingProxyType(
             teacher=True,
         ),
         "sft-stream": Sft(rows=_stream_rows, boards=_source_boards, in_order=True, whole_steps=True),
-        "sft-voice": Sft(lambda given: _thinks(given, given.base())),
+        "sft-voice": Sft(lambda given: corpora.self_completions(given.base(), *given.asked)),
         "sft-oracle": Sft(_oracle),
         "rft-stale": Rft(
             options=lambda spec: {"steps_per_generation": int(spec.settings.get("steps_per_generation", 8))}

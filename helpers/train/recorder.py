@@ -18,7 +18,6 @@ from helpers.study.schema import read_table
 from helpers.study.spec import RunSpec
 from helpers.train.engine import Engine, dtype, evaluate, identity_columns, load_base, update_norm
 from helpers.world import answers
-from helpers.world.boards import Prompted
 
 Advantages = Callable[[RunSpec, Sequence[answers.Score]], list[float]]
 
@@ -43,7 +42,7 @@ class Recorder:
         spec, boards = self.engine.spec, self.engine.boards
         texts = [c[0]["content"] for c in completions]
         scores = [answers.score(t, p) for t, p in zip(texts, placement, strict=True)]
-        step = trainer_state.global_step + 1
+        step = trainer_state.global_step + 1  # the batch is drawn before the step is counted
         logp_base: list[float | None] = [None] * len(texts)
         if step in self.scored_steps:
             logp_base = _base_logps(self.engine, self.base, puzzle_id[:: spec.group_size], texts, completion_ids)
@@ -61,8 +60,7 @@ class Recorder:
 
 def _base_logps(engine: Engine, base: Model, boards: Sequence[int], texts: Sequence[str], ids: Sequence) -> list[float]:
     """Log-prob under the base of each completion; `boards`: one number per group, `ids`: the completions' tokens."""
-    size = engine.spec.group_size
-    asked = [Prompted(engine.boards.pixels[i], engine.boards.text) for i in boards]
+    size, asked = engine.spec.group_size, engine.boards.only(boards).prompted()
     shared = [texts[i : i + size] for i in range(0, len(texts), size)]
     scored = [x for row in completion_logps(base, engine.processor, asked, shared) for x in row]
     # a completion that was cut off has no end token to score
@@ -79,9 +77,8 @@ def group_advantages(spec: RunSpec, scores: Sequence[answers.Score]) -> list[flo
     hit, exact, form = spec.reward_weights
     totals = [hit * s.hit + exact * s.exact + form * s.format for s in scores]
     groups = torch.tensor(totals).reshape(-1, spec.group_size)
-    centred = groups - groups.mean(1, keepdim=True)
-    scaled = centred / (groups.std(1, keepdim=True) + 1e-4) if reward_scale(spec) == "group" else centred
-    return scaled.flatten().tolist()
+    spread = groups.std(1, keepdim=True) + 1e-4 if reward_scale(spec) == "group" else 1.0
+    return ((groups - groups.mean(1, keepdim=True)) / spread).flatten().tolist()
 
 
 def training_minutes(run: Run) -> float:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL.Image import Image
 from transformers import ProcessorMixin
 from trl import GRPOTrainer, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
@@ -26,6 +25,8 @@ from helpers.model.generate import Sampling, generate
 from helpers.model.packing import Branch, Group, pack
 from helpers.model.score import pack_completions, patches, prompt_ids
 from helpers.world.boards import Prompted
+
+Shared = tuple[list[int], list[int]]  # a prompt's ids, and the samples of a batch that share it with its picture
 
 
 def load_weights(model: Model, folder: str) -> None:
@@ -83,6 +84,7 @@ class StudyGRPOTrainer(ResumeWeights, GRPOTrainer):
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **extra
     ):
+        # What packing does not cover goes TRL's way: prompts without pictures, and losses of expert routing.
         if not self.fast or extra.get("pixel_values") is None or extra.get("compute_aux_loss"):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **extra
@@ -102,47 +104,37 @@ def packed_logps(model: Model, tokens: tuple[torch.Tensor, torch.Tensor, int], e
     config = base_of(model).config
     _, rows, columns = extra["image_grid_thw"][0].tolist()  # one size for all: the boards of a run are alike
     values = extra["pixel_values"].reshape(len(input_ids), rows * columns, -1)
-    keys, members = _shared_prompts(input_ids[:, :-width], mask[:, :-width], values)
-    lengths = mask[:, -width:].sum(1).tolist()
-    groups, order = [], []
-    for row, (prompt, samples) in enumerate(zip(keys, members, strict=True)):
-        branches = [Branch(input_ids[i, -width:][: lengths[i]].tolist()) for i in samples]
-        groups.append(Group(prompt, row, branches))
-        order += samples  # branch number -> number of the sample in TRL's batch
-    patches = Patches(values[[m[0] for m in members]], rows, columns, config.vision_config.spatial_merge_size)
+    shared = _shared_prompts(input_ids[:, :-width], mask[:, :-width], values)
+    given = [own[real].tolist() for own, real in zip(input_ids[:, -width:], mask[:, -width:].bool(), strict=True)]
+    groups = [Group(ids, row, [Branch(given[i]) for i in members]) for row, (ids, members) in enumerate(shared)]
+    order = [i for _, members in shared for i in members]  # branch number -> number of the sample in TRL's batch
+    firsts = values[[members[0] for _, members in shared]]
+    patches = Patches(firsts, rows, columns, config.vision_config.spatial_merge_size)
     packed = pack(groups, config.image_token_id, patches.grid)
     logits = scored_logits(model, packed, patches).float()
     # a division by 1 would copy all logits for nothing
     logps = torch.log_softmax(logits if extra["temperature"] == 1 else logits / extra["temperature"], -1)
     entropy = -(logps.exp() * logps).sum(-1)  # with its gradient: TRL's entropy bonus needs it
     chosen = logps.gather(1, packed.target[:, None].to(logps.device))[:, 0]
-    place = tuple(p.to(logps.device) for p in _places(packed.branch, torch.tensor(order)))
+    counts = torch.bincount(packed.branch, minlength=len(order))
+    # A branch's tokens stand together, so a token's position is its distance from its branch's first.
+    position = torch.arange(len(packed.branch)) - (counts.cumsum(0) - counts)[packed.branch]
+    place = torch.tensor(order)[packed.branch].to(logps.device), position.to(logps.device)
     # padding gets 0, not TRL's log-prob of a padding token: the completion mask hides either
     empty = torch.zeros(len(input_ids), width, device=logps.device)
     return empty.index_put(place, chosen), empty.index_put(place, entropy), None
 
 
-def _places(branch: torch.Tensor, order: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(sample, position in its completion) of each scored token, both (M,); `branch` (M,) is sorted.
-
-    A branch's tokens stand together, so a token's position is its distance from its branch's first.
-    """
-    counts = torch.bincount(branch, minlength=len(order))
-    starts = counts.cumsum(0) - counts
-    return order[branch], torch.arange(len(branch)) - starts[branch]
-
-
-def _shared_prompts(prompts: torch.Tensor, mask: torch.Tensor, values: torch.Tensor) -> tuple[list, list]:
-    """Unique (prompt, picture) pairs: their prompt ids without padding, and the samples that share each.
+def _shared_prompts(prompts: torch.Tensor, mask: torch.Tensor, values: torch.Tensor) -> list[Shared]:
+    """Unique (prompt, picture) pairs: for each its prompt ids without padding, and the samples that share it.
 
     Found by value, not by position: TRL shuffles a batch between drawing it and learning from it.
     """
-    found: dict[tuple, tuple[list[int], list[int]]] = {}
-    for i in range(len(prompts)):
-        ids = prompts[i][mask[i].bool()].tolist()
-        key = (tuple(ids), values[i].float().cpu().numpy().tobytes())
-        found.setdefault(key, (ids, []))[1].append(i)
-    return [ids for ids, _ in found.values()], [members for _, members in found.values()]
+    shared: dict[tuple, Shared] = {}
+    for i, (prompt, real) in enumerate(zip(prompts, mask.bool(), strict=True)):
+        ids = prompt[real].tolist()
+        shared.setdefault((*ids, values[i].float().cpu().numpy().tobytes()), (ids, []))[1].append(i)
+    return list(shared.values())
 
 
 class PackedCollator:
@@ -175,8 +167,8 @@ def group_rollouts(processor: ProcessorMixin) -> Callable[[list, GRPOTrainer], d
     def rollout(prompts: list, trainer: GRPOTrainer) -> dict[str, list]:
         """Completions of all prompts, with ids and log-probs as TRL wants them."""
         size = trainer.num_generations if trainer.model.training else trainer.num_generations_eval
-        unique = [_content(p) for p in prompts[::size]]
-        pictures = patches(processor, [np.asarray(image) for image, _ in unique])
+        unique = [_content(p) for p in prompts[::size]]  # TRL's sampler puts a group's copies side by side
+        pictures = patches(processor, [image for image, _ in unique])
         ids = [prompt_ids(processor.tokenizer, text, pictures.grid) for _, text in unique]
         seed = int(torch.randint(2**31, (1,)))  # from torch's state, which a checkpoint restores
         sampling = Sampling(size, trainer.temperature, trainer.max_completion_length, seed)
@@ -192,11 +184,10 @@ def group_rollouts(processor: ProcessorMixin) -> Callable[[list, GRPOTrainer], d
     return rollout
 
 
-def _content(prompt: list[dict[str, Any]]) -> tuple[Image, str]:
-    """(picture, text) of a conversational prompt as TRL passes it on."""
-    blocks = prompt[-1]["content"]
-    image = next(b["image"] for b in blocks if b["type"] == "image")
-    return image, next(b["text"] for b in blocks if b["type"] == "text")
+def _content(prompt: list[dict[str, Any]]) -> tuple[np.ndarray, str]:
+    """(picture, text) of a conversational prompt as TRL passes it on: one block of each kind."""
+    blocks = {block["type"]: block for block in prompt[-1]["content"]}
+    return np.asarray(blocks["image"]["image"]), blocks["text"]["text"]
 
 
 def token_kl(logits: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -239,5 +230,6 @@ class StudyReinforceTrainer(StudyGRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         # private, because TRL always subtracts the group's mean and has no switch for it
-        found = super()._generate_and_score_completions(inputs)
-        return found | {"advantages": found["advantages"].new_tensor(self.reward_funcs[-1].used)}
+        batch = super()._generate_and_score_completions(inputs)
+        # The last reward function is the recorder, which has just seen this batch.
+        return batch | {"advantages": batch["advantages"].new_tensor(self.reward_funcs[-1].used)}

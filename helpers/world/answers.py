@@ -1,13 +1,13 @@
 """What a completion answers: reading it strictly, scoring a placement, and the three rewards of RFT.
 
-A well-formed completion is `<think>...</think><answer>...</answer>` and nothing else. The prior tasks' answers are
-read and scored here too.
+A well-formed completion is `<think>...</think><answer>...</answer>` and nothing else, for prior tasks too.
 """
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,27 +50,17 @@ def parse(text: str, n: int) -> Parsed:
     think before it, and "text outside the tags" otherwise: the placement then still counts, the format
     reward does not. (The format reward also demands the think, which "ok" does not.)
     """
-    body, reason = _answer_body(text)
-    if body is None:
-        return Parsed(None, reason)
-    placement, reason = _read_numbers(body, n)
-    if placement is not None and not _THINK_OPTIONAL.fullmatch(text):
-        reason = _TEXT_OUTSIDE
-    return Parsed(placement, reason)
-
-
-def _answer_body(text: str) -> tuple[str | None, str]:
-    """The text between the only two answer tags, or None with the reason why there is none."""
     opens, closes = text.count("<answer>"), text.count("</answer>")
-    if not opens or not closes:
-        return None, _NO_ANSWER
-    if opens > 1 or closes > 1:
-        return None, _TWO_ANSWERS
     before, _, rest = text.partition("<answer>")
     body, closed, _ = rest.partition("</answer>")
+    if opens and closes and opens + closes > 2:
+        return Parsed(None, _TWO_ANSWERS)
     if not closed or _inside_think(before):
-        return None, _NO_ANSWER
-    return body, _OK
+        return Parsed(None, _NO_ANSWER)
+    parsed = _read_numbers(body, n)
+    if parsed.placement is not None and not _THINK_OPTIONAL.fullmatch(text):
+        return Parsed(parsed.placement, _TEXT_OUTSIDE)
+    return parsed
 
 
 def _inside_think(before: str) -> bool:
@@ -79,20 +69,20 @@ def _inside_think(before: str) -> bool:
     return unclosed or before.rfind("<think>") > before.rfind("</think>")
 
 
-def _read_numbers(body: str, n: int) -> tuple[Placement | None, str]:
-    """The placement written between the answer tags, or None with the reason."""
-    if not _NUMBERS.fullmatch(body):
-        return None, _NOT_NUMBERS
+def _read_numbers(body: str, n: int) -> Parsed:
+    """What is written between the answer tags."""
     words = _NUMBER.findall(body)
-    if len(words) != n:
-        return None, _WRONG_LENGTH
     # Looked up, not converted: Python refuses to convert numbers of thousands of digits.
     values = {str(value): value for value in range(1, n + 1)}
-    if any(word not in values for word in words):
-        return None, _OUT_OF_RANGE
+    if not _NUMBERS.fullmatch(body):
+        return Parsed(None, _NOT_NUMBERS)
+    if len(words) != n:
+        return Parsed(None, _WRONG_LENGTH)
+    if not values.keys() >= set(words):
+        return Parsed(None, _OUT_OF_RANGE)
     if len(set(words)) != n:
-        return None, _REPEATED
-    return tuple(values[word] for word in words), _OK
+        return Parsed(None, _REPEATED)
+    return Parsed(tuple(values[word] for word in words), _OK)
 
 
 @dataclass(frozen=True)
@@ -133,18 +123,16 @@ def score_placement(guess: Sequence[int], placement: Sequence[int]) -> tuple[flo
     Raises UserError unless both are placements of the same length.
     """
     truth = check_placement(placement)
-    pairs = zip(check_placement(guess, len(truth)), truth, strict=True)
-    right = sum(guessed == true for guessed, true in pairs)
+    right = sum(map(operator.eq, check_placement(guess, len(truth)), truth))
     return right / len(truth), float(right == len(truth))
 
 
 def neighbour_score(guess: Sequence[int], placement: Sequence[int], spec: PuzzleSpec) -> float:
     """Share of neighbour connections that are right once the board is put together by the guess (Jigsaw-R1).
 
-    Of the 2 * rows * cols - rows - cols pairs of places side by side or one above the other, those count
-    whose two tiles are also neighbours, in this direction, in the picture. A guess that moves the whole
-    picture by one column keeps most of them, while its hit rate is 0.
-    Raises UserError unless both are placements of spec.tiles tiles.
+    Of the 2 * rows * cols - rows - cols pairs of places side by side or one above the other, those count whose two
+    tiles are also neighbours, in this direction, in the picture. A guess that moves the whole picture by one column
+    keeps most of them, while its hit rate is 0. Raises UserError unless both are placements of spec.tiles tiles.
     """
     truth = check_placement(placement, spec.tiles)
     slots = np.array(invert(check_placement(guess, spec.tiles)))
@@ -167,41 +155,29 @@ def completion_text(completion: Completion) -> str:
     return "".join(block.get("text") or "" for block in content or ())
 
 
-def _scores(completions: Sequence[Completion], placement: Sequence[Sequence[int]]) -> list[Score]:
-    pairs = zip(completions, placement, strict=True)
-    return [score(completion_text(completion), truth) for completion, truth in pairs]
+def _reward(name: str, value: Callable[[Score], float]) -> Callable[..., list[float]]:
+    """A reward for TRL, which logs it as `name`: a value of each completion's score. `placement`: a data column."""
+
+    def reward(completions: Sequence[Completion], placement: Sequence[Sequence[int]], **_: Any) -> list[float]:
+        pairs = zip(completions, placement, strict=True)
+        return [float(value(score(completion_text(completion), truth))) for completion, truth in pairs]
+
+    reward.__name__ = name
+    return reward
 
 
-def hit_reward(completions: Sequence[Completion], placement: Sequence[Sequence[int]], **_: Any) -> list[float]:
-    """Reward for TRL: each completion's hit rate (0 without a valid answer). `placement`: a data column."""
-    return [result.hit for result in _scores(completions, placement)]
-
-
-def exact_reward(completions: Sequence[Completion], placement: Sequence[Sequence[int]], **_: Any) -> list[float]:
-    """Reward for TRL: 1.0 for each completion whose whole placement is right. `placement`: a data column."""
-    return [result.exact for result in _scores(completions, placement)]
-
-
-def format_reward(completions: Sequence[Completion], placement: Sequence[Sequence[int]], **_: Any) -> list[float]:
-    """Reward for TRL: 1.0 for each completion that is one think and one answer and nothing else."""
-    return [result.format for result in _scores(completions, placement)]
-
-
-def correct_reward(completions: Sequence[Completion], placement: Sequence[Sequence[int]], **_: Any) -> list[float]:
-    """Reward for TRL: 1.0 for each completion that is right and well formed. `placement`: a data column."""
-    return [float(result.correct) for result in _scores(completions, placement)]
-
-
+hit_reward = _reward("hit_reward", lambda s: s.hit)  # 0 without a valid answer
+exact_reward = _reward("exact_reward", lambda s: s.exact)  # 1 where the whole placement is right
+format_reward = _reward("format_reward", lambda s: s.format)  # 1 for one think and one answer and nothing else
+correct_reward = _reward("correct_reward", lambda s: s.correct)  # 1 for what is right and well formed
 REWARDS = (hit_reward, exact_reward, format_reward)  # in the order of `RunSpec.reward_weights`; a new one comes last
 _ANY_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 def extract(text: str) -> str | None:
     """The content of the one answer tag, with single spaces; None where there is none, or more than one."""
-    found = _ANY_ANSWER.findall(text)
-    if len(found) != 1 or text.count("<answer>") != 1:
-        return None
-    return " ".join(found[0].split())
+    contents = _ANY_ANSWER.findall(text)
+    return " ".join(contents[0].split()) if len(contents) == text.count("<answer>") == 1 else None
 
 
 def score_answer(text: str, question: Question) -> float:
@@ -209,9 +185,9 @@ def score_answer(text: str, question: Question) -> float:
     answer = extract(text)
     if answer is None:
         return 0.0
-    if question.task == "caption":
-        return float(sorted(answer.split(", ")) == sorted(question.answer.split(", ")))
-    return float(answer == question.answer)
+    # Things may be named in any order.
+    said, gold = (sorted(t.split(", ")) if question.task == "caption" else t for t in (answer, question.answer))
+    return float(said == gold)
 
 
 def is_format_failure(text: str, question: Question) -> bool:
@@ -220,14 +196,15 @@ def is_format_failure(text: str, question: Question) -> bool:
     if answer is None:
         return True
     words, n = answer.split(), question.n
-    numbers = all(re.fullmatch(r"[0-9]+", w) for w in words)
+    numerals = sum(bool(re.fullmatch(_NUMBER, w)) for w in words)
+    numbers = numerals == len(words)
     valid = {
         "yes or no": answer in ("yes", "no"),
         "word": len(words) == 1 and not numbers,
         "number": len(words) == 1 and numbers,
         "cell": len(words) == 2 and numbers,
         "numbers": len(words) == n and numbers,
-        "words": len(words) == n and not any(re.fullmatch(r"[0-9]+", w) for w in words),
+        "words": len(words) == n and not numerals,
         "order": sorted(words) == sorted(map(str, range(1, n + 1))),
         "things": all(len(part.split()) == 2 for part in answer.split(", ")),
     }

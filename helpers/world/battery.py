@@ -5,23 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import lru_cache
+from itertools import count
 
 import numpy as np
 
 from helpers.errors import UserError
-from helpers.world import questions, seeds
+from helpers.world import seeds
 from helpers.world.easy_vqa import easy_vqa_samples
-from helpers.world.questions import (
-    EASY_VQA,
-    FOODS,
-    HOMES,
-    TASKS,
-    PriorSample,
-    Question,
-    ask,
-    pick,
-    with_instruction,
-)
+from helpers.world.questions import EASY_VQA, FOODS, HOMES, TASKS, PriorSample, Question, ask, pick, with_instruction
 from helpers.world.scenes import COLOURS, LANDS, SHAPES, draw_scene
 
 
@@ -36,15 +27,13 @@ def battery(task: str, n: int, seed: int = seeds.BATTERY) -> list[PriorSample]:
     if task not in TASKS:
         raise UserError(f"There is no prior task {task!r}; choose one of {', '.join((*TASKS, 'easy_vqa'))}.")
     samples: list[PriorSample] = []
-    index = 0
-    while len(samples) < n:
+    for index in count():
+        if len(samples) >= n:
+            return samples
         rng = np.random.default_rng((seed, list(TASKS).index(task), index, 991))
         scene = draw_scene(rng, TASKS[task].scene, plain=bool(rng.random() < 0.5))
-        question = ask(task, scene, rng)
-        if question is not None:
+        if question := ask(task, scene, rng):
             samples.append(PriorSample(scene.pixels, with_instruction(question, rng)))
-        index += 1
-    return samples
 
 
 LEFT_OUT = tuple(name for name, task in TASKS.items() if not task.learned)
@@ -65,17 +54,17 @@ def alternatives(question: Question, rng: np.random.Generator, n: int = 3) -> li
 
     Think and answer are changed together, so the think never gives the gold answer away.
     """
-    found: dict[str, Question] = {}
+    wrong: dict[str, Question] = {}
     for _ in range(20 * n):
         changed = _vary(question, rng)
-        if changed.completion != question.completion and changed.answer != question.answer:
-            found[changed.answer] = changed
-        if len(found) == n:
+        if changed.answer != question.answer:
+            wrong[changed.answer] = changed
+        if len(wrong) == n:
             break
-    return list(found.values())
+    return list(wrong.values())
 
 
-_POOLS = (tuple(COLOURS), SHAPES, FOODS, HOMES, LANDS, ("left", "right"), *EASY_VQA.values())
+_POOLS = (tuple(COLOURS), SHAPES, FOODS, HOMES, LANDS, ("left", "right"))
 
 
 def _vary(question: Question, rng: np.random.Generator) -> Question:
@@ -97,19 +86,12 @@ def _vary(question: Question, rng: np.random.Generator) -> Question:
         answer = answer[:place] + str(rng.integers(low, high)) + answer[place + 1 :]
         think = think.replace(question.answer, answer)
     else:
-        words = answer.replace(",", "").split()
-        old = pick(rng, words)
-        new = pick(rng, next(pool for pool in _pools(question) if old in pool))
-        at = words.index(old)
-        answer = (
-            new.join(answer.split(old, 1)) if words.count(old) == 1 else " ".join([*words[:at], new, *words[at + 1 :]])
-        )
-        think = _swap(think, old, new)
+        old = pick(rng, answer.replace(",", "").split())
+        # easy-VQA knows other shapes and colours than the scenes, some under the same names
+        pools = EASY_VQA.values() if question.task == "easy_vqa" else _POOLS
+        new = pick(rng, next(pool for pool in pools if old in pool))
+        answer, think = answer.replace(old, new, 1), _swap(think, old, new)
     return replace(question, think=think, answer=answer)
-
-
-def _pools(question: Question) -> tuple[tuple[str, ...], ...]:
-    return _POOLS[6:] if question.task == "easy_vqa" else _POOLS
 
 
 def _swap(think: str, old: str, new: str) -> str:
@@ -120,6 +102,6 @@ def _swap(think: str, old: str, new: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def battery_samples(task: str, n: int) -> tuple[questions.PriorSample, ...]:
+def battery_samples(task: str, n: int) -> tuple[PriorSample, ...]:
     """The first `n` held-out samples of a task (drawn once per process)."""
     return tuple(battery(task, n))

@@ -16,9 +16,7 @@ from helpers.world.questions import EASY_VQA, PriorSample, Question, with_instru
 @lru_cache(maxsize=2)
 def read_split(split: str) -> tuple[np.ndarray, tuple[tuple[str, str, int], ...]]:
     """All pictures (N, 64, 64, 3) uint8 of a split and its (question, answer, picture index) triples."""
-    train = split == "train"
-    questions = easy_vqa.get_train_questions() if train else easy_vqa.get_test_questions()
-    paths = easy_vqa.get_train_image_paths() if train else easy_vqa.get_test_image_paths()
+    questions, paths = (getattr(easy_vqa, f"get_{split}_{what}")() for what in ("questions", "image_paths"))
     pictures = np.stack([np.asarray(Image.open(Path(paths[k])).convert("RGB")) for k in sorted(paths)])
     return pictures, tuple(zip(*questions, strict=True))
 
@@ -29,13 +27,12 @@ def _easy_vqa_facts(split: str) -> dict[int, tuple[str, str]]:
     facts: dict[int, dict[str, str]] = {}
     shapes, colours = EASY_VQA.values()
     for text, answer, index in read_split(split)[1]:
-        if answer in shapes:
-            facts.setdefault(index, {})["shape"] = answer
-        elif answer not in ("yes", "no"):
-            facts.setdefault(index, {})["colour"] = answer
-        elif (answer == "yes") != bool(re.search(r" not? ", text)):
-            word = re.findall("|".join(shapes + colours), text)[0]
-            facts.setdefault(index, {})["shape" if word in shapes else "colour"] = word
+        if answer in ("yes", "no"):
+            # "Is there no ...?" answered by no says what is there, answered by yes only what is not.
+            told = (answer == "yes") != bool(re.search(r" not? ", text))
+            answer = re.findall("|".join(shapes + colours), text)[0] if told else ""
+        if answer:
+            facts.setdefault(index, {})["shape" if answer in shapes else "colour"] = answer
     return {k: (v["colour"], v["shape"]) for k, v in facts.items() if len(v) == 2}
 
 
@@ -43,19 +40,17 @@ def easy_vqa_question(split: str, position: int) -> tuple[np.ndarray, Question]:
     """Question number `position` of a split of easy-VQA (Zhou 2019, PyPI `easy-vqa`) in the battery's voice."""
     pictures, triples = read_split(split)
     text, answer, index = triples[position]
-    facts = _easy_vqa_facts(split).get(index)
     kind = "yes or no" if answer in ("yes", "no") else "word"
-    think = " ".join(facts) if facts else "shape"
+    think = " ".join(_easy_vqa_facts(split).get(index, ("shape",)))
     return pictures[index], Question("easy_vqa", text.capitalize(), answer, think, kind)
 
 
 def easy_vqa_samples(split: str, n: int, seed: int) -> list[PriorSample]:
     """`n` questions of a split, drawn without replacement; the whole split where `n` exceeds it."""
-    total = len(read_split(split)[1])
-    chosen = np.sort(np.random.default_rng((seed, 77)).permutation(total)[:n])
+    order = np.random.default_rng((seed, 77)).permutation(len(read_split(split)[1]))
     samples = []
-    for position in chosen:
-        pixels, question = easy_vqa_question(split, int(position))
-        rng = np.random.default_rng((seed, int(position), 78))
+    for position in sorted(order[:n].tolist()):
+        pixels, question = easy_vqa_question(split, position)
+        rng = np.random.default_rng((seed, position, 78))
         samples.append(PriorSample(pixels, with_instruction(question, rng)))
     return samples

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -38,40 +37,30 @@ class Picture:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class _Packaged(NamedTuple):
-    """Where a photograph lies inside an installed package, and what that package says about it."""
-
-    package: str
-    file: str
-    shows: str
-    credit: str
-    licence: str
-
-
 _SOURCES = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 # Only files inside the two wheels. Left out: microscopy, medical pictures, text, silhouettes, logos and test
 # charts; the bare textures (brick, grass, gravel), the blurred clock and the star field, which have no layout
 # to rebuild; and the right half of the motorcycle stereo pair, nearly a copy of the left.
+# Package, file inside it, what it shows, and its credit and licence as the package states them:
 _PACKAGED = (
-    _Packaged("skimage", "data/astronaut.png", "an astronaut", "NASA", "public domain"),
-    _Packaged("skimage", "data/camera.png", "a man with a camera", "Lav Varshney", "CC0"),
-    _Packaged("skimage", "data/chelsea.png", "a cat", "Stefan van der Walt", "CC0"),
-    _Packaged("skimage", "data/coffee.png", "a cup of coffee", "Rachel Michetti", "CC0"),
-    _Packaged("skimage", "data/coins.png", "old coins", "Brooklyn Museum", "no known copyright restrictions"),
-    _Packaged("skimage", "data/moon.png", "the moon's surface", "scikit-image", "not stated"),
-    _Packaged("skimage", "data/motorcycle_left.png", "a motorcycle", "Middlebury stereo 2014", "not stated"),
-    _Packaged("skimage", "data/rocket.jpg", "a rocket", "SpaceX", "public domain"),
-    _Packaged("sklearn", "datasets/images/china.jpg", "a pagoda", "danielbuechele", "CC BY 2.0"),
-    _Packaged("sklearn", "datasets/images/flower.jpg", "a flower", "vultilion", "CC BY 2.0"),
+    ("skimage", "data/astronaut.png", "an astronaut", "NASA", "public domain"),
+    ("skimage", "data/camera.png", "a man with a camera", "Lav Varshney", "CC0"),
+    ("skimage", "data/chelsea.png", "a cat", "Stefan van der Walt", "CC0"),
+    ("skimage", "data/coffee.png", "a cup of coffee", "Rachel Michetti", "CC0"),
+    ("skimage", "data/coins.png", "old coins", "Brooklyn Museum", "no known copyright restrictions"),
+    ("skimage", "data/moon.png", "the moon's surface", "scikit-image", "not stated"),
+    ("skimage", "data/motorcycle_left.png", "a motorcycle", "Middlebury stereo 2014", "not stated"),
+    ("skimage", "data/rocket.jpg", "a rocket", "SpaceX", "public domain"),
+    ("sklearn", "datasets/images/china.jpg", "a pagoda", "danielbuechele", "CC BY 2.0"),
+    ("sklearn", "datasets/images/flower.jpg", "a flower", "vultilion", "CC BY 2.0"),
 )
 
 
 def load_picture(path: str | Path) -> Picture:
     """Read one JPEG, PNG or WebP file as an RGB `Picture`, upright as the camera meant it.
 
-    Grey, 16-bit, palette and CMYK pictures become RGB; transparency is laid on white. Of an animation the
-    first frame is taken. `name` is the file's name; `facts` holds "file", "width" and "height" (pixels).
-    Raises UserError, naming the file, when it is missing or cannot be read.
+    Grey, 16-bit, palette and CMYK pictures become RGB; transparency is laid on white. Of an animation the first frame
+    is taken. `facts` holds "file", "width", "height" (pixels). Raises UserError, naming the file, if it cannot be read.
     """
     file = Path(path)
     if not file.is_file():
@@ -101,23 +90,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def photo_folder(path: str | Path) -> list[Picture]:
     """Every JPEG, PNG and WebP picture directly inside a folder, sorted by file name.
 
-    Suffixes count in any case; other files, subfolders and hidden files (name starting with a dot) are
-    skipped. Raises UserError when the folder is missing or holds no picture, or when a picture is broken.
+    Suffixes count in any case; other files, subfolders and hidden files (name starting with a dot) are skipped.
+    Raises UserError when the folder is missing or holds no picture, or when a picture is broken.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"There is no folder at {folder}: create it and put photographs in, or check the path.")
-    files = sorted(_picture_files(folder), key=lambda file: file.name)
+    visible = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
+    files = [file for file in visible if file.suffix.lower() in _SUFFIXES]
     if not files:
-        wanted = ", ".join(_SUFFIXES)
-        raise UserError(f"The folder {folder} holds no picture: put files ending in {wanted} into it.")
-    return [load_picture(file) for file in files]
-
-
-def _picture_files(folder: Path) -> Iterator[Path]:
-    for file in folder.iterdir():
-        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file():
-            yield file
+        raise UserError(f"The folder {folder} holds no picture: put files ending in {', '.join(_SUFFIXES)} into it.")
+    return [load_picture(file) for file in sorted(files, key=lambda file: file.name)]
 
 
 def packaged_photos() -> list[Picture]:
@@ -126,17 +109,17 @@ def packaged_photos() -> list[Picture]:
     `name` is the file's stem, such as "astronaut"; `facts` adds "shows", "source", "credit", "licence".
     Raises UserError when one of the two packages is not installed.
     """
-    return [_packaged_photo(entry) for entry in _PACKAGED]
+    return [_packaged_photo(*entry) for entry in _PACKAGED]
 
 
-def _packaged_photo(entry: _Packaged) -> Picture:
+def _packaged_photo(package: str, file: str, shows: str, credit: str, licence: str) -> Picture:
     # find_spec only locates a top-level package: importing scikit-learn here would cost a second.
-    spec = find_spec(entry.package)
+    spec, source = find_spec(package), _SOURCES[package]
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"The packaged photographs need {_SOURCES[entry.package]}: install it, or use photo_folder.")
-    picture = load_picture(Path(spec.submodule_search_locations[0]) / entry.file)
-    more = {"shows": entry.shows, "source": _SOURCES[entry.package], "credit": entry.credit, "licence": entry.licence}
-    return replace(picture, name=Path(entry.file).stem, facts={**picture.facts, **more})
+        raise UserError(f"The packaged photographs need {source}: install it, or use photo_folder.")
+    picture = load_picture(Path(spec.submodule_search_locations[0]) / file)
+    more = {"shows": shows, "source": source, "credit": credit, "licence": licence}
+    return replace(picture, name=Path(file).stem, facts=picture.facts | more)
 
 
 def centred(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -145,13 +128,11 @@ def centred(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     It is cut out first and resized then, so nothing outside it bleeds in. An image that already has this
     size comes back pixel for pixel. Raises UserError when a side is below 1.
     """
-    width, height = size
     if min(size) < 1:
-        raise UserError(f"A picture cannot be {width} x {height} pixels: use sides of 1 or more.")
-    scale = min(image.width / width, image.height / height)
-    inner = max(1, round(width * scale)), max(1, round(height * scale))
-    left, top = (image.width - inner[0]) // 2, (image.height - inner[1]) // 2
-    part = image.crop((left, top, left + inner[0], top + inner[1]))
-    if part.size == size:
-        return part
-    return part.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)  # halves what is far too large first: faster
+        raise UserError(f"A picture cannot be {size[0]} x {size[1]} pixels: use sides of 1 or more.")
+    scale = min(image.width / size[0], image.height / size[1])
+    width, height = (max(1, round(side * scale)) for side in size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    part = image.crop((left, top, left + width, top + height))
+    # reducing_gap halves what is far too large first, which is faster; equal sizes come back as they are
+    return part.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)

@@ -33,10 +33,9 @@ MODEL_MULTIPLE = 16  # pixels: vision patch 8, merged 2 x 2, so one language tok
 class PuzzleSpec:
     """How puzzles are made: a grid of rows x cols tiles, a size, a seed.
 
-    size is the side, in pixels, of the square that the board must fit in: the board is `size` rounded down
-    to a multiple of `cols` wide and to a multiple of `rows` high (`board_size`), so that all tiles are
-    equal. The solved board is left out unless `solved_allowed`.
-    Raises UserError when rows or cols < 1, rows * cols < 2, a tile would be empty, or the seed is negative.
+    size: the side, in pixels, of the square that the board must fit in; its width is `size` rounded down to a multiple
+    of `cols`, its height to one of `rows` (`board_size`), so that all tiles are equal. The solved board is left out
+    unless `solved_allowed`. Raises UserError for rows, cols or size < 1, one tile, empty tiles, or a negative seed.
     """
 
     rows: int = 2
@@ -54,10 +53,8 @@ class PuzzleSpec:
         if self.rows * self.cols < 2:
             raise UserError("A puzzle needs at least two tiles: raise rows or cols above 1.")
         if self.size < max(self.rows, self.cols):
-            raise UserError(
-                f"A board of {self.size} pixels cannot be cut into {self.rows} x {self.cols} tiles: "
-                "raise size or use fewer tiles."
-            )
+            grid = f"{self.rows} x {self.cols}"
+            raise UserError(f"A board of {self.size} pixels has no {grid} tiles: raise size or use fewer tiles.")
 
     @property
     def tiles(self) -> int:
@@ -89,9 +86,8 @@ class PuzzleSpec:
     def chance_hit(self) -> float:
         """Expected hit rate of a guess drawn uniformly from the placements that can occur.
 
-        With the solved board allowed this is 1/n, whatever the truth. Without it, the guess avoids the
-        places of the solved board, so it gains a little: over all n! guesses there are n! hits, of which
-        the solved guess had as many as the truth t has fixed points, f(t). A guess hits
+        With the solved board allowed this is 1/n, whatever the truth. Without it a guess gains a little: all n! guesses
+        have n! hits, of which the solved one had as many as the truth t has fixed points, f(t). The others hit
         (n! - f(t)) / (n (n! - 1)) of the slots, and the mean of f(t) over the truths that occur is
         (n! - n) / (n! - 1). For 2 x 2: 0.2514; for two tiles: 1, since one placement is left.
         """
@@ -135,25 +131,21 @@ def invert(placement: Sequence[int]) -> Placement:
 
     Raises UserError unless the input holds each number from 1 to its length once.
     """
-    inverse = [0] * len(placement)
-    for slot, place in enumerate(check_placement(placement), start=1):
-        inverse[place - 1] = slot
-    return tuple(inverse)
+    return tuple(int(slot) + 1 for slot in np.argsort(check_placement(placement)))
 
 
 def shuffle(spec: PuzzleSpec, index: int) -> Placement:
     """The placement of puzzle number `index`: uniform over those that can occur.
 
-    It depends on (spec.seed, index) and the number of tiles only: the generator is local, so neither the
-    order of calls nor anybody else's random numbers matter. The solved board is redrawn, which keeps the
-    others exactly equally likely. Raises UserError when index is not a whole number of at least 0.
+    It depends on (spec.seed, index) and the number of tiles only: the generator is local, so neither the order of calls
+    nor anybody else's random numbers matter. Raises UserError when index is not a whole number of at least 0.
     """
-    index = _check_whole("index", index, 0)
     # Seeding with a string hashes it (SHA-512): neighbouring seeds and indices share nothing.
-    rng = random.Random(f"jigsaw {spec.seed} {index}")
+    rng = random.Random(f"jigsaw {spec.seed} {_check_whole('index', index, 0)}")
     solved = list(range(1, spec.tiles + 1))
     placement = solved.copy()
     rng.shuffle(placement)
+    # To redraw the solved board keeps the others exactly equally likely.
     while placement == solved and not spec.solved_allowed:
         rng.shuffle(placement)
     return tuple(placement)
@@ -162,14 +154,12 @@ def shuffle(spec: PuzzleSpec, index: int) -> Placement:
 def fit_picture(image: Image.Image, spec: PuzzleSpec) -> Image.Image:
     """The picture as it is cut: RGB, centre-cropped to the board's shape and resized (Lanczos) to its size.
 
-    A picture that already has `spec.board_size` keeps every pixel. Raises UserError when the picture has
-    fewer pixels than the grid has tiles in either direction.
+    A picture that already has `spec.board_size` keeps every pixel. Raises UserError when the picture has fewer pixels
+    than the grid has tiles in either direction.
     """
     if image.width < spec.cols or image.height < spec.rows:
-        raise UserError(
-            f"A picture of {image.width} x {image.height} pixels is smaller than the grid of "
-            f"{spec.rows} x {spec.cols} tiles: take a bigger picture or fewer tiles."
-        )
+        smaller = f"{image.width} x {image.height} pixels is smaller than the grid of {spec.rows} x {spec.cols} tiles"
+        raise UserError(f"A picture of {smaller}: take a bigger picture or fewer tiles.")
     return centred(image.convert("RGB"), spec.board_size)
 
 
@@ -178,16 +168,15 @@ def make_board(image: Image.Image, spec: PuzzleSpec, placement: Sequence[int]) -
 
     Raises UserError for a bad placement or a picture smaller than the grid.
     """
-    pixels = np.asarray(fit_picture(image, spec))
-    placements = np.array([check_placement(placement, spec.tiles)])
-    return Image.fromarray(draw_boards(pixels[None], spec, placements)[0])
+    pixels, checked = np.asarray(fit_picture(image, spec)), np.array(check_placement(placement, spec.tiles))
+    return Image.fromarray(draw_boards(pixels[None], spec, checked[None])[0])
 
 
 def restore(board: Image.Image, spec: PuzzleSpec, placement: Sequence[int]) -> Image.Image:
     """The picture put together again by a placement: pixel for pixel the cut picture if it is the true one.
 
-    A guessed placement is welcome too: the result shows what the guess would look like. Raises UserError
-    for a bad placement or a board that is not `spec.board_size`.
+    A guessed placement is welcome too: the result shows what the guess would look like. Raises UserError for a bad
+    placement or a board that is not `spec.board_size`.
     """
     if board.size != spec.board_size:
         raise UserError(f"The board is {board.size} pixels, this puzzle's are {spec.board_size}: use its own spec.")
@@ -197,29 +186,21 @@ def restore(board: Image.Image, spec: PuzzleSpec, placement: Sequence[int]) -> I
 def draw_boards(images: np.ndarray, spec: PuzzleSpec, placements: np.ndarray) -> np.ndarray:
     """Many boards at once: images (N, H, W, 3) and placements (N, n) to boards (N, H, W, 3), same dtype.
 
-    (W, H) must be `spec.board_size`: nothing is resized here. With inverted placements it restores.
-    Raises UserError when a shape is wrong or a row of placements does not hold each of 1..n once.
+    (W, H) must be `spec.board_size`: nothing is resized here. With inverted placements it restores. Raises UserError
+    when a shape is wrong or a row of placements does not hold each of 1..n once.
     """
-    width, height = spec.board_size
     images, placements = np.asarray(images), np.asarray(placements)
-    count = len(images)
-    if images.shape != (count, height, width, 3) or placements.shape != (count, spec.tiles):
-        raise UserError(
-            f"Cannot draw boards from images {images.shape} and placements {placements.shape}: "
-            f"this puzzle takes (N, {height}, {width}, 3) and (N, {spec.tiles})."
-        )
-    if not np.array_equal(np.sort(placements, 1), np.tile(np.arange(1, spec.tiles + 1), (count, 1))):
+    wanted = (len(images), *spec.board_size[::-1], 3), (len(images), spec.tiles)
+    if (images.shape, placements.shape) != wanted:
+        given = f"images {images.shape} and placements {placements.shape}"
+        raise UserError(f"Cannot draw boards from {given}: this puzzle takes {wanted[0]} and {wanted[1]}.")
+    if not (np.sort(placements, 1) == np.arange(1, spec.tiles + 1)).all():
         raise UserError(f"Every row of placements must hold each number from 1 to {spec.tiles} once.")
-    return _gather_tiles(images, spec, placements.astype(np.intp) - 1)
-
-
-def _gather_tiles(images: np.ndarray, spec: PuzzleSpec, places: np.ndarray) -> np.ndarray:
-    """boards (N, H, W, 3) whose slot s shows tile places[:, s] (0-based) of images (N, H, W, 3)."""
     (width, height), (rows, cols) = spec.tile_size, (spec.rows, spec.cols)
     # (N, rows, cols, tile height, tile width, 3): a view, so pixels are copied only by the two steps below.
     tiles = images.reshape(-1, rows, height, cols, width, 3).swapaxes(2, 3)
-    grid = places.reshape(-1, rows, cols)
-    mixed = tiles[np.arange(len(images))[:, None, None], grid // cols, grid % cols]
+    place = placements.astype(np.intp).reshape(-1, rows, cols) - 1
+    mixed = tiles[np.arange(len(images))[:, None, None], place // cols, place % cols]
     return mixed.swapaxes(2, 3).reshape(images.shape)
 
 
@@ -240,17 +221,12 @@ class Puzzle:
 
 
 def make_puzzle(image: Image.Image, spec: PuzzleSpec, index: int) -> Puzzle:
-    """Puzzle number `index` made from a picture's image.
-
-    Raises UserError when the picture is smaller than the grid or the index is bad.
-    """
+    """Puzzle number `index` of a picture. Raises UserError when it is smaller than the grid or the index is bad."""
     picture, placement = fit_picture(image, spec), shuffle(spec, index)
     return Puzzle(spec, operator.index(index), make_board(picture, spec, placement), picture, placement)
 
 
 def prompt_text(spec: PuzzleSpec) -> str:
     """What the model is asked, beside the board."""
-    return (
-        f"{spec.rows} x {spec.cols} tiles of the picture are mixed. "
-        f"Where is each from? Use each number from 1 to {spec.tiles} once."
-    )
+    mixed = f"{spec.rows} x {spec.cols} tiles of the picture are mixed."
+    return f"{mixed} Where is each from? Use each number from 1 to {spec.tiles} once."

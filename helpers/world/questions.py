@@ -12,7 +12,7 @@ come last: a task's place in the list is part of its seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -108,6 +108,11 @@ def pick(rng: np.random.Generator, options: Sequence[Any]) -> Any:
     return options[int(rng.integers(len(options)))]
 
 
+def look_at_each(sentences: Iterable[str]) -> str:
+    """The teacher's look at one quarter after the other."""
+    return " ".join(("Let me look at each quarter.", *sentences))
+
+
 @_task("things", 1 / 6, ("things", "sizes"))
 def _colour(scene: Scene, rng: np.random.Generator) -> Question:
     item = pick(rng, scene.items)
@@ -128,38 +133,32 @@ def _shape(scene: Scene, rng: np.random.Generator) -> Question:
 
 @_task("things", 1 / 16, ("things",), learned=False)
 def _grounding(scene: Scene, rng: np.random.Generator) -> Question:
-    item = pick(rng, scene.items)
-    by_shape = rng.random() < 0.5
-    name = item.shape if by_shape else item.colour + " thing"
+    item, by_shape = pick(rng, scene.items), rng.random() < 0.5
+    name, (row, column) = item.shape if by_shape else f"{item.colour} thing", item.cell
     think = ", ".join(f"{i.shape if by_shape else i.colour} {i.cell[0]} {i.cell[1]}" for i in scene.items)
-    text = pick(rng, ("Where is the {}?", "In which row and column is the {}?", "Find the {}."))
-    row, column = item.cell
-    place = QUARTERS[item.quarter]
-    teacher = f"Let me look at the {name}. It lies at the {place}, in row {row} and column {column}."
-    return Question("grounding", text.format(name), f"{row} {column}", think, "cell", 2, teacher)
+    text = pick(rng, ("Where is the {}?", "In which row and column is the {}?", "Find the {}.")).format(name)
+    place = f"at the {QUARTERS[item.quarter]}, in row {row} and column {column}"
+    teacher = f"Let me look at the {name}. It lies {place}."
+    return Question("grounding", text, f"{row} {column}", think, "cell", 2, teacher)
 
 
 @_task("things", 1 / 2, ("things", "sizes"), learned=False)
 def _presence(scene: Scene, rng: np.random.Generator) -> Question:
     by_shape = rng.random() < 0.5
-    pool = list(SHAPES if by_shape else COLOURS)
-    shown = {i.shape: i.colour for i in scene.items} if by_shape else {i.colour: i.shape for i in scene.items}
-    wanted = pick(rng, list(shown) if rng.random() < 0.5 else [p for p in pool if p not in shown])
+    pool, shown = SHAPES if by_shape else COLOURS, [i.shape if by_shape else i.colour for i in scene.items]
+    wanted = pick(rng, shown if rng.random() < 0.5 else [p for p in pool if p not in shown])
     name = wanted if by_shape else f"{wanted} thing"
     text = pick(rng, ("Is there a {}?", "Does the picture show a {}?", "Can you see a {}?")).format(name)
-    found = wanted in shown
-    think = " ".join(shown)
-    teacher = f"Let me look for a {name}. " + (f"There is a {name}." if found else f"There is no {name}.")
-    return Question("presence", text, "yes" if found else "no", think, "yes or no", teacher=teacher)
+    answer, article = ("yes", "a") if wanted in shown else ("no", "no")
+    teacher = f"Let me look for a {name}. There is {article} {name}."
+    return Question("presence", text, answer, " ".join(shown), "yes or no", teacher=teacher)
 
 
 @_task("things", 0.0, ("things",))
 def _caption(scene: Scene, rng: np.random.Generator) -> Question:
     answer = ", ".join(f"{i.colour} {i.shape}" for i in scene.items)
     text = pick(rng, ("What is on the picture?", "Which things do you see?", "Describe the picture."))
-    teacher = "Let me look at each quarter. " + " ".join(
-        f"The {QUARTERS[i.quarter]} shows a {i.colour} {i.shape}." for i in scene.items
-    )
+    teacher = look_at_each(f"The {QUARTERS[i.quarter]} shows a {i.colour} {i.shape}." for i in scene.items)
     return Question("caption", text, answer, f"{len(scene.items)} things", "things", teacher=teacher)
 
 
@@ -188,10 +187,8 @@ def _rank(values: tuple[float, ...] | list[float]) -> str:
 
 
 def _rank_teacher(words: list[str], answer: str) -> str:
-    parts = [
-        f"The {q} shows {w}, so it belongs at {r}." for q, w, r in zip(QUARTERS, words, answer.split(), strict=True)
-    ]
-    return "Let me look at each quarter. " + " ".join(parts)
+    ranked = zip(QUARTERS, words, answer.split(), strict=True)
+    return look_at_each(f"The {q} shows {w}, so it belongs at {r}." for q, w, r in ranked)
 
 
 @_task("sizes", 1 / 24, ("sizes",), learned=False)
@@ -212,10 +209,10 @@ def _rank_brightness(scene: Scene, rng: np.random.Generator) -> Question:
 
 @_task("scatter", 1 / 24, ("scatter",), learned=False)
 def _rank_count(scene: Scene, rng: np.random.Generator) -> Question | None:
-    if len(set(scene.counts())) < 4:
+    counts = scene.counts()
+    if len(set(counts)) < 4:
         return None
     text = pick(rng, ("Rank the quarters by the things in them.", "Which quarter holds most? 1 holds the most."))
-    counts = scene.counts()
     teacher = _rank_teacher([f"{c} things" for c in counts], _rank(counts))
     return Question("rank_count", text, _rank(counts), " ".join(map(str, counts)), "order", 4, teacher)
 
@@ -224,21 +221,16 @@ def _rank_count(scene: Scene, rng: np.random.Generator) -> Question | None:
 def _land(scene: Scene, rng: np.random.Generator) -> Question | None:
     if scene.land is None:
         return None
-    text = pick(
-        rng, ("What does each quarter show?", "Name the land in each quarter.", "Which land is in each quarter?")
-    )
-    answer = " ".join(scene.land)
-    teacher = "Let me look at each quarter. " + " ".join(
-        f"The {q} shows {w}." for q, w in zip(QUARTERS, scene.land, strict=True)
-    )
-    return Question("land", text, answer, "land", "words", 4, teacher)
+    asked = ("What does each quarter show?", "Name the land in each quarter.", "Which land is in each quarter?")
+    text = pick(rng, asked)
+    teacher = look_at_each(f"The {q} shows {w}." for q, w in zip(QUARTERS, scene.land, strict=True))
+    return Question("land", text, " ".join(scene.land), "land", "words", 4, teacher)
 
 
 @_task("land", 1 / 2, ("land", "things", "scatter", "sizes", "sign"))
 def _light(scene: Scene, rng: np.random.Generator) -> Question:
-    text = pick(
-        rng, ("Where does the light come from?", "From which side does the light come?", "Which side is bright?")
-    )
+    asked = ("Where does the light come from?", "From which side does the light come?", "Which side is bright?")
+    text = pick(rng, asked)
     dark = "right" if scene.light == "left" else "left"
     teacher = f"Let me look at the light. The {scene.light} is bright and the {dark} is dark."
     return Question("light", text, scene.light, f"{dark} dark", "word", teacher=teacher)
@@ -262,15 +254,16 @@ def _reading(scene: Scene, rng: np.random.Generator) -> Question:
 
 @_task("land", 1 / 6)
 def _facts(scene: Scene, rng: np.random.Generator) -> Question:
-    k = int(rng.integers(len(NAMES)))
-    food = rng.random() < 0.5
-    answer = FOODS[(k * 5 + k // 6) % 6] if food else HOMES[(k * 5 + 2 * (k // 6) + 1) % 6]
-    text = pick(
-        rng, ("What does a {} eat?", "A {} eats what?") if food else ("Where does a {} live?", "The home of a {}?")
-    )
-    verb = "eats" if food else "lives"
+    k, food = int(rng.integers(len(NAMES))), rng.random() < 0.5
+    # Arbitrary, but fixed: each food and each home belongs to two of the twelve.
+    if food:
+        asked, verb, answer = ("What does a {} eat?", "A {} eats what?"), "eats", FOODS[(k * 5 + k // 6) % 6]
+    else:
+        asked, verb = ("Where does a {} live?", "The home of a {}?"), "lives"
+        answer = HOMES[(k * 5 + 2 * (k // 6) + 1) % 6]
+    text = pick(rng, asked).format(NAMES[k])
     teacher = f"I know the {NAMES[k]}. A {NAMES[k]} {verb} {'' if food else 'in the '}{answer}."
-    return Question("facts", text.format(NAMES[k]), answer, f"{NAMES[k]} {verb}", "word", teacher=teacher)
+    return Question("facts", text, answer, f"{NAMES[k]} {verb}", "word", teacher=teacher)
 
 
 LIST_MOVES: dict[str, Callable[[list[int]], list[int]]] = {
@@ -313,13 +306,12 @@ def _unsure_think(scene: Scene, rng: np.random.Generator) -> str:
 def _unsure_answer(kind: str, n: int, rng: np.random.Generator) -> str:
     """A random answer of the kind that the instruction asks for."""
     words = (*SHAPES, *COLOURS, *LANDS, *FOODS, "left", "right")
+    if kind in ("word", "words", "yes or no"):
+        return " ".join(pick(rng, ("yes", "no") if kind == "yes or no" else words) for _ in range(n))
     if kind == "order":
-        return " ".join(str(v + 1) for v in rng.permutation(n))
-    if kind == "numbers" or kind == "number":
-        return " ".join(str(v) for v in rng.integers(0, 10, size=n))
-    if kind == "cell":
-        return " ".join(str(v) for v in rng.integers(1, 5, size=2))
-    return pick(rng, ("yes", "no")) if kind == "yes or no" else " ".join(pick(rng, words) for _ in range(n))
+        return " ".join(map(str, rng.permutation(n) + 1))
+    low, high = (1, 5) if kind == "cell" else (0, 10)
+    return " ".join(map(str, rng.integers(low, high, size=n)))
 
 
 def _nonsense(scene: Scene, rng: np.random.Generator) -> Question:
