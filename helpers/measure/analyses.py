@@ -34,6 +34,7 @@ from helpers.stats.curves import THRESHOLDS, battery_mean, crossings
 from helpers.stats.intervals import seed_interval
 from helpers.stats.summary import per_seed
 from helpers.study import checkpoints
+from helpers.study.arms import get_arm
 from helpers.study.controls import GROUPS, SMOKE_ARM, SMOKE_ARMS, SMOKE_GROUPS, Control, control_specs
 from helpers.study.profiles import Profile
 from helpers.study.published import as_published, load_published, provenance, published_runs, write_runs, write_table
@@ -150,14 +151,14 @@ def measured_recovery(shared: Shared, spec: RunSpec) -> pd.DataFrame:
 
 
 def measured_matched(shared: Shared, spec: RunSpec) -> pd.DataFrame:
-    """A run's update at its own length, and at those of RFT and answer SFT of its seed, evaluated.
+    """A run's update at its own length, and at those of the reference arms (RFT and answer SFT) of its seed, evaluated.
 
     Columns norm_of (whose length), norm, own_norm, base_score, base_likelihood, then the scores of `predictors.scores`.
     """
     start, end = shared.weights(None), shared.weights(spec)
     own, (model, _) = updates.l2(updates.change(start, end)), shared.model(spec)
     rows = [{"norm_of": spec.arm, "norm": own, "own_norm": own} | shared.end_scores(spec)]
-    for other in _of_seed(shared, spec, ("rft", "sft-answer")):
+    for other in _references(shared, spec):
         norm = updates.l2(updates.change(start, shared.weights(other)))
         updates.put(model, updates.matched(start, end, norm))
         rows.append({"norm_of": other.arm, "norm": norm, "own_norm": own} | shared.scores(model))
@@ -165,10 +166,10 @@ def measured_matched(shared: Shared, spec: RunSpec) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(base_score=base["score"], base_likelihood=base["likelihood"])
 
 
-def _of_seed(shared: Shared, spec: RunSpec, arms: Sequence[str]) -> list[RunSpec]:
-    """The study's finished runs of some arms with the seed of `spec`, without itself."""
-    same = [s for s in study_specs(shared.profile) if s.seed == spec.seed and s.arm in arms and s.arm != spec.arm]
-    return finished(shared.profile, same)
+def _references(shared: Shared, spec: RunSpec) -> list[RunSpec]:
+    """The finished runs of the study's reference arms with the seed of `spec`, without itself."""
+    same = [s for s in study_specs(shared.profile) if s.seed == spec.seed and s.arm != spec.arm]
+    return finished(shared.profile, [s for s in same if get_arm(s.arm).reference])
 
 
 def measured_lines(shared: Shared, spec: RunSpec) -> pd.DataFrame:
@@ -178,7 +179,7 @@ def measured_lines(shared: Shared, spec: RunSpec) -> pd.DataFrame:
     """
     model, _ = shared.model(spec)
     end, rows = linear.weights_of(model), []
-    for start in (None, *_of_seed(shared, spec, ("rft",))):
+    for start in (None, *(s for s in _references(shared, spec) if get_arm(s.arm).family == "rft")):
         first, name = shared.weights(start), start.arm if start else "base"
         rows.append({"start": name, "share": 0.0} | shared.end_scores(start))
         for share in (0.5,) if shared.profile.name == "smoke" else (0.25, 0.5, 0.75):
@@ -203,7 +204,6 @@ ANALYSES: Mapping[str, Measure] = MappingProxyType(
 
 EVERY_RUN = ("weights", "predictors")  # the rest is measured for the study's arms only
 RECOVERY_COUNTS = (0, 8, 32, 128)
-RECOVERED = ("sft-answer",)  # arms with something to bring back
 
 
 def measure(profile: Profile, names: Iterable[str] = tuple(ANALYSES), seeds: Sequence[int] | None = None) -> None:
@@ -228,7 +228,7 @@ def measure(profile: Profile, names: Iterable[str] = tuple(ANALYSES), seeds: Seq
 
 def _to_measure(profile: Profile, name: str, spec: RunSpec, study: Sequence[RunSpec]) -> bool:
     """Whether an analysis of a run is wanted, possible and not yet there."""
-    if _cached(profile, name, spec).exists() or (name == "recovery" and spec.arm not in RECOVERED):
+    if _cached(profile, name, spec).exists() or (name == "recovery" and not get_arm(spec.arm).recovered):
         return False
     if name == "theory" and spec.source and spec.source not in is_done(profile):
         return False
@@ -428,7 +428,7 @@ def compared(rows: pd.DataFrame, reference: str = "rft", quantity: str = "drop_a
     chosen = rows[(rows["quantity"] == quantity) & (rows["task"] == "all")]
     values = {label: part.set_index("seed")["value"] for label, part in chosen.groupby("label")}
     known, found = dict(zip(rows["label"], rows["group"], strict=True)), []
-    for label in [name for name in dict.fromkeys(rows["label"]) if name not in ("base", reference)]:
+    for label in [name for name in known if name not in ("base", reference)]:
         both = label in values and reference in values
         apart = (values[label] - values[reference]).dropna() if both else []
         interval = seed_interval(apart) if len(apart) else (None, None, None)

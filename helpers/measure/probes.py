@@ -28,6 +28,7 @@ from helpers.model.forward import Model
 from helpers.model.score import completion_logps
 from helpers.stats.intervals import in_words, seed_interval
 from helpers.study import checkpoints, published
+from helpers.study.arms import SOURCE_ARM
 from helpers.study.profiles import Profile, specs
 from helpers.study.published import PUBLISHED, as_published, load_published, published_specs, write_table
 from helpers.study.records import RunStore
@@ -155,7 +156,7 @@ class ProbeStore:
     @property
     def source(self) -> RunSpec:
         """The run whose last checkpoint writes the `rollout` probes: RFT of the first seed."""
-        return specs(self.profile, ["rft"])[0]
+        return specs(self.profile, [SOURCE_ARM])[0]
 
     @property
     def scores(self) -> RunStore:

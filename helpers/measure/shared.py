@@ -75,7 +75,7 @@ def load_shared(profile: Profile) -> Shared:
     build.quiet_cpu()
     tiny = predictors.Sizes(boards=4, battery=1, prompts=4)
     sizes = tiny if profile.name == "smoke" else predictors.Sizes(battery=profile.battery_per_task)
-    return Shared(profile, sizes, engine.load_base(specs(profile, ["sft-answer"])[0]))
+    return Shared(profile, sizes, engine.load_base(study_specs(profile)[0]))
 
 
 def study_specs(profile: Profile) -> list[RunSpec]:
