@@ -25,7 +25,8 @@ from helpers.measure.linear import (
     residual,
     token_logps,
 )
-from helpers.stats.intervals import Interval, in_words, seed_interval
+from helpers.stats.intervals import Interval, in_words
+from helpers.stats.tables import over_seeds
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,10 @@ def influence(
         g = float(item_g_norm(one.logits, one.batch).mean())
         for step in steps:
             direction = update(weights, one.slope, step)
-            found = {"change": logps_at(probes, moved(weights, direction)) - before}
-            found |= predicted(line, direction) if line else {}
+            changes = {"change": logps_at(probes, moved(weights, direction)) - before}
+            changes |= predicted(line, direction) if line else {}
             named = {"corpus": corpus, "batch": number, "step": step.label, "g": g}
-            frames.append(pd.DataFrame(common | {name: values.tolist() for name, values in found.items()} | named))
+            frames.append(pd.DataFrame(common | {name: values.tolist() for name, values in changes.items()} | named))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -147,8 +148,7 @@ def per_token(rows: pd.DataFrame, by: Sequence[str], value: str = "change") -> p
 
 def over_batches(rows: pd.DataFrame, by: Sequence[str], value: str = "value") -> pd.DataFrame:
     """Mean and 95% t interval over the batches of each group: columns `by`, mean, low, high."""
-    found = [(*keys, *seed_interval(part[value])) for keys, part in rows.groupby(list(by), sort=False)]
-    return pd.DataFrame(found, columns=[*by, "mean", "low", "high"])
+    return over_seeds(rows, list(by), value).drop(columns="seeds")
 
 
 def span(interval: Interval, digits: int = 2, scale: float = 1.0) -> str:
@@ -218,20 +218,20 @@ def _scale(a: Sequence[float], g: float) -> float:
 def probe_types(kinds: Sequence[str]) -> dict[str, list[int]]:
     """Numbers of the items of each probe type: all prior tasks together, each of them, and each kind of puzzle."""
     prior = [i for i, kind in enumerate(kinds) if not kind.startswith("puzzle")]
-    found = {PRIOR: prior} if prior else {}
+    types = {PRIOR: prior} if prior else {}
     for i, kind in enumerate(kinds):
-        found.setdefault(kind, []).append(i)
-    return found
+        types.setdefault(kind, []).append(i)
+    return types
 
 
 def bounds(rows: pd.DataFrame) -> pd.DataFrame:
     """LBK and SignDelta of the rows of `influence`: columns corpus, batch, step, probe, lbk, sign_delta."""
-    found = []
+    table = []
     for key, part in rows.groupby(["corpus", "batch", "step"], sort=False):
         change, a, g = part["change"].to_numpy(), part["a"].to_numpy(), part["g"].iloc[0]
         for probe, keep in probe_types(part["kind"].tolist()).items():
-            found.append((*key, probe, lbk(change[keep], a[keep], g), sign_delta(change[keep], a[keep], g)))
-    return pd.DataFrame(found, columns=["corpus", "batch", "step", "probe", "lbk", "sign_delta"])
+            table.append((*key, probe, lbk(change[keep], a[keep], g), sign_delta(change[keep], a[keep], g)))
+    return pd.DataFrame(table, columns=["corpus", "batch", "step", "probe", "lbk", "sign_delta"])
 
 
 def ema(values: Sequence[float], keep: float = 0.9) -> list[float]:

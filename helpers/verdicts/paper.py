@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from helpers.stats.curves import ALL
-from helpers.stats.intervals import in_words, seed_interval
+from helpers.stats.intervals import in_words, paired_interval
 from helpers.stats.summary import arms, look_up
 
 _NUMBERS = Path(__file__).with_name("paper.csv")
@@ -64,10 +64,8 @@ def order_check(rows: pd.DataFrame, quantity: str, order: Sequence[str] = _PAPER
     drops = {arm: group.set_index("seed")["value"] for arm, group in chosen.groupby("arm")}
     pairs = []
     for more, less in zip(order, order[1:], strict=False):
-        both = more in drops and less in drops
-        difference = (drops[less] - drops[more]).dropna() if both else []
-        interval = seed_interval(difference) if len(difference) else (math.nan,) * 3
-        pairs.append(_Pair(more, less, *interval, len(difference), _verdict(interval, len(difference))))
+        *interval, seeds = paired_interval(drops, less, more)
+        pairs.append(_Pair(more, less, *interval, seeds, _verdict(interval, seeds)))
     return pd.DataFrame(pairs)
 
 
