@@ -13,18 +13,8 @@ import pandas as pd
 import torch
 
 from helpers.errors import UserError
-from helpers.measure.linear import (
-    PRIOR,
-    RULES,
-    Linearised,
-    Scored,
-    Weights,
-    apply_a,
-    gradient,
-    pair_gradient,
-    residual,
-    token_logps,
-)
+from helpers.measure import linear
+from helpers.measure.linear import PRIOR, RULES, Linearised, Scored, Weights, apply_a, pair_gradient, token_logps
 from helpers.stats.intervals import Interval, in_words
 from helpers.stats.tables import over_seeds
 
@@ -57,6 +47,7 @@ def update(weights: Weights, slope: Weights, step: Step) -> dict[str, torch.Tens
 
     AdamW's first step is rate x g / (|g| + eps): nearly the sign, so its length hardly depends on the gradient's.
     """
+    # torch's own optimizer takes the step, on copies: a rule written here could differ from the one that trains.
     leaves = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
     for name, leaf in leaves.items():
         leaf.grad = slope[name].detach().clone()
@@ -77,7 +68,7 @@ def logits_at(batch: Scored, weights: Weights) -> torch.Tensor:
 
 def logps_at(batch: Scored, weights: Weights) -> torch.Tensor:
     """Log-prob of each item (n,) at some weights, nats."""
-    return batch.per_item(token_logps(logits_at(batch, weights), batch.target))
+    return batch.logps(logits_at(batch, weights))
 
 
 def predicted(line: Linearised, direction: Weights) -> dict[str, torch.Tensor]:
@@ -88,6 +79,7 @@ def predicted(line: Linearised, direction: Weights) -> dict[str, torch.Tensor]:
     """
     change, batch = line.push(direction), line.batch
     first = apply_a(line.logits, change).gather(-1, batch.target[:, None])[:, 0]
+    # Subtracted token by token: a sum over many tokens would lose the small change to rounding.
     after = token_logps(line.logits + change, batch.target) - token_logps(line.logits, batch.target)
     return {"first order": batch.per_item(first), "linear logits": batch.per_item(after)}
 
@@ -119,7 +111,7 @@ def influence(
     ||p - e||_2 of the batch), for LBK; with `line`, the probes' `Linearised`, also the predictions of `predicted`.
     """
     frames, logits = [], logits_at(probes, weights)
-    before = probes.per_item(token_logps(logits, probes.target))
+    before = probes.logps(logits)
     common = {"item": range(len(probes.kinds)), "kind": probes.kinds, "tokens": probes.tokens.tolist()}
     common["a"] = item_a_norm(logits, probes).tolist()
     for corpus, number, one in each_gradient(learned):
@@ -169,7 +161,7 @@ def mutual(alone: Sequence[Scored], together: Scored, weights: Weights, step: St
     """
     before, rows = logps_at(together, weights), []
     for single in alone:
-        direction = update(weights, gradient(single, weights), step)
+        direction = update(weights, pair_gradient(single, weights)[0], step)
         rows.append(((logps_at(together, moved(weights, direction)) - before) / together.tokens).tolist())
     return np.array(rows)
 
@@ -183,7 +175,7 @@ def item_a_norm(logits: torch.Tensor, batch: Scored) -> torch.Tensor:
 
 def item_g_norm(logits: torch.Tensor, batch: Scored) -> torch.Tensor:
     """||p - e||_2 of each training sample (n,), as the mean over its tokens of ||softmax - onehot||_2."""
-    return batch.per_item(residual(logits, batch.target).norm(dim=-1)) / batch.tokens
+    return batch.per_item(linear.residual(logits, batch.target).norm(dim=-1)) / batch.tokens
 
 
 def lbk(change: Sequence[float], a: Sequence[float], g: float) -> float:
@@ -201,7 +193,7 @@ def lbk_between(probes: Scored, learned: Scored, before: Weights, after: Weights
     `learned`: samples of what was trained on in between.
     """
     logits = logits_at(probes, before)
-    change = logps_at(probes, after) - probes.per_item(token_logps(logits, probes.target))
+    change = logps_at(probes, after) - probes.logps(logits)
     g = float(item_g_norm(logits_at(learned, before), learned).mean())
     return lbk(change.tolist(), item_a_norm(logits, probes).tolist(), g)
 

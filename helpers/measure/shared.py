@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from helpers.measure import linear, predictors, updates
-from helpers.measure.predictors import Sizes, Weights
+from helpers.measure.linear import Weights
+from helpers.measure.predictors import Sizes
 from helpers.model import build
 from helpers.model.build import Loaded
 from helpers.model.forward import Model
