@@ -37,7 +37,7 @@ from helpers.stats.intervals import paired_interval
 from helpers.stats.summary import per_seed
 from helpers.study import checkpoints
 from helpers.study.arms import get_arm
-from helpers.study.controls import GROUPS, SMOKE_ARM, SMOKE_ARMS, SMOKE_GROUPS, Control, control_specs
+from helpers.study.controls import GROUPS, SMOKE_ARM, SMOKE_ARMS, SMOKE_GROUPS, control_specs
 from helpers.study.profiles import Profile
 from helpers.study.published import as_published, provenance, published_runs, write_runs, write_table
 from helpers.study.schema import read_table
@@ -55,25 +55,16 @@ def ensure(profile: Profile, retrain: bool = False) -> list[str]:
     """
     trouble = []
     if profile.name == "smoke":
-        _train_here(profile, control_specs(profile, SMOKE_GROUPS))
+        logging.disable_progress_bar()
+        with warnings.catch_warnings(action="ignore"):  # deprecations inside the trainers' own code
+            # In this process: starting another takes longer than a tiny run.
+            for spec in store(profile).plan([control.spec for control in control_specs(profile, SMOKE_GROUPS)]):
+                train(spec, store(profile), settings(profile))
     elif retrain:
-        trouble = run_missing(profile, [c.spec for c in control_specs(profile)], keep_going=True)
+        trouble = run_missing(profile, [control.spec for control in control_specs(profile)], keep_going=True)
     if profile.name == "smoke" or retrain:
         measure(profile)
     return trouble
-
-
-def _train_here(profile: Profile, controls: Sequence[Control]) -> None:
-    """Train in this process: starting another takes longer than a tiny run."""
-    logging.disable_progress_bar()
-    with warnings.catch_warnings(action="ignore"):  # deprecations inside the trainers' own code
-        for spec in store(profile).plan([control.spec for control in controls]):
-            train(spec, store(profile), settings(profile))
-
-
-def measured_weights(shared: Shared, spec: RunSpec) -> pd.DataFrame:
-    """`updates.change_table` of a run's end."""
-    return updates.change_table(shared.weights(None), shared.weights(spec))
 
 
 def measured_predictors(shared: Shared, spec: RunSpec) -> pd.DataFrame:
@@ -130,11 +121,6 @@ def _corpus_quantities(shared: Shared, spec: RunSpec) -> dict[str, float | None]
     return {"perplexity": float(np.exp(-logps.mean())), "lbk": lbk}
 
 
-def measured_flips(shared: Shared, spec: RunSpec) -> pd.DataFrame:
-    """`recovery.flips` from the base to a run's end, over all prior tasks."""
-    return recovery.flips(shared.base, shared.model(spec), battery.battery_tasks(), shared.sizes.battery)
-
-
 def measured_recovery(shared: Shared, spec: RunSpec) -> pd.DataFrame:
     """`recovery.recovery_table` of a run's end, with the base's scores of each half in base_score, base_likelihood."""
     smoke = shared.profile.name == "smoke"
@@ -186,15 +172,18 @@ def measured_lines(shared: Shared, spec: RunSpec) -> pd.DataFrame:
 Measure = Callable[[Shared, RunSpec], pd.DataFrame]
 ANALYSES: Mapping[str, Measure] = MappingProxyType(
     {
-        "weights": measured_weights,
+        "weights": lambda shared, spec: updates.change_table(shared.weights(None), shared.weights(spec)),
         "predictors": measured_predictors,
         "matched": measured_matched,
         "recovery": measured_recovery,
         "lines": measured_lines,
-        "flips": measured_flips,
+        "flips": lambda shared, spec: recovery.flips(
+            shared.base, shared.model(spec), battery.battery_tasks(), shared.sizes.battery
+        ),
         "theory": measured_theory,
     }
 )
+"""Each gives the table of one run; `weights` and `flips` compare its end with the base."""
 
 EVERY_RUN = ("weights", "predictors")  # the rest is measured for the study's arms only
 RECOVERY_COUNTS = (0, 8, 32, 128)
@@ -307,13 +296,10 @@ def _one_each(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 def run_rows(profile: Profile) -> pd.DataFrame:
     """The run columns of the study's runs and of all controls."""
-    rows = [_run_row("study", spec.arm, spec) for spec in study_specs(profile)]
-    rows += [_run_row(control.group, control.label, control.spec) for control in control_specs(profile)]
-    return pd.DataFrame(rows, columns=list(RUN_COLUMNS))
-
-
-def _run_row(group: str, label: str, spec: RunSpec) -> tuple:
-    return (spec.name, group, label, spec.arm, spec.seed, spec.learning_rate, spec.lora_rank, spec.steps)
+    rows = [("study", spec.arm, spec) for spec in study_specs(profile)]
+    rows += [(control.group, control.label, control.spec) for control in control_specs(profile)]
+    table = [(s.name, group, label, s.arm, s.seed, s.learning_rate, s.lora_rank, s.steps) for group, label, s in rows]
+    return pd.DataFrame(table, columns=list(RUN_COLUMNS))
 
 
 def _local(profile: Profile) -> Tables:

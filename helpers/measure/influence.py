@@ -15,8 +15,8 @@ import torch
 from helpers.errors import UserError
 from helpers.measure import linear
 from helpers.measure.linear import PRIOR, RULES, Linearised, Scored, Weights, apply_a, pair_gradient, token_logps
+from helpers.stats.curves import over_seeds
 from helpers.stats.intervals import Interval, in_words
-from helpers.stats.tables import over_seeds
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def per_token(rows: pd.DataFrame, by: Sequence[str], value: str = "change") -> p
 
 def over_batches(rows: pd.DataFrame, by: Sequence[str], value: str = "value") -> pd.DataFrame:
     """Mean and 95% t interval over the batches of each group: columns `by`, mean, low, high."""
-    return over_seeds(rows, list(by), value).drop(columns="seeds")
+    return over_seeds(rows, by, value).drop(columns="seeds")
 
 
 def span(interval: Interval, digits: int = 2, scale: float = 1.0) -> str:
@@ -168,6 +168,7 @@ def mutual(alone: Sequence[Scored], together: Scored, weights: Weights, step: St
 
 def item_a_norm(logits: torch.Tensor, batch: Scored) -> torch.Tensor:
     """The paper's A_norm of each probe (n,): sqrt(V pbar^2 + V - 2), pbar the mean over its tokens of ||p||_2."""
+    # With the mean norm of p in place of p's own: not the mean of ||A||_F over tokens (`linear.a_norm`), but theirs.
     words = logits.shape[-1]
     mean = batch.per_item(logits.softmax(-1).norm(dim=-1)) / batch.tokens
     return (words * mean.square() + words - 2).sqrt()

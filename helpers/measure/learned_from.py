@@ -15,12 +15,12 @@ from dataclasses import replace
 import pandas as pd
 
 from helpers.errors import UserError
-from helpers.measure.shared import Shared
+from helpers.measure.shared import Shared, empty_table
 from helpers.model.build import Loaded
 from helpers.study.arms import REGISTRY, SOURCE_ARM, get_arm
 from helpers.study.profiles import Profile, specs
 from helpers.study.published import store
-from helpers.study.schema import is_correct
+from helpers.study.schema import is_correct, table_file
 from helpers.study.spec import RunSpec
 from helpers.train import corpora, recipes, rows
 from helpers.train.engine import puzzle_spec
@@ -124,12 +124,11 @@ def corpus_of_run(shared: Shared, spec: RunSpec, n: int) -> Corpus:
 def _streamed(shared: Shared, spec: RunSpec, n: int) -> Corpus:
     """Correct rollouts of an RFT run (or of the source of `sft-stream`), every k-th so that all phases count alike."""
     name = spec.source if get_arm(spec.arm).data == "source" else spec.name
-    path = store(shared.profile).root / name / "completions.parquet"
-    completions = pd.read_parquet(path) if path.exists() else pd.DataFrame({"exact": [], "format": []})
+    path = table_file(store(shared.profile).root / name, "completions")
+    completions = pd.read_parquet(path) if path.exists() else empty_table("completions")
     right = completions[is_correct(completions)]
     chosen = right.iloc[:: max(1, len(right) // n)].head(n)
-    pairs = list(zip(chosen["puzzle_id"], chosen["completion"], strict=True)) if len(chosen) else []
-    return _drawn_again(shared, spec, pairs)
+    return _drawn_again(shared, spec, list(zip(chosen["puzzle_id"], chosen["completion"], strict=True)))
 
 
 def _drawn_again(shared: Shared, spec: RunSpec, pairs: Sequence[tuple[int, str]]) -> Corpus:

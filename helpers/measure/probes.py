@@ -95,6 +95,7 @@ def shuffle_tokens(tokenizer: PreTrainedTokenizerBase, text: str, item: int) -> 
 
     Orders whose text the tokenizer would cut into other tokens are passed over; None where 100 orders all are.
     """
+    # A text can be cut in several ways, and what is scored is the text: it must be cut into the very tokens meant.
     ids, rng = tokenizer(text, add_special_tokens=False)["input_ids"], np.random.default_rng((seeds.PROBES, item))
     for _ in range(100):
         mixed = [ids[k] for k in rng.permutation(len(ids))]
@@ -197,6 +198,7 @@ def read_probes(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} is damaged: restore it, or delete the folder it is in and score again.") from error
     if tuple(table.columns) != PROBE_COLUMNS or not len(table):
         raise UserError(f"{path} must have the columns {', '.join(PROBE_COLUMNS)}: restore it.")
+    # Empty text is a value here (`keep_default_na`), but a gap makes a column of numbers one of text.
     if table.isna().any(axis=None) or any(table[name].dtype.kind not in "iu" for name in ("item", "number")):
         raise UserError(f"{path} lacks a value: restore it, or delete the folder it is in and score again.")
     return table

@@ -233,6 +233,7 @@ def asymmetry(pairs: pd.DataFrame) -> Interval:
     Two unrelated changes of one size and either sign give about 1. The 95% jackknife interval is over the samples v.
     """
     gap, size = _gap_and_size(pairs)
+    # The ratio of two sums over v, not the mean of ratios: a v that hardly moves would have a ratio of pure noise.
     return jackknife(lambda keep: math.fsum(gap[i] for i in keep) / math.fsum(size[i] for i in keep), len(gap))
 
 

@@ -10,9 +10,8 @@ from types import MappingProxyType
 
 import pandas as pd
 
-from helpers.stats.curves import gain_and_drop
+from helpers.stats.curves import gain_and_drop, over_seeds
 from helpers.stats.fits import fit
-from helpers.stats.intervals import seed_interval
 
 PREDICTORS: Mapping[str, str] = MappingProxyType(
     {
@@ -41,14 +40,13 @@ def rate_paths(evaluations: pd.DataFrame, runs: pd.DataFrame, rates: Mapping[str
     """
     inside = runs["group"].isin(["sft-rates", "rft-rates"])
     swept, others = runs[inside], set(runs.loc[~inside, "run"])
-    arms, found = set(swept["arm"]), gain_and_drop(evaluations) if len(swept) else evaluations.iloc[:0]
-    known = dict(zip(swept["run"], swept["learning_rate"], strict=True))
-    found = found[found["arm"].isin(arms) & ~found["run"].isin(others)]
-    rate = [known.get(run, rates[arm]) for run, arm in zip(found["run"], found["arm"], strict=True)]
-    factor = [round(r / rates[arm], 2) for r, arm in zip(rate, found["arm"], strict=True)]
-    if found.empty:
-        return found.assign(factor=[])
-    grouped = found.assign(factor=factor).groupby(["arm", "factor", "step"], as_index=False)
+    if swept.empty:
+        return evaluations.iloc[:0].assign(factor=[])
+    points = gain_and_drop(evaluations)
+    points = points[points["arm"].isin(set(swept["arm"])) & ~points["run"].isin(others)]
+    own = points["arm"].map(rates)
+    rate = points["run"].map(swept.set_index("run")["learning_rate"]).fillna(own)
+    grouped = points.assign(factor=(rate / own).round(2)).groupby(["arm", "factor", "step"], as_index=False)
     return grouped.agg(gain=("gain", "mean"), drop=("drop", "mean"), seeds=("seed", "nunique"))
 
 
@@ -100,9 +98,3 @@ def fits_table(rows: pd.DataFrame) -> pd.DataFrame:
     lines = [(made.predictor, made.runs, made.arms, *made.r2, *(made.left_out or [None] * 3)) for made in fits]
     columns = ["predictor", "runs", "arms", "r2", "low", "high", "left_out", "out_low", "out_high"]
     return pd.DataFrame(lines, columns=columns).sort_values("r2", ascending=False)
-
-
-def over_seeds(rows: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
-    """Interval over seeds of `value` in each group: columns `by`, mean, low, high, seeds."""
-    groups = [(*names, *seed_interval(part[value]), len(part)) for names, part in rows.groupby(by, sort=False)]
-    return pd.DataFrame(groups, columns=[*by, "mean", "low", "high", "seeds"])
