@@ -4,7 +4,7 @@ import ast
 import copy
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -134,18 +134,65 @@ def test_an_entry_and_a_recipe_make_an_arm_with_a_loss_of_its_own(smooth, puzzle
     assert arms.arm_style("sft-smooth") is TOY.look
 
 
+# Where arms may stand by name in a collection, because the module is about those arms and a new one has no place in it:
+ABOUT_NAMED_ARMS = (
+    "verdicts/",  # claims, and the paper's own order of its arms
+    "show/", "toys/",  # figures that set named arms beside each other
+    "study/profiles.py", "study/controls.py",  # the plan: which runs there are, how long and in what order
+)  # fmt: skip
+REGISTRY_AND_RECIPES = ("study/arms.py", "train/recipes.py")
+
+
+def arm_names(nodes: Iterable[ast.expr | None]) -> set[str]:
+    """The arms that stand by their names among some expressions, or inside them."""
+    inside = (part for node in nodes if node for part in ast.walk(node))
+    return {part.value for part in inside if isinstance(part, ast.Constant)} & set(arms.ARMS)
+
+
+def compares_an_arm(node: ast.AST) -> bool:
+    """Whether an expression compares something called an arm with a name of one."""
+    sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+    return any(getattr(s, "id", getattr(s, "attr", "")).endswith("arm") for s in sides) and bool(arm_names(sides))
+
+
+def collects_arms(node: ast.AST) -> bool:
+    """Whether an expression is a set, tuple or list with an arm's name in it, or a dict with one among its keys.
+
+    The base does not count: it is what all arms start from, and no new arm is one.
+    """
+    items = node.keys if isinstance(node, ast.Dict) else getattr(node, "elts", [])
+    plain = [item for item in items if isinstance(item, ast.Constant)]
+    return bool(arm_names(plain) - {"base"})
+
+
+def by_name(tree: ast.AST, where: str) -> list[str]:
+    """Expressions of a module that treat an arm by its name; `where` is its path below `helpers`."""
+    named = compares_an_arm if where.startswith(ABOUT_NAMED_ARMS) else lambda n: compares_an_arm(n) or collects_arms(n)
+    return [ast.unparse(node) for node in ast.walk(tree) if where not in REGISTRY_AND_RECIPES and named(node)]
+
+
 def test_no_module_but_the_registry_and_the_recipes_treats_an_arm_by_its_name() -> None:
     """Whoever tells arms apart asks the registry; else a new arm would have to be added there too."""
-    helpers, found = Path(arms.__file__).parents[1], []
-    for path in sorted(helpers.rglob("*.py")):
-        where = str(path.relative_to(helpers))
-        for node in ast.walk(ast.parse(path.read_text())) if where not in ("study/arms.py", "train/recipes.py") else ():
-            sides = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
-            names = {c.value for side in sides for c in ast.walk(side) if isinstance(c, ast.Constant)}
-            arm = any(getattr(side, "id", getattr(side, "attr", "")).endswith("arm") for side in sides)
-            if arm and names & set(arms.ARMS):
-                found.append(f"{where}:{node.lineno}: {ast.unparse(node)}")
-    assert found == []
+    helpers = Path(arms.__file__).parents[1]
+    modules = {str(path.relative_to(helpers)): ast.parse(path.read_text()) for path in helpers.rglob("*.py")}
+    assert {where: offences for where, tree in modules.items() if (offences := by_name(tree, where))} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "offences", "in_a_claim"),
+    [
+        ("if spec.arm == 'rft': pass", 1, 1),
+        ("if spec.arm in ('rft', 'sft-answer'): pass", 2, 1),
+        ("RECORDED = {'sft-self'}", 1, 0),
+        ("WRITTEN = {'sft-answer': write}", 1, 0),
+        ("specs(profile, ['rft'])", 1, 0),
+        ("kinds = ('base', reference); label = 'rft'", 0, 0),
+    ],
+)
+def test_arms_by_name_are_noticed(text: str, offences: int, in_a_claim: int) -> None:
+    tree = ast.parse(text)
+    assert len(by_name(tree, "measure/any.py")) == offences and not by_name(tree, "study/arms.py")
+    assert len(by_name(tree, "verdicts/any.py")) == in_a_claim
 
 
 def test_an_entry_without_a_recipe_is_told_so(monkeypatch: pytest.MonkeyPatch, tiny, tmp_path: Path) -> None:

@@ -22,22 +22,25 @@ from helpers.measure.shared import (
     METRICS,
     PUBLISHED,
     Shared,
+    empty_table,
     finished,
     is_done,
     load_shared,
+    published_table,
     store,
     study_specs,
 )
 from helpers.measure.theory import measured_theory
 from helpers.model.score import completion_logps
-from helpers.stats.curves import THRESHOLDS, battery_mean, crossings
-from helpers.stats.intervals import seed_interval
+from helpers.stats.curves import THRESHOLDS, battery_mean, crossings, rows_of
+from helpers.stats.intervals import paired_interval
 from helpers.stats.summary import per_seed
 from helpers.study import checkpoints
-from helpers.study.controls import GROUPS, SMOKE_ARM, SMOKE_ARMS, SMOKE_GROUPS, Control, control_specs
+from helpers.study.arms import get_arm
+from helpers.study.controls import GROUPS, SMOKE_ARM, SMOKE_ARMS, SMOKE_GROUPS, control_specs
 from helpers.study.profiles import Profile
-from helpers.study.published import as_published, load_published, provenance, published_runs, write_runs, write_table
-from helpers.study.schema import SCHEMAS, read_table, table_file
+from helpers.study.published import as_published, provenance, published_runs, write_runs, write_table
+from helpers.study.schema import read_table
 from helpers.study.spec import RunSpec
 from helpers.train.engine import settings
 from helpers.train.jobs import run_missing
@@ -52,25 +55,16 @@ def ensure(profile: Profile, retrain: bool = False) -> list[str]:
     """
     trouble = []
     if profile.name == "smoke":
-        _train_here(profile, control_specs(profile, SMOKE_GROUPS))
+        logging.disable_progress_bar()
+        with warnings.catch_warnings(action="ignore"):  # deprecations inside the trainers' own code
+            # In this process: starting another takes longer than a tiny run.
+            for spec in store(profile).plan([control.spec for control in control_specs(profile, SMOKE_GROUPS)]):
+                train(spec, store(profile), settings(profile))
     elif retrain:
-        trouble = run_missing(profile, [c.spec for c in control_specs(profile)], keep_going=True)
+        trouble = run_missing(profile, [control.spec for control in control_specs(profile)], keep_going=True)
     if profile.name == "smoke" or retrain:
         measure(profile)
     return trouble
-
-
-def _train_here(profile: Profile, controls: Sequence[Control]) -> None:
-    """Train in this process: starting another takes longer than a tiny run."""
-    logging.disable_progress_bar()
-    with warnings.catch_warnings(action="ignore"):  # deprecations inside the trainers' own code
-        for spec in store(profile).plan([control.spec for control in controls]):
-            train(spec, store(profile), settings(profile))
-
-
-def measured_weights(shared: Shared, spec: RunSpec) -> pd.DataFrame:
-    """`updates.change_table` of a run's end."""
-    return updates.change_table(shared.weights(None), shared.weights(spec))
 
 
 def measured_predictors(shared: Shared, spec: RunSpec) -> pd.DataFrame:
@@ -80,8 +74,9 @@ def measured_predictors(shared: Shared, spec: RunSpec) -> pd.DataFrame:
     drift; perplexity and lbk belong to the corpus and to the first checkpoint, so they are the same in both rows.
     """
     fixed, start = _corpus_quantities(shared, spec), shared.weights(None)
+    evaluations = read_table(store(shared.profile).folder(spec), "evaluations").to_pandas()
     rows: list[dict[str, Any]] = []
-    for at, step in _marks(shared, spec).items():
+    for at, step in _marks(evaluations).items():
         if rows and rows[0]["step"] == step:
             rows.append(rows[0] | {"at": at})
             continue
@@ -89,7 +84,7 @@ def measured_predictors(shared: Shared, spec: RunSpec) -> pd.DataFrame:
         delta = updates.change(start, linear.weights_of(tuned[0]))
         rows.append(
             {"at": at, "step": step}
-            | _drops(shared, spec, step)
+            | _drops(evaluations, step)
             | predictors.divergences(shared.base, tuned, shared.boards, shared.prior)
             | fixed
             | {"l2": updates.l2(delta), "l1": updates.l1(delta)}
@@ -99,28 +94,19 @@ def measured_predictors(shared: Shared, spec: RunSpec) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _evaluations(shared: Shared, spec: RunSpec) -> pd.DataFrame:
-    """A run's own evaluations."""
-    return read_table(store(shared.profile).folder(spec), "evaluations").to_pandas()
-
-
-def _marks(shared: Shared, spec: RunSpec) -> dict[str, int]:
-    """The last step, and the first evaluated one with exact match 0.5 or more, if any."""
-    evaluations = _evaluations(shared, spec)
+def _marks(evaluations: pd.DataFrame) -> dict[str, int]:
+    """A run's last step, and the first evaluated one with exact match 0.5 or more, if any."""
     reached = crossings(evaluations, 0.5)
     marks = {"end": int(evaluations["step"].max())}
     return marks | ({"0.5": int(reached["after"].iloc[0])} if len(reached) else {})
 
 
-def _drops(shared: Shared, spec: RunSpec, step: int) -> dict[str, float]:
+def _drops(evaluations: pd.DataFrame, step: int) -> dict[str, float]:
     """Exact match and the drop below the run's own start at a step."""
-    evaluations = _evaluations(shared, spec)
-    exact = evaluations[(evaluations["task"] == "puzzle") & (evaluations["measure"] == "exact")]
-    found = {"exact": float(exact.loc[exact["step"] == step, "value"].iloc[0])}
+    exact = rows_of(evaluations, "exact", "puzzle").set_index("step")["value"]
     means = battery_mean(evaluations).set_index(["measure", "step"])["value"]
-    for name, measure in (("drop", "score"), ("drop_likelihood", "likelihood")):
-        found[name] = float(means[measure, 0] - means[measure, step])
-    return found
+    drops = {name: means[m, 0] - means[m, step] for name, m in (("drop", "score"), ("drop_likelihood", "likelihood"))}
+    return {name: float(value) for name, value in {"exact": exact[step], **drops}.items()}
 
 
 def _corpus_quantities(shared: Shared, spec: RunSpec) -> dict[str, float | None]:
@@ -135,29 +121,24 @@ def _corpus_quantities(shared: Shared, spec: RunSpec) -> dict[str, float | None]
     return {"perplexity": float(np.exp(-logps.mean())), "lbk": lbk}
 
 
-def measured_flips(shared: Shared, spec: RunSpec) -> pd.DataFrame:
-    """`recovery.flips` from the base to a run's end, over all prior tasks."""
-    return recovery.flips(shared.base, shared.model(spec), battery.battery_tasks(), shared.sizes.battery)
-
-
 def measured_recovery(shared: Shared, spec: RunSpec) -> pd.DataFrame:
     """`recovery.recovery_table` of a run's end, with the base's scores of each half in base_score, base_likelihood."""
     smoke = shared.profile.name == "smoke"
     counts, how = ((0, 8), recovery.Recovery(steps=2)) if smoke else (RECOVERY_COUNTS, recovery.Recovery())
-    found = recovery.recovery_table(shared.model(spec), shared.profile.puzzle, counts, shared.sizes, how)
+    regained = recovery.recovery_table(shared.model(spec), shared.profile.puzzle, counts, shared.sizes, how)
     base = recovery.half_scores(shared.base, shared.sizes.battery).set_index("half")
-    return found.assign(**{f"base_{m}": found["half"].map(base[m]) for m in ("score", "likelihood")})
+    return regained.assign(**{f"base_{m}": regained["half"].map(base[m]) for m in ("score", "likelihood")})
 
 
 def measured_matched(shared: Shared, spec: RunSpec) -> pd.DataFrame:
-    """A run's update at its own length, and at those of RFT and answer SFT of its seed, evaluated.
+    """A run's update at its own length, and at those of the reference arms (RFT and answer SFT) of its seed, evaluated.
 
     Columns norm_of (whose length), norm, own_norm, base_score, base_likelihood, then the scores of `predictors.scores`.
     """
     start, end = shared.weights(None), shared.weights(spec)
     own, (model, _) = updates.l2(updates.change(start, end)), shared.model(spec)
     rows = [{"norm_of": spec.arm, "norm": own, "own_norm": own} | shared.end_scores(spec)]
-    for other in _of_seed(shared, spec, ("rft", "sft-answer")):
+    for other in _references(shared, spec):
         norm = updates.l2(updates.change(start, shared.weights(other)))
         updates.put(model, updates.matched(start, end, norm))
         rows.append({"norm_of": other.arm, "norm": norm, "own_norm": own} | shared.scores(model))
@@ -165,10 +146,10 @@ def measured_matched(shared: Shared, spec: RunSpec) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(base_score=base["score"], base_likelihood=base["likelihood"])
 
 
-def _of_seed(shared: Shared, spec: RunSpec, arms: Sequence[str]) -> list[RunSpec]:
-    """The study's finished runs of some arms with the seed of `spec`, without itself."""
-    same = [s for s in study_specs(shared.profile) if s.seed == spec.seed and s.arm in arms and s.arm != spec.arm]
-    return finished(shared.profile, same)
+def _references(shared: Shared, spec: RunSpec) -> list[RunSpec]:
+    """The finished runs of the study's reference arms with the seed of `spec`, without itself."""
+    same = [s for s in study_specs(shared.profile) if s.seed == spec.seed and s.arm != spec.arm]
+    return finished(shared.profile, [s for s in same if get_arm(s.arm).reference])
 
 
 def measured_lines(shared: Shared, spec: RunSpec) -> pd.DataFrame:
@@ -178,7 +159,7 @@ def measured_lines(shared: Shared, spec: RunSpec) -> pd.DataFrame:
     """
     model, _ = shared.model(spec)
     end, rows = linear.weights_of(model), []
-    for start in (None, *_of_seed(shared, spec, ("rft",))):
+    for start in (None, *(s for s in _references(shared, spec) if get_arm(s.arm).family == "rft")):
         first, name = shared.weights(start), start.arm if start else "base"
         rows.append({"start": name, "share": 0.0} | shared.end_scores(start))
         for share in (0.5,) if shared.profile.name == "smoke" else (0.25, 0.5, 0.75):
@@ -191,19 +172,21 @@ def measured_lines(shared: Shared, spec: RunSpec) -> pd.DataFrame:
 Measure = Callable[[Shared, RunSpec], pd.DataFrame]
 ANALYSES: Mapping[str, Measure] = MappingProxyType(
     {
-        "weights": measured_weights,
+        "weights": lambda shared, spec: updates.change_table(shared.weights(None), shared.weights(spec)),
         "predictors": measured_predictors,
         "matched": measured_matched,
         "recovery": measured_recovery,
         "lines": measured_lines,
-        "flips": measured_flips,
+        "flips": lambda shared, spec: recovery.flips(
+            shared.base, shared.model(spec), battery.battery_tasks(), shared.sizes.battery
+        ),
         "theory": measured_theory,
     }
 )
+"""Each gives the table of one run; `weights` and `flips` compare its end with the base."""
 
 EVERY_RUN = ("weights", "predictors")  # the rest is measured for the study's arms only
 RECOVERY_COUNTS = (0, 8, 32, 128)
-RECOVERED = ("sft-answer",)  # arms with something to bring back
 
 
 def measure(profile: Profile, names: Iterable[str] = tuple(ANALYSES), seeds: Sequence[int] | None = None) -> None:
@@ -220,34 +203,32 @@ def measure(profile: Profile, names: Iterable[str] = tuple(ANALYSES), seeds: Seq
         for spec in [*study, *finished(profile, controls)]:
             if _to_measure(profile, name, spec, study):
                 ready = ready or load_shared(profile)
-                found = ANALYSES[name](ready, spec)
-                write_file(_cached(profile, name, spec), found.to_csv(index=False, float_format="%.6g"))
+                result = ANALYSES[name](ready, spec)
+                write_file(_cache(profile, name) / f"{spec.name}.csv", result.to_csv(index=False, float_format="%.6g"))
                 if profile.name != "smoke":
                     print(f"{name}: {spec.name}", flush=True)
 
 
 def _to_measure(profile: Profile, name: str, spec: RunSpec, study: Sequence[RunSpec]) -> bool:
     """Whether an analysis of a run is wanted, possible and not yet there."""
-    if _cached(profile, name, spec).exists() or (name == "recovery" and spec.arm not in RECOVERED):
+    if (_cache(profile, name) / f"{spec.name}.csv").exists():
+        return False
+    if name == "recovery" and not get_arm(spec.arm).recovered:
         return False
     if name == "theory" and spec.source and spec.source not in is_done(profile):
         return False
     if profile.name == "smoke" and spec.arm not in (SMOKE_ARMS if name in EVERY_RUN else SMOKE_ARM):
         return False
-    return name not in ("matched", "lines") or _whole_seed(profile, spec, study)
+    there = {s.arm for s in study if s.seed == spec.seed}  # of the seed, which these two compare a run with
+    return name not in ("matched", "lines") or there == {s.arm for s in study_specs(profile)}
 
 
-def _whole_seed(profile: Profile, spec: RunSpec, study: Sequence[RunSpec]) -> bool:
-    """Whether the study has finished all its arms of a run's seed."""
-    wanted = {s.arm for s in study_specs(profile)}
-    return {s.arm for s in study if s.seed == spec.seed} == wanted
+def _cache(profile: Profile, name: str) -> Path:
+    """Where the results of one analysis are kept, a file per run."""
+    return Path("runs") / f"{profile.name}-controls" / name
 
 
-def _cached(profile: Profile, name: str, spec: RunSpec) -> Path:
-    """Where one run's result of one analysis is kept."""
-    return Path("runs") / f"{profile.name}-controls" / name / f"{spec.name}.csv"
-
-
+RECORDS = ("evaluations", "metrics")  # what the controls' own runs recorded
 RUN_COLUMNS = ("run", "group", "label", "arm", "seed", "learning_rate", "lora_rank", "steps")
 
 
@@ -264,14 +245,15 @@ class Tables:
     metrics: pd.DataFrame
     results: Mapping[str, pd.DataFrame]
 
-    def __getitem__(self, name: str) -> pd.DataFrame:
-        """The table of one analysis."""
-        return self.results[name]
+    @classmethod
+    def of(cls, table: Callable[[str], pd.DataFrame]) -> Tables:
+        """What a function gives for "runs", each of `RECORDS` and each analysis."""
+        results = MappingProxyType({name: table(name) for name in ANALYSES})
+        return cls(table("runs"), *map(table, RECORDS), results)
 
-    def each(self, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Tables:
-        """The same tables, each after `change`."""
-        results = MappingProxyType({name: change(frame) for name, frame in self.results.items()})
-        return Tables(change(self.runs), change(self.evaluations), change(self.metrics), results)
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        """The table of one analysis, or one of the others by its name."""
+        return {**vars(self), **self.results}[name]
 
 
 def load(profile: Profile) -> Tables:
@@ -280,24 +262,27 @@ def load(profile: Profile) -> Tables:
     One run per label and seed: the one made here, where both have one. Rows are in the order of `run_rows`, wherever
     they come from, so that figures are the same on every machine.
     """
-    found = _joined(_local(profile), _published()) if profile.name == "cpu" else _local(profile)
+    tables = _joined(_local(profile), _published()) if profile.name == "cpu" else _local(profile)
     place = {name: number for number, name in enumerate(run_rows(profile)["run"])}
 
-    def ordered(frame: pd.DataFrame) -> pd.DataFrame:
+    def ordered(name: str) -> pd.DataFrame:
         """Rows of one run stay in their order; runs of no row come last."""
-        places = frame["run"].map(lambda name: place.get(name, len(place)))
-        return frame.iloc[places.argsort(kind="stable")].reset_index(drop=True)
+        places = tables[name]["run"].map(lambda run: place.get(run, len(place)))
+        return tables[name].iloc[places.argsort(kind="stable")].reset_index(drop=True)
 
-    return found.each(ordered)
+    return Tables.of(ordered)
 
 
 def _joined(first: Tables, second: Tables) -> Tables:
     """Both, one run per label and seed: that of the first, where both have one."""
-    runs = _one_each(first.runs, second.runs)
-    records = [_one_each(getattr(first, name), getattr(second, name)) for name in ("evaluations", "metrics")]
-    # A run that gave way to one of the same label and seed leaves no rows behind.
-    kept = [frame[frame["run"].isin(set(runs["run"]))].reset_index(drop=True) for frame in records]
-    return Tables(runs, *kept, MappingProxyType({name: _one_each(first[name], second[name]) for name in ANALYSES}))
+    kept = set(_one_each(first.runs, second.runs)["run"])
+
+    def both(name: str) -> pd.DataFrame:
+        rows = _one_each(first[name], second[name])
+        # Records have no labels: a run that gave way to one of the same label and seed is left out by its name.
+        return rows[rows["run"].isin(kept)].reset_index(drop=True) if name in RECORDS else rows
+
+    return Tables.of(both)
 
 
 def _one_each(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
@@ -311,33 +296,39 @@ def _one_each(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 def run_rows(profile: Profile) -> pd.DataFrame:
     """The run columns of the study's runs and of all controls."""
-    rows = [_run_row("study", spec.arm, spec) for spec in study_specs(profile)]
-    rows += [_run_row(control.group, control.label, control.spec) for control in control_specs(profile)]
-    return pd.DataFrame(rows, columns=list(RUN_COLUMNS))
-
-
-def _run_row(group: str, label: str, spec: RunSpec) -> tuple:
-    return (spec.name, group, label, spec.arm, spec.seed, spec.learning_rate, spec.lora_rank, spec.steps)
+    rows = [("study", spec.arm, spec) for spec in study_specs(profile)]
+    rows += [(control.group, control.label, control.spec) for control in control_specs(profile)]
+    table = [(s.name, group, label, s.arm, s.seed, s.learning_rate, s.lora_rank, s.steps) for group, label, s in rows]
+    return pd.DataFrame(table, columns=list(RUN_COLUMNS))
 
 
 def _local(profile: Profile) -> Tables:
     """What this machine has made; results have the run columns in front."""
     rows = run_rows(profile)
     runs = rows[(rows["group"] != "study") & rows["run"].isin(is_done(profile))].reset_index(drop=True)
-    records = [
-        as_published(store(profile), name, runs["run"]) if len(runs) else _empty_table(name)
-        for name in ("evaluations", "metrics")
-    ]
-    results = {}
-    for name in ANALYSES:
-        paths = sorted((Path("runs") / f"{profile.name}-controls" / name).glob("*.csv"))
-        parts = [pd.read_csv(path).assign(run=path.stem) for path in paths if path.stem in set(rows["run"])]
-        results[name] = rows.merge(pd.concat(parts, ignore_index=True), on="run") if parts else rows.iloc[:0]
-    return Tables(runs, *records, MappingProxyType(results))
+
+    def table(name: str) -> pd.DataFrame:
+        if name == "runs":
+            return runs
+        if name in RECORDS:
+            return as_published(store(profile), name, runs["run"]) if len(runs) else empty_table(name)
+        paths = [path for path in sorted(_cache(profile, name).glob("*.csv")) if path.stem in set(rows["run"])]
+        parts = [pd.read_csv(path).assign(run=path.stem) for path in paths]
+        return rows.merge(pd.concat(parts, ignore_index=True), on="run") if parts else rows.iloc[:0]
+
+    return Tables.of(table)
 
 
-def _empty_table(name: str) -> pd.DataFrame:
-    return pd.DataFrame(columns=SCHEMAS[name].names)
+def _published(source: Path = PUBLISHED) -> Tables:
+    """What was published; empty tables, with their columns, of what was not."""
+
+    def table(name: str) -> pd.DataFrame:
+        path = source / f"{name}.csv"
+        if name in RECORDS:
+            return published_table(source, name)
+        return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=RUN_COLUMNS)
+
+    return Tables.of(table)
 
 
 def publish_controls(profile: Profile, destination: Path = PUBLISHED) -> list[Path]:
@@ -346,43 +337,26 @@ def publish_controls(profile: Profile, destination: Path = PUBLISHED) -> list[Pa
     What was published before stays where it belongs to a run of the profile as it is now and was not made anew, so
     that controls can be run a few at a time, on any machine. Raises UserError where there is nothing to publish.
     """
-    local = _local(profile)
-    if local.runs.empty and all(frame.empty for frame in local.results.values()):
+    local, before, valid = _local(profile), _published(destination), set(run_rows(profile)["run"])
+    if all(local[name].empty for name in ("runs", *ANALYSES)):
         raise UserError("There is no finished control and no result to publish: run python -m helpers controls first.")
-    valid = set(run_rows(profile)["run"])
-    found = _joined(local, _published(destination).each(lambda frame: frame[frame["run"].isin(valid)]))
-    written = {"runs.csv": found.runs} | {f"{name}.csv": frame for name, frame in found.results.items() if len(frame)}
-    for name, frame in written.items():
-        text = frame.sort_values(["group", "label", "seed"], kind="stable").to_csv(index=False, float_format="%.6g")
-        write_file(destination / name, text)
-    if len(found.runs):
-        _publish_records(profile, found, destination)
+    tables = _joined(local, Tables.of(lambda name: before[name][before[name]["run"].isin(valid)]))
+    for name in ("runs", *(name for name in ANALYSES if len(tables[name]))):
+        rows = tables[name].sort_values(["group", "label", "seed"], kind="stable")
+        write_file(destination / f"{name}.csv", rows.to_csv(index=False, float_format="%.6g"))
+    if len(tables.runs):
+        _publish_records(profile, tables, destination)
     return sorted(destination.iterdir())
 
 
-def _publish_records(profile: Profile, found: Tables, destination: Path) -> None:
+def _publish_records(profile: Profile, tables: Tables, destination: Path) -> None:
     """The control runs' own tables and specs, without completions."""
-    here = set(found.runs["run"]) & is_done(profile)
+    known = set(tables.runs["run"])
     runs = published_runs(destination) if (destination / "specs.json").exists() else {}
-    runs |= {name: provenance(store(profile).root / name) for name in here}
-    write_runs(destination, {name: runs[name] for name in runs if name in set(found.runs["run"])})
-    write_table(destination, "metrics", found.metrics[found.metrics["name"].isin(METRICS)])
-    write_table(destination, "evaluations", found.evaluations)
-
-
-def _published(source: Path = PUBLISHED) -> Tables:
-    """What was published; empty tables of what was not."""
-    runs = _read_csv(source / "runs.csv")
-    records = [
-        load_published(source, name) if table_file(source, name).exists() else _empty_table(name)
-        for name in ("evaluations", "metrics")
-    ]
-    return Tables(runs, *records, MappingProxyType({name: _read_csv(source / f"{name}.csv") for name in ANALYSES}))
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    """A published table; without rows, but with the run columns, where there is none."""
-    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=RUN_COLUMNS)
+    runs |= {name: provenance(store(profile).root / name) for name in known & is_done(profile)}
+    write_runs(destination, {name: runs[name] for name in runs if name in known})
+    write_table(destination, "metrics", tables.metrics[tables.metrics["name"].isin(METRICS)])
+    write_table(destination, "evaluations", tables.evaluations)
 
 
 def hashes(tables: Tables) -> list[str]:
@@ -413,10 +387,9 @@ def quantities(evaluations: pd.DataFrame, metrics: pd.DataFrame, tables: Tables,
     base = evaluations[evaluations["arm"] == "base"]
     for label, runs in tables.runs.groupby("label", sort=False):
         mine = [frame[frame["run"].isin(set(runs["run"]))] for frame in (tables.evaluations, tables.metrics)]
-        found = per_seed(pd.concat([mine[0], base], ignore_index=True), mine[1], marks)
-        first = runs.iloc[0]
-        more = {"label": label, "group": first["group"], "learning_rate": first["learning_rate"]}
-        parts.append(found[found["arm"] != "base"].assign(**more))
+        rows = per_seed(pd.concat([mine[0], base], ignore_index=True), mine[1], marks)
+        more = {"label": label} | runs[["group", "learning_rate"]].iloc[0].to_dict()
+        parts.append(rows[rows["arm"] != "base"].assign(**more))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -427,10 +400,10 @@ def compared(rows: pd.DataFrame, reference: str = "rft", quantity: str = "drop_a
     """
     chosen = rows[(rows["quantity"] == quantity) & (rows["task"] == "all")]
     values = {label: part.set_index("seed")["value"] for label, part in chosen.groupby("label")}
-    known, found = dict(zip(rows["label"], rows["group"], strict=True)), []
-    for label in [name for name in dict.fromkeys(rows["label"]) if name not in ("base", reference)]:
-        both = label in values and reference in values
-        apart = (values[label] - values[reference]).dropna() if both else []
-        interval = seed_interval(apart) if len(apart) else (None, None, None)
-        found.append((label, GROUPS.get(known[label], "an arm of the study"), *interval, len(apart)))
-    return pd.DataFrame(found, columns=["label", "isolates", "difference", "low", "high", "seeds"])
+    groups = dict(zip(rows["label"], rows["group"], strict=True))
+    others = [label for label in groups if label not in ("base", reference)]
+    table = [
+        (label, GROUPS.get(groups[label], "an arm of the study"), *paired_interval(values, label, reference))
+        for label in others
+    ]
+    return pd.DataFrame(table, columns=["label", "isolates", "difference", "low", "high", "seeds"])

@@ -13,19 +13,10 @@ import pandas as pd
 import torch
 
 from helpers.errors import UserError
-from helpers.measure.linear import (
-    PRIOR,
-    RULES,
-    Linearised,
-    Scored,
-    Weights,
-    apply_a,
-    gradient,
-    pair_gradient,
-    residual,
-    token_logps,
-)
-from helpers.stats.intervals import Interval, in_words, seed_interval
+from helpers.measure import linear
+from helpers.measure.linear import PRIOR, RULES, Linearised, Scored, Weights, apply_a, pair_gradient, token_logps
+from helpers.stats.curves import over_seeds
+from helpers.stats.intervals import Interval, in_words
 
 
 @dataclass(frozen=True)
@@ -56,6 +47,7 @@ def update(weights: Weights, slope: Weights, step: Step) -> dict[str, torch.Tens
 
     AdamW's first step is rate x g / (|g| + eps): nearly the sign, so its length hardly depends on the gradient's.
     """
+    # torch's own optimizer takes the step, on copies: a rule written here could differ from the one that trains.
     leaves = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
     for name, leaf in leaves.items():
         leaf.grad = slope[name].detach().clone()
@@ -76,7 +68,7 @@ def logits_at(batch: Scored, weights: Weights) -> torch.Tensor:
 
 def logps_at(batch: Scored, weights: Weights) -> torch.Tensor:
     """Log-prob of each item (n,) at some weights, nats."""
-    return batch.per_item(token_logps(logits_at(batch, weights), batch.target))
+    return batch.logps(logits_at(batch, weights))
 
 
 def predicted(line: Linearised, direction: Weights) -> dict[str, torch.Tensor]:
@@ -87,6 +79,7 @@ def predicted(line: Linearised, direction: Weights) -> dict[str, torch.Tensor]:
     """
     change, batch = line.push(direction), line.batch
     first = apply_a(line.logits, change).gather(-1, batch.target[:, None])[:, 0]
+    # Subtracted token by token: a sum over many tokens would lose the small change to rounding.
     after = token_logps(line.logits + change, batch.target) - token_logps(line.logits, batch.target)
     return {"first order": batch.per_item(first), "linear logits": batch.per_item(after)}
 
@@ -118,17 +111,17 @@ def influence(
     ||p - e||_2 of the batch), for LBK; with `line`, the probes' `Linearised`, also the predictions of `predicted`.
     """
     frames, logits = [], logits_at(probes, weights)
-    before = probes.per_item(token_logps(logits, probes.target))
+    before = probes.logps(logits)
     common = {"item": range(len(probes.kinds)), "kind": probes.kinds, "tokens": probes.tokens.tolist()}
     common["a"] = item_a_norm(logits, probes).tolist()
     for corpus, number, one in each_gradient(learned):
         g = float(item_g_norm(one.logits, one.batch).mean())
         for step in steps:
             direction = update(weights, one.slope, step)
-            found = {"change": logps_at(probes, moved(weights, direction)) - before}
-            found |= predicted(line, direction) if line else {}
+            changes = {"change": logps_at(probes, moved(weights, direction)) - before}
+            changes |= predicted(line, direction) if line else {}
             named = {"corpus": corpus, "batch": number, "step": step.label, "g": g}
-            frames.append(pd.DataFrame(common | {name: values.tolist() for name, values in found.items()} | named))
+            frames.append(pd.DataFrame(common | {name: values.tolist() for name, values in changes.items()} | named))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -147,8 +140,7 @@ def per_token(rows: pd.DataFrame, by: Sequence[str], value: str = "change") -> p
 
 def over_batches(rows: pd.DataFrame, by: Sequence[str], value: str = "value") -> pd.DataFrame:
     """Mean and 95% t interval over the batches of each group: columns `by`, mean, low, high."""
-    found = [(*keys, *seed_interval(part[value])) for keys, part in rows.groupby(list(by), sort=False)]
-    return pd.DataFrame(found, columns=[*by, "mean", "low", "high"])
+    return over_seeds(rows, by, value).drop(columns="seeds")
 
 
 def span(interval: Interval, digits: int = 2, scale: float = 1.0) -> str:
@@ -169,13 +161,14 @@ def mutual(alone: Sequence[Scored], together: Scored, weights: Weights, step: St
     """
     before, rows = logps_at(together, weights), []
     for single in alone:
-        direction = update(weights, gradient(single, weights), step)
+        direction = update(weights, pair_gradient(single, weights)[0], step)
         rows.append(((logps_at(together, moved(weights, direction)) - before) / together.tokens).tolist())
     return np.array(rows)
 
 
 def item_a_norm(logits: torch.Tensor, batch: Scored) -> torch.Tensor:
     """The paper's A_norm of each probe (n,): sqrt(V pbar^2 + V - 2), pbar the mean over its tokens of ||p||_2."""
+    # With the mean norm of p in place of p's own: not the mean of ||A||_F over tokens (`linear.a_norm`), but theirs.
     words = logits.shape[-1]
     mean = batch.per_item(logits.softmax(-1).norm(dim=-1)) / batch.tokens
     return (words * mean.square() + words - 2).sqrt()
@@ -183,7 +176,7 @@ def item_a_norm(logits: torch.Tensor, batch: Scored) -> torch.Tensor:
 
 def item_g_norm(logits: torch.Tensor, batch: Scored) -> torch.Tensor:
     """||p - e||_2 of each training sample (n,), as the mean over its tokens of ||softmax - onehot||_2."""
-    return batch.per_item(residual(logits, batch.target).norm(dim=-1)) / batch.tokens
+    return batch.per_item(linear.residual(logits, batch.target).norm(dim=-1)) / batch.tokens
 
 
 def lbk(change: Sequence[float], a: Sequence[float], g: float) -> float:
@@ -201,7 +194,7 @@ def lbk_between(probes: Scored, learned: Scored, before: Weights, after: Weights
     `learned`: samples of what was trained on in between.
     """
     logits = logits_at(probes, before)
-    change = logps_at(probes, after) - probes.per_item(token_logps(logits, probes.target))
+    change = logps_at(probes, after) - probes.logps(logits)
     g = float(item_g_norm(logits_at(learned, before), learned).mean())
     return lbk(change.tolist(), item_a_norm(logits, probes).tolist(), g)
 
@@ -218,20 +211,20 @@ def _scale(a: Sequence[float], g: float) -> float:
 def probe_types(kinds: Sequence[str]) -> dict[str, list[int]]:
     """Numbers of the items of each probe type: all prior tasks together, each of them, and each kind of puzzle."""
     prior = [i for i, kind in enumerate(kinds) if not kind.startswith("puzzle")]
-    found = {PRIOR: prior} if prior else {}
+    types = {PRIOR: prior} if prior else {}
     for i, kind in enumerate(kinds):
-        found.setdefault(kind, []).append(i)
-    return found
+        types.setdefault(kind, []).append(i)
+    return types
 
 
 def bounds(rows: pd.DataFrame) -> pd.DataFrame:
     """LBK and SignDelta of the rows of `influence`: columns corpus, batch, step, probe, lbk, sign_delta."""
-    found = []
+    table = []
     for key, part in rows.groupby(["corpus", "batch", "step"], sort=False):
         change, a, g = part["change"].to_numpy(), part["a"].to_numpy(), part["g"].iloc[0]
         for probe, keep in probe_types(part["kind"].tolist()).items():
-            found.append((*key, probe, lbk(change[keep], a[keep], g), sign_delta(change[keep], a[keep], g)))
-    return pd.DataFrame(found, columns=["corpus", "batch", "step", "probe", "lbk", "sign_delta"])
+            table.append((*key, probe, lbk(change[keep], a[keep], g), sign_delta(change[keep], a[keep], g)))
+    return pd.DataFrame(table, columns=["corpus", "batch", "step", "probe", "lbk", "sign_delta"])
 
 
 def ema(values: Sequence[float], keep: float = 0.9) -> list[float]:

@@ -2,94 +2,98 @@
 
 A corpus is *written* anew by the arm's own recipe, or *recorded*: taken from the completions that a run left, with its
 boards drawn again from run seed and puzzle number. `written_corpus`, `recorded_corpus` and `corpus_samples` answer for
-the arms of a profile, `corpus_of` and `corpus_of_run` for one run.
+the arms of a profile (by `Arm.stand_in`), `corpus_of` and `corpus_of_run` for one run.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
-from types import MappingProxyType
 
 import pandas as pd
 
 from helpers.errors import UserError
-from helpers.measure.shared import Shared
+from helpers.measure.shared import Shared, empty_table
 from helpers.model.build import Loaded
-from helpers.study.arms import get_arm
-from helpers.study.profiles import Profile
+from helpers.study.arms import REGISTRY, SOURCE_ARM, get_arm
+from helpers.study.profiles import Profile, specs
 from helpers.study.published import store
-from helpers.study.schema import is_correct
+from helpers.study.schema import is_correct, table_file
 from helpers.study.spec import RunSpec
 from helpers.train import corpora, recipes, rows
 from helpers.train.engine import puzzle_spec
 from helpers.world import seeds
 from helpers.world.battery import battery_samples
-from helpers.world.boards import Boards, Corpus, Prompted, Sample, make_boards, training_boards
+from helpers.world.boards import Corpus, Prompted, Sample, make_boards, training_boards
 from helpers.world.puzzles import PuzzleSpec
-
-WRITTEN: Mapping[str, Callable[[Boards], list[str]]] = MappingProxyType(
-    {"sft-answer": corpora.answer_completions, "sft-expert": corpora.expert_completions}
-)
-"""Corpora that need no model, by arm."""
-RECORDED = ("sft-rollout", "sft-self")  # corpora that RFT's own record can stand in for
-THINKS_ONLY = frozenset({"sft-self"})  # of these the placements are the true ones
 
 
 def written_corpus(profile: Profile, arm: str, n: int) -> Corpus:
-    """The first `n` pairs of `sft-answer` or `sft-expert` at the profile's first seed. UserError for others."""
-    if arm not in WRITTEN:
-        raise UserError(f"Nobody writes the corpus of {arm}: choose one of {', '.join(WRITTEN)}.")
+    """The first `n` pairs of an arm that rules write, at the profile's first seed. UserError for others."""
+    known = [name for name, entry in REGISTRY.items() if entry.stand_in == "rules"]
+    if arm not in known:
+        raise UserError(f"Nobody writes the corpus of {arm}: choose one of {', '.join(known)}.")
     boards = training_boards(profile.puzzle, n, profile.seeds[0])
-    return boards.corpus(arm, WRITTEN[arm](boards))
+    given = recipes.Given(specs(profile, [arm])[0], store(profile), None, boards)
+    return boards.corpus(arm, recipes.RECIPES[arm].write(given))
 
 
 def recorded_corpus(profile: Profile, arm: str, completions: pd.DataFrame, n: int) -> Corpus | None:
-    """Up to `n` pairs of `sft-rollout` or `sft-self` from the recorded completions of RFT; None where none fits.
+    """Up to `n` pairs of an arm from the recorded completions of RFT, one per board; None where none stands in for it.
 
-    `sft-rollout`: correct, well-formed completions of the last third of the run, newest first, one per board.
-    `sft-self`: the thinks written around the step the arm starts from, with the true placement behind them. The study
-    samples both anew from checkpoints; the records of the run itself need no weights.
+    `late`: correct, well-formed completions of the last third of the run, newest first. `thinks`: those written around
+    the step the arm starts from, with the true placement behind them. The study samples both anew from checkpoints; the
+    records of the run itself need no weights.
     """
-    rft = completions[completions["run"].str.match(rf"rft-{profile.seeds[0]}-")]
-    late = rft[(rft["step"] > rft["step"].max() * 2 / 3) & is_correct(rft)]
-    newest = late.sort_values("step", ascending=False, kind="stable")
-    chosen = {"sft-rollout": newest, "sft-self": _early_thinks(profile, rft)}[arm].drop_duplicates("puzzle_id").head(n)
-    return None if chosen.empty else _recorded(profile.puzzle, chosen.assign(seed=profile.seeds[0]), arm)
+    rft, stand_in = (
+        completions[completions["run"].str.match(rf"{SOURCE_ARM}-{profile.seeds[0]}-")],
+        get_arm(arm).stand_in,
+    )
+    if stand_in == "late":
+        late = rft[(rft["step"] > rft["step"].max() * 2 / 3) & is_correct(rft)]
+        chosen = late.sort_values("step", ascending=False, kind="stable")
+    else:
+        chosen = _early_thinks(profile, arm, rft) if stand_in == "thinks" else rft.iloc[:0]
+    chosen = chosen.drop_duplicates("puzzle_id").head(n).assign(seed=profile.seeds[0])
+    return None if chosen.empty else _recorded(profile.puzzle, chosen, arm)
 
 
 def corpus_of(profile: Profile, spec: RunSpec, rollouts: pd.DataFrame, n: int) -> Corpus | None:
     """Up to `n` pairs that an SFT run trained on; None where the records cannot tell. `rollouts`: of its source run."""
     one = replace(profile, seeds=(spec.seed,))
-    if spec.arm in WRITTEN:
-        return written_corpus(one, spec.arm, n)
-    return recorded_corpus(one, spec.arm, rollouts, n) if spec.arm in RECORDED else None
+    written = get_arm(spec.arm).stand_in == "rules"
+    return written_corpus(one, spec.arm, n) if written else recorded_corpus(one, spec.arm, rollouts, n)
 
 
 def corpus_samples(profile: Profile, completions: pd.DataFrame, boards: int) -> dict[str, list[Sample]]:
     """Training pairs of each arm on up to `boards` boards, by arm; arms without any are left out.
 
-    Written corpora are made here; the rest comes from the recorded `completions` of RFT, all seeds together:
-    `rft` its first groups with a signal (the first two steps are the base's own), weighted by their advantages;
-    `sft-rollout` correct completions of the second half; `sft-self` thinks written near the step that the arm starts
-    from, with the true placement; `self-sft` correct completions of the first three steps, where the model is still
-    nearly the base.
+    What rules write is made here; the rest comes from the recorded `completions` of RFT, all seeds together: `groups`
+    the first with a signal (the first two steps are the base's own), weighted by their advantages; `late` correct
+    completions of the second half; `thinks` written near the step that the arm starts from, with the true placement;
+    `early` correct completions of the first three steps, where the model is still nearly the base.
     """
-    kind = profile.puzzle
-    written = WRITTEN if (kind.rows, kind.cols) == (2, 2) else ("sft-answer",)  # the teacher explains no other grid
-    parts = {arm: list(written_corpus(profile, arm, boards)) for arm in written}
-    rft = completions[completions["run"].str.startswith("rft-")]
+    parts = {}
+    for arm in (name for name, entry in REGISTRY.items() if entry.stand_in == "rules"):
+        with suppress(UserError):  # the teacher of `sft-expert` explains 2 x 2 boards only
+            parts[arm] = list(written_corpus(profile, arm, boards))
+    rft = completions[completions["run"].str.startswith(f"{SOURCE_ARM}-")]
     right = rft[is_correct(rft)]
     middle = rft.groupby("run")["step"].transform("max") / 2
     second_half = right[right["step"] > middle[right.index]].sort_values("step", ascending=False)
     chosen = {
-        "rft": _first_groups(rft, boards),
-        "sft-rollout": _different(second_half, boards),
-        "sft-self": _early_thinks(profile, rft).drop_duplicates(["run", "puzzle_id"]).head(boards),
-        "self-sft": _different(right[right["step"] <= 3].sort_values("step"), boards),
+        "groups": _first_groups(rft, boards),
+        "late": _different(second_half, boards),
+        "early": _different(right[right["step"] <= 3].sort_values("step"), boards),
     }
-    parts |= {arm: list(_recorded(kind, part, arm)) for arm, part in chosen.items()}
+    for name, arm in REGISTRY.items():
+        if arm.stand_in == "thinks":
+            part = _early_thinks(profile, name, rft).drop_duplicates(["run", "puzzle_id"]).head(boards)
+            parts[name] = list(_recorded(profile.puzzle, part, name))
+        elif arm.stand_in in chosen:
+            parts[name] = list(_recorded(profile.puzzle, chosen[arm.stand_in], name))
     return {arm: samples for arm, samples in parts.items() if any(sample.weight for sample in samples)}
 
 
@@ -120,12 +124,11 @@ def corpus_of_run(shared: Shared, spec: RunSpec, n: int) -> Corpus:
 def _streamed(shared: Shared, spec: RunSpec, n: int) -> Corpus:
     """Correct rollouts of an RFT run (or of the source of `sft-stream`), every k-th so that all phases count alike."""
     name = spec.source if get_arm(spec.arm).data == "source" else spec.name
-    path = store(shared.profile).root / name / "completions.parquet"
-    completions = pd.read_parquet(path) if path.exists() else pd.DataFrame({"exact": [], "format": []})
+    path = table_file(store(shared.profile).root / name, "completions")
+    completions = pd.read_parquet(path) if path.exists() else empty_table("completions")
     right = completions[is_correct(completions)]
     chosen = right.iloc[:: max(1, len(right) // n)].head(n)
-    pairs = list(zip(chosen["puzzle_id"], chosen["completion"], strict=True)) if len(chosen) else []
-    return _drawn_again(shared, spec, pairs)
+    return _drawn_again(shared, spec, list(zip(chosen["puzzle_id"], chosen["completion"], strict=True)))
 
 
 def _drawn_again(shared: Shared, spec: RunSpec, pairs: Sequence[tuple[int, str]]) -> Corpus:
@@ -145,16 +148,16 @@ def _recorded(kind: PuzzleSpec, chosen: pd.DataFrame, arm: str) -> Corpus:
     known = {key: make_boards(kind, [key[1]], seeds.training(key[0])) for key in dict.fromkeys(keys)}
     prompts = {key: board.prompted()[0] for key, board in known.items()}  # one object a board: it is encoded once
     texts = chosen["completion"].tolist()
-    if arm in THINKS_ONLY:
+    if get_arm(arm).stand_in == "thinks":
         true = [corpora.answer(known[key].placements[0].tolist()) for key in keys]
         texts = [f"{corpora.closed_think(text)}{answer}" for text, answer in zip(texts, true, strict=True)]
     weights = chosen["advantage"].astype(float).tolist() if get_arm(arm).family == "rft" else ()
     return Corpus(arm, [prompts[key] for key in keys], texts, weights)
 
 
-def _early_thinks(profile: Profile, rft: pd.DataFrame) -> pd.DataFrame:
-    """Completions with a closed think, those nearest to the step that `sft-self` starts from first."""
-    step = int(dict(profile.budget("sft-self").extra).get("source_step", 0))
+def _early_thinks(profile: Profile, arm: str, rft: pd.DataFrame) -> pd.DataFrame:
+    """Completions with a closed think, those nearest to the step that an arm starts from first."""
+    step = int(dict(profile.budget(arm).extra).get("source_step", 0))
     closed = rft[[corpora.closed_think(text) is not None for text in rft["completion"]]]
     return closed.loc[(closed["step"] - step).abs().sort_values(kind="stable").index]
 

@@ -57,6 +57,10 @@ class Scored:
         """Sums (n,) over each item's tokens of a value per token (M,)."""
         return per_token.new_zeros(len(self.weight)).index_add(0, self.owner, per_token)
 
+    def logps(self, logits: torch.Tensor) -> torch.Tensor:
+        """Log-prob of each item (n,) under some logits (M, V), nats."""
+        return self.per_item(token_logps(logits, self.target))
+
     @property
     def tokens(self) -> torch.Tensor:
         """Number of tokens of each item (n,)."""
@@ -74,6 +78,7 @@ def scored(base: Loaded, items: Sequence[Sample]) -> Scored:
     groups = [(group[0].prompt, [item.completion for item in group]) for group in _by_prompt(items)]
     packed, pictures = pack_completions(processor, groups)
 
+    # `functional_call` swaps the weights under a module's forward: here one that gives these tokens' logits alone.
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -163,6 +168,7 @@ class Linearised:
 
     @cached_property
     def _transposed(self) -> Callable:
+        # `pull` is linear, so where its derivative is taken does not matter: zeros will do.
         with _differentiable():
             return vjp(self.pull, torch.zeros_like(self.logits))[1]
 
@@ -172,12 +178,12 @@ class Linearised:
 
     def logps(self) -> torch.Tensor:
         """Log-prob of each item (n,)."""
-        return self.batch.per_item(token_logps(self.logits, self.batch.target))
+        return self.batch.logps(self.logits)
 
     def residual(self, item: int | None = None) -> torch.Tensor:
         """G (M, V), where `item` is given with zeros outside its tokens."""
-        found = residual(self.logits, self.batch.target)
-        return found if item is None else found * (self.batch.owner == item)[:, None]
+        whole = residual(self.logits, self.batch.target)
+        return whole if item is None else whole * (self.batch.owner == item)[:, None]
 
 
 def akg(v: Linearised, u: Linearised, item: int | None = None) -> torch.Tensor:
@@ -240,13 +246,14 @@ def kernel_norms(v: Linearised, token: int, u: Linearised, head: Head) -> torch.
     The square is the sum of ||J_u J_v^T q||^2 over any orthonormal basis q of the V words. Words reach the hidden
     state (d) through the head W only, so d basis vectors span W's range and the others need no pass through `v`.
     """
-    basis = torch.linalg.qr(head.matrix)[0]
+    basis = torch.linalg.qr(head.matrix)[0]  # d orthonormal columns, of V rows, that span what W can write
     squares = _within(v, token, u, basis) + _outside(v, token, u, head, basis)
     return u.batch.per_item(squares).sqrt()
 
 
 def _within(v: Linearised, token: int, u: Linearised, basis: torch.Tensor) -> torch.Tensor:
     """Sum of ||J_u J_v^T q||^2 over the columns q of `basis` (V, d), per token of `u` (M,)."""
+    # One cotangent per column, with zeros at all other tokens of `v`.
     reached = basis.new_zeros(basis.shape[1], *v.logits.shape)
     reached[:, token] = basis.T
     return _many(lambda w: u.push(v.pull(w)), reached).square().sum((0, 2))
@@ -258,12 +265,17 @@ def _outside(v: Linearised, token: int, u: Linearised, head: Head, basis: torch.
     There J_v^T q = q h_v^T, a change of W alone, and J_u of it is (h_u . h_v) q; where W embeds words too, also what
     the words read pass on, which lies in W's range and so stands at right angles to q.
     """
+    # The model gives logits z = W h only; W has full column rank, so least squares recovers the hidden states exactly.
     hidden = torch.linalg.lstsq(head.matrix, torch.cat([v.logits[token : token + 1], u.logits]).T).solution.T
     overlap = hidden[1:] @ hidden[0]
+    # V - d such directions q, each with ||(h_u . h_v) q||^2 = (h_u . h_v)^2.
     squares = (basis.shape[0] - basis.shape[1]) * overlap.square()
     if not head.tied:
         return squares
+    # J_u q h^T is linear in q: from the words that `u` reads (b, c) it follows for every q, and words that it does not
+    # read pass nothing on. What they add through W itself, counted above, is taken off.
     read = _through_input(u, hidden[0], head) - overlap[:, None] * _one_hot(u)[:, None]
+    # Summed over the q's, sum_q q_b q_c is the projection onto what W leaves out: 1 - Q Q^T, at the words read.
     rows = basis[u.batch.inputs]
     left = torch.eye(len(rows)).to(rows) - rows @ rows.T
     return squares + (torch.einsum("bc,bmk->cmk", left, read) * read).sum((0, 2))
@@ -292,6 +304,7 @@ def sketch(v: Linearised, u: Linearised, draws: int, token: int | None = None) -
 
     With `token`, for that token of `v` alone. The draws are the same at all weights, so that kernels can be compared.
     """
+    # Drawn on the CPU, whatever the device: a GPU's generator gives other numbers.
     generator = torch.Generator().manual_seed(0)
     random = torch.randn(draws, *v.logits.shape, generator=generator).to(v.logits)
     if token is not None:

@@ -16,10 +16,10 @@ def base_logps(base: Loaded, corpus: Corpus) -> pd.DataFrame:
 
     `logp` in nats, summed over `tokens` tokens (end token included), T = 1; `base` is (model, processor).
     """
-    found = completion_logps(*base, corpus.prompts, [[text] for text in corpus.completions])
+    scored = completion_logps(*base, corpus.prompts, [[text] for text in corpus.completions])
     rows = [
         (corpus.kind, item, text, len(logps), float(logps.sum()), float(logps.mean()))
-        for item, (text, (logps,)) in enumerate(zip(corpus.completions, found, strict=True))
+        for item, (text, (logps,)) in enumerate(zip(corpus.completions, scored, strict=True))
     ]
     return pd.DataFrame(rows, columns=["corpus", "item", "completion", "tokens", "logp", "per_token"])
 

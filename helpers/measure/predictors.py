@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from transformers import ProcessorMixin
 
 from helpers.measure import influence, linear
+from helpers.measure.linear import Weights
 from helpers.model import evaluate
 from helpers.model.build import Loaded
 from helpers.model.forward import Model, hidden_states, scored_logits
@@ -22,8 +23,6 @@ from helpers.train.trainers import token_kl
 from helpers.world import battery, boards, seeds
 from helpers.world.boards import Corpus, Prompted
 from helpers.world.puzzles import PuzzleSpec
-
-Weights = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -70,14 +69,14 @@ def completion_kl(p: Model, q: Model, processor: ProcessorMixin, written: Corpus
     For completions written by p its mean estimates KL(p || q) between the distributions over whole completions, with
     less variance than the log-ratio (the expectation over the next token is exact).
     """
-    pairs, found = written.pairs(), []
+    pairs, sums = written.pairs(), []
     for start in range(0, len(pairs), 32):
         part = pairs[start : start + 32]
         packed, pictures = pack_completions(processor, part)
         with torch.inference_mode():
             apart = token_kl(*(scored_logits(model, packed, pictures).float() for model in (p, q)))
-        found.append(torch.zeros(len(part)).index_add(0, packed.branch, apart.cpu()))
-    return torch.cat(found).numpy()
+        sums.append(torch.zeros(len(part)).index_add(0, packed.branch, apart.cpu()))
+    return torch.cat(sums).numpy()
 
 
 def divergences(base: Loaded, tuned: Loaded, puzzles: Corpus, prior: Corpus) -> dict[str, float]:
@@ -101,6 +100,7 @@ def activation_drift(base: Loaded, tuned: Loaded, prior: Corpus) -> float:
 
 def fisher(base: Loaded, prior: Corpus) -> dict[str, torch.Tensor]:
     """Diagonal of the base's Fisher information: mean over the completions y that it wrote of (d log pi(y | x))^2."""
+    # A completion at a time: a square of summed gradients is no sum of squares, so no batch can share a backward pass.
     model, processor = base
     total = {name: torch.zeros_like(weight) for name, weight in model.named_parameters()}
     for pair in prior.pairs():
@@ -123,10 +123,8 @@ def first_lbk(base: Loaded, early: Model, prior: Corpus, corpus: Corpus) -> floa
 
     `early`: the model at that checkpoint; `corpus`: samples of what the run learned from.
     """
-    model, _ = base
-    probes = linear.scored(base, list(prior))
-    learned = linear.scored(base, list(corpus))
-    return influence.lbk_between(probes, learned, linear.weights_of(model), linear.weights_of(early))
+    probes, learned = (linear.scored(base, list(items)) for items in (prior, corpus))
+    return influence.lbk_between(probes, learned, linear.weights_of(base[0]), linear.weights_of(early))
 
 
 def advantage(rows: pd.DataFrame, first: str, second: str, draws: int = 2000) -> tuple[float, float, float] | None:

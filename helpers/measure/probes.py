@@ -22,14 +22,16 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from helpers.errors import UserError
 from helpers.files import write_file
+from helpers.measure.shared import published_table
 from helpers.model import build, score
 from helpers.model.build import Loaded
 from helpers.model.forward import Model
 from helpers.model.score import completion_logps
 from helpers.stats.intervals import in_words, seed_interval
 from helpers.study import checkpoints, published
+from helpers.study.arms import SOURCE_ARM
 from helpers.study.profiles import Profile, specs
-from helpers.study.published import PUBLISHED, as_published, load_published, published_specs, write_table
+from helpers.study.published import PUBLISHED, as_published, published_specs, write_table
 from helpers.study.records import RunStore
 from helpers.study.spec import RunSpec
 from helpers.train import corpora, engine
@@ -93,12 +95,13 @@ def shuffle_tokens(tokenizer: PreTrainedTokenizerBase, text: str, item: int) -> 
 
     Orders whose text the tokenizer would cut into other tokens are passed over; None where 100 orders all are.
     """
+    # A text can be cut in several ways, and what is scored is the text: it must be cut into the very tokens meant.
     ids, rng = tokenizer(text, add_special_tokens=False)["input_ids"], np.random.default_rng((seeds.PROBES, item))
     for _ in range(100):
         mixed = [ids[k] for k in rng.permutation(len(ids))]
-        found = tokenizer.decode(mixed)
-        if mixed != ids and tokenizer(found, add_special_tokens=False)["input_ids"] == mixed:
-            return found
+        other = tokenizer.decode(mixed)
+        if mixed != ids and tokenizer(other, add_special_tokens=False)["input_ids"] == mixed:
+            return other
     return None
 
 
@@ -116,14 +119,14 @@ def prompts_of(profile: Profile, probes: pd.DataFrame) -> list[Prompted]:
     """The picture and question of each probe, drawn again from its task and number."""
     boards = probe_boards(profile, int(probes.loc[probes["task"] == "puzzle", "number"].max()) + 1)
     most = probes.groupby("task")["number"].max() + 1
-    found = []
-    for task, number in zip(probes["task"], probes["number"], strict=True):
+
+    def prompt(task: str, number: int) -> Prompted:
         if task == "puzzle":
-            found.append(Prompted(boards.pixels[number], boards.text))
-        else:
-            sample = battery.battery_samples(task, int(most[task]))[number]
-            found.append(Prompted(sample.pixels, sample.question.text))
-    return found
+            return Prompted(boards.pixels[number], boards.text)
+        sample = battery.battery_samples(task, int(most[task]))[number]
+        return Prompted(sample.pixels, sample.question.text)
+
+    return list(map(prompt, probes["task"], probes["number"]))
 
 
 def score_probes(model: Model, processor: ProcessorMixin, profile: Profile, probes: pd.DataFrame) -> list[np.ndarray]:
@@ -131,15 +134,15 @@ def score_probes(model: Model, processor: ProcessorMixin, profile: Profile, prob
 
     Completions of one prompt share a packed row, so each picture is passed once.
     """
-    prompts, together = prompts_of(profile, probes), {}
+    prompts, texts, together = prompts_of(profile, probes), probes["completion"].tolist(), {}
     for place, key in enumerate(zip(probes["task"], probes["number"], strict=True)):
         together.setdefault(key, []).append(place)
-    texts = probes["completion"].tolist()
-    shared = [prompts[places[0]] for places in together.values()]
-    found = completion_logps(model, processor, shared, [[texts[i] for i in p] for p in together.values()], chunk=32)
-    flat = {i: logps.numpy() for places, row in zip(together.values(), found, strict=True)
-            for i, logps in zip(places, row, strict=True)}  # fmt: skip
-    return [flat[i] for i in range(len(texts))]
+    groups = list(together.values())
+    written = [[texts[place] for place in group] for group in groups]
+    rows = completion_logps(model, processor, [prompts[group[0]] for group in groups], written, chunk=32)
+    # Groups gather probes from all over the table: put each row's log-probs back in its place.
+    places, logps = [place for group in groups for place in group], [one.numpy() for row in rows for one in row]
+    return [logps[k] for k in np.argsort(places)]
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ class ProbeStore:
     @property
     def source(self) -> RunSpec:
         """The run whose last checkpoint writes the `rollout` probes: RFT of the first seed."""
-        return specs(self.profile, ["rft"])[0]
+        return specs(self.profile, [SOURCE_ARM])[0]
 
     @property
     def scores(self) -> RunStore:
@@ -195,6 +198,7 @@ def read_probes(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} is damaged: restore it, or delete the folder it is in and score again.") from error
     if tuple(table.columns) != PROBE_COLUMNS or not len(table):
         raise UserError(f"{path} must have the columns {', '.join(PROBE_COLUMNS)}: restore it.")
+    # Empty text is a value here (`keep_default_na`), but a gap makes a column of numbers one of text.
     if table.isna().any(axis=None) or any(table[name].dtype.kind not in "iu" for name in ("item", "number")):
         raise UserError(f"{path} lacks a value: restore it, or delete the folder it is in and score again.")
     return table
@@ -218,10 +222,10 @@ def score_run(profile: Profile, spec: RunSpec, n: int) -> None:
     for step in (0, *checkpoints.checkpoint_numbers(folder)):
         source = checkpoints.checkpoint_at(folder, step) if step else None
         model, processor = build.load(source) if source else engine.load_base(spec)
-        found = score_probes(model, processor, profile, probes)
+        scored = score_probes(model, processor, profile, probes)
         run.append("probes", [
             {"step": step, "probe": probe, "item": item, "logp": round(float(logps.sum()), 3), "tokens": len(logps)}
-            for probe, item, logps in zip(probes["probe"], probes["item"], found, strict=True)
+            for probe, item, logps in zip(probes["probe"], probes["item"], scored, strict=True)
         ])  # fmt: skip
     run.finish()
 
@@ -254,21 +258,18 @@ def ensure(profile: Profile, retrain: bool, arms: Sequence[str], n: int) -> None
 
     Raises UserError where there is nothing published and the runs have not been trained here.
     """
-    if ProbeStore(profile).table(arms) is not None:
-        return
-    if profile.name == "cpu" and not retrain and _published() is not None:
-        return
-    score_study(profile, arms, n, jobs=1 if profile.name == "smoke" else 2)
+    if (ProbeStore(profile).table(arms) if retrain else _known(profile, arms)) is None:
+        score_study(profile, arms, n, jobs=1 if profile.name == "smoke" else 2)
 
 
 def publish_probes(profile: Profile, arms: Sequence[str], destination: Path = PUBLISHED) -> None:
     """Put the probe set and its log-probs where a fresh clone finds them. UserError where some are still to score."""
     store = ProbeStore(profile)
-    found = store.table(arms)
-    if found is None:
+    scored = store.table(arms)
+    if scored is None:
         raise UserError(f"Not all runs are scored: python -m helpers score --profile {profile.name} first.")
-    _together(store.set_file, found)
-    write_table(destination, "probes", found)
+    _together(store.set_file, scored)
+    write_table(destination, "probes", scored)
     write_file(destination / "probe_set.csv", store.set_file.read_bytes())
 
 
@@ -277,27 +278,27 @@ def probe_tables(profile: Profile, arms: Sequence[str]) -> tuple[pd.DataFrame, p
 
     Raises UserError where there are neither, or where set and log-probs do not belong together.
     """
+    known = _known(profile, arms)
+    if known is None:
+        raise UserError(f"There are no probes of {profile.name}: python -m helpers score --profile {profile.name}.")
+    return known
+
+
+def _known(profile: Profile, arms: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """(probe set, log-probs) of this machine, else at `cpu` the published ones; None where there are neither."""
     store = ProbeStore(profile)
-    made = store.table(arms)
+    made, path = store.table(arms), PUBLISHED / "probe_set.csv"
     if made is not None:
         return _together(store.set_file, made)
-    found = _published() if profile.name == "cpu" else None
-    if found is None:
-        raise UserError(f"There are no probes of {profile.name}: python -m helpers score --profile {profile.name}.")
-    return found
-
-
-def _published() -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """The published (probe set, log-probs), or None; publishing a study anew empties the table of log-probs."""
-    if not (PUBLISHED / "probe_set.csv").exists() or not (PUBLISHED / "probes.parquet").exists():
+    if profile.name != "cpu" or not path.exists():
         return None
-    found = load_published(PUBLISHED, "probes")
-    if found.empty:
+    scored = published_table(PUBLISHED, "probes")
+    if scored.empty:  # as publishing a study anew leaves it
         return None
-    strangers = set(found["run"]) - set(published_specs(PUBLISHED))
+    strangers = set(scored["run"]) - set(published_specs(PUBLISHED))
     if strangers:
         raise UserError(f"The published probes are of other runs ({min(strangers)}): score and publish them again.")
-    return _together(PUBLISHED / "probe_set.csv", found)
+    return _together(path, scored)
 
 
 def _together(path: Path, scored: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -320,9 +321,9 @@ def shifts(scored: pd.DataFrame) -> pd.DataFrame:
     both = scored.merge(start[["run", "probe", "item", "logp"]], on=["run", "probe", "item"], suffixes=("", "_base"))
     both["shift"] = both["logp"] - both["logp_base"]
     grouped = both.groupby(["run", "arm", "seed", "step", "probe"], sort=False)
-    totals = grouped.agg(value=("shift", "mean"), shift=("shift", "sum"), tokens=("tokens", "sum")).reset_index()
-    totals["per_token"] = totals["shift"] / totals["tokens"]
-    return pd.DataFrame(totals.drop(columns=["shift", "tokens"]))
+    sums = grouped[["shift", "tokens"]].sum()
+    shifted = grouped["shift"].mean().to_frame("value").assign(per_token=sums["shift"] / sums["tokens"])
+    return shifted.reset_index()
 
 
 def movement(shifted: pd.DataFrame, arm: str, probe: str) -> str:

@@ -34,8 +34,8 @@ def own_samples(base: Loaded, profile: Profile, boards: int, samples: int) -> pd
     drawn = complete(*base, held.prompted(), sampling, 32)
     logps = completion_logps(*base, held.prompted(), drawn, chunk=16)
     rows = []
-    for i, (texts, found) in enumerate(zip(drawn, logps, strict=True)):
-        for text, values in zip(texts, found, strict=True):
+    for i, (texts, scored) in enumerate(zip(drawn, logps, strict=True)):
+        for text, values in zip(texts, scored, strict=True):
             score = answers.score(text, held.placements[i].tolist())
             rows.append((i, text, score.exact, score.format, float(values.sum()), len(values), float(values.mean())))
     return pd.DataFrame(rows, columns=["board", "completion", "exact", "format", "logp", "tokens", "per_token"])
@@ -78,10 +78,11 @@ def answer_chances(
     answers = [answer(p) for p in placements]
     lengths = [len(base[1].tokenizer(a, add_special_tokens=False)["input_ids"]) + 1 for a in answers]  # and the end
     texts = [[think + a for a in answers] for think in different]
-    found = completion_logps(*base, [prompt] * len(different), texts, chunk=16)
+    scored = completion_logps(*base, [prompt] * len(different), texts, chunk=16)
+    # The log-probs of the last n tokens: the answer's and the end's. Those of the think before it are the same for all.
     chances = {
         think: [math.exp(float(logps[-n:].sum())) for logps, n in zip(row, lengths, strict=True)]
-        for think, row in zip(different, found, strict=True)
+        for think, row in zip(different, scored, strict=True)
     }
     return [chances[think] for think in given]
 
@@ -100,6 +101,7 @@ def placement_ranks(base: Loaded, held: Boards, written: pd.DataFrame) -> pd.Dat
     for board, part in written.groupby("board"):
         given = thinks(part["completion"])
         if given:
+            # Over all completions, so that those without a think count as 0, as in `reachability`.
             chances = np.sum(answer_chances(base, prompts[board], given, every), 0) / len(part)
             true = chances[every.index(tuple(held.placements[board].tolist()))]
             rank = 1 + (chances > true).sum() + ((chances == true).sum() - 1) / 2
@@ -123,21 +125,20 @@ def early_reach(base: Loaded, profile: Profile, completions: pd.DataFrame, last:
         ids = sorted(rows["puzzle_id"].unique().tolist())
         boards = make_boards(profile.puzzle, ids, seeds.training(int(seed)))
         written = rows.assign(board=rows["puzzle_id"].map({k: i for i, k in enumerate(ids)}))
-        found = reachability(base, boards, written)
-        parts.append(found.assign(seed=int(seed)))
+        parts.append(reachability(base, boards, written).assign(seed=int(seed)))
     if not parts:
         raise UserError(f"There is no RFT completion of the first {last} steps: train the rft arm first.")
     return pd.concat(parts, ignore_index=True)
 
 
-def early_sentence(found: pd.DataFrame) -> str:
+def early_sentence(reached: pd.DataFrame) -> str:
     """Whether RFT's first hits are as many, and on the boards, that the base's likelihood foretells.
 
-    `found` as from `early_reach`. Number: expected is the sum of samples x likelihood with its binomial standard
+    `reached` as from `early_reach`. Number: expected is the sum of samples x likelihood with its binomial standard
     deviation. Boards: the probability that a solved board has the higher likelihood of a solved and an unsolved one
     (Mann-Whitney; 0.5: no relation).
     """
-    p, n, right = (found[name].to_numpy(float) for name in ("likelihood", "samples", "right"))
+    p, n, right = (reached[name].to_numpy(float) for name in ("likelihood", "samples", "right"))
     expected, spread = float((n * p).sum()), float(np.sqrt((n * p * (1 - p)).sum()))
     verdict = "as many as" if abs(right.sum() - expected) <= 1.96 * spread else "not the number that"
     said = f"Correct rollouts: {right.sum():.0f} of {n.sum():.0f}; {verdict} the base's likelihood foretells "
@@ -155,16 +156,14 @@ def phase_rows(completions: pd.DataFrame, phases: Mapping[str, tuple[int, int]])
     `phases` maps a label to its (first, last) step, both included.
     """
     right = completions[is_correct(completions) & completions["logp_base"].notna()]
-    parts = []
-    for name, (first, last) in phases.items():
-        part = right[right["step"].between(first, last)]
-        parts.append(pd.DataFrame({"corpus": name, "logp": part["logp_base"], "tokens": part["tokens"]}))
-    rows = pd.concat(parts, ignore_index=True)
+    parts = [right[right["step"].between(*steps)].assign(corpus=name) for name, steps in phases.items()]
+    rows = pd.concat(parts, ignore_index=True).rename(columns={"logp_base": "logp"})[["corpus", "logp", "tokens"]]
     return rows.assign(per_token=rows["logp"] / rows["tokens"])
 
 
 def percentiles(logps: Sequence[float], own: Sequence[float]) -> np.ndarray:
     """Where log-probs stand among the base's own samples: share of those that are less probable (ties count half)."""
+    # With ties counted half, two equal sets stand at one half on average: the Mann-Whitney probability.
     ordered = np.sort(np.asarray(own, float))
     below, upto = (np.searchsorted(ordered, logps, side) for side in ("left", "right"))
     return (below + upto) / (2 * len(ordered))
@@ -186,13 +185,13 @@ def surprise_table(processor: ProcessorMixin, probes: pd.DataFrame, logps: Seque
     white space, end token), numbers, words; `first`: of the first token alone, whatever its sort.
     """
     rows = []
-    for probe, text, found in zip(probes["probe"], probes["completion"], logps, strict=True):
+    for probe, text, own in zip(probes["probe"], probes["completion"], logps, strict=True):
         if PROBES[probe].startswith("right"):
-            tokens = [processor.tokenizer.decode([i]) for i in encode_target(processor.tokenizer, text)[: len(found)]]
+            tokens = [processor.tokenizer.decode([i]) for i in encode_target(processor.tokenizer, text)[: len(own)]]
             sums = dict.fromkeys(("form", "numbers", "words"), 0.0)
-            for token, value in zip(tokens, found.tolist(), strict=True):
+            for token, value in zip(tokens, own.tolist(), strict=True):
                 sums[token_sort(token)] += value
-            rows.append({"probe": probe, **sums, "first": float(found[0])})
+            rows.append({"probe": probe, **sums, "first": float(own[0])})
     means = pd.DataFrame(rows).groupby("probe", sort=False)
     return means.mean().assign(completions=means.size()).reset_index()
 

@@ -55,10 +55,10 @@ def train_on_few(loaded: Loaded, samples: Sequence[PriorSample], how: Recovery) 
 
 def half_scores(loaded: Loaded, battery: int) -> pd.DataFrame:
     """Columns half (shown, unshown), score, likelihood, format_failure: means over the tasks of each half."""
-    found = evaluate.score_battery(*loaded, battery)
+    scores = evaluate.score_battery(*loaded, battery)
     rows = []
     for half, tasks in zip(("shown", "unshown"), halves(battery_tasks()), strict=True):
-        means = {m: float(np.mean([found[t][m] for t in tasks])) for m in ("score", "likelihood", "format_failure")}
+        means = {m: float(np.mean([scores[t][m] for t in tasks])) for m in ("score", "likelihood", "format_failure")}
         rows.append({"half": half} | means)
     return pd.DataFrame(rows)
 

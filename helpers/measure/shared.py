@@ -7,15 +7,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import pandas as pd
+
 from helpers.measure import linear, predictors, updates
-from helpers.measure.predictors import Sizes, Weights
+from helpers.measure.linear import Weights
+from helpers.measure.predictors import Sizes
 from helpers.model import build
 from helpers.model.build import Loaded
 from helpers.model.forward import Model
 from helpers.study import checkpoints
 from helpers.study.arms import STUDY_ARMS, get_arm
 from helpers.study.profiles import Profile, specs
-from helpers.study.published import store
+from helpers.study.published import load_published, store
+from helpers.study.schema import SCHEMAS, table_file
 from helpers.study.spec import RunSpec
 from helpers.train import engine
 from helpers.world.boards import Corpus
@@ -75,7 +79,7 @@ def load_shared(profile: Profile) -> Shared:
     build.quiet_cpu()
     tiny = predictors.Sizes(boards=4, battery=1, prompts=4)
     sizes = tiny if profile.name == "smoke" else predictors.Sizes(battery=profile.battery_per_task)
-    return Shared(profile, sizes, engine.load_base(specs(profile, ["sft-answer"])[0]))
+    return Shared(profile, sizes, engine.load_base(study_specs(profile)[0]))
 
 
 def study_specs(profile: Profile) -> list[RunSpec]:
@@ -94,6 +98,16 @@ def finished(profile: Profile, wanted: Iterable[RunSpec]) -> list[RunSpec]:
     root, there = store(profile), is_done(profile)
     kept = [spec for spec in wanted if spec.name in there]
     return [spec for spec in kept if checkpoints.checkpoint_numbers(root.checkpoints(spec))]
+
+
+def empty_table(name: str) -> pd.DataFrame:
+    """One of the tables that runs record, with its columns and without rows."""
+    return pd.DataFrame(columns=SCHEMAS[name].names)
+
+
+def published_table(source: Path, name: str) -> pd.DataFrame:
+    """A published table; an empty one where it was not published."""
+    return load_published(source, name) if table_file(source, name).exists() else empty_table(name)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ samples and on a second training of the study's runs, what is known, and are no 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,9 +75,8 @@ def measured_theory(shared: Shared, spec: RunSpec) -> pd.DataFrame:
     `influence_adamw`, which belong to base and corpus and not to the training.
     """
     amount = Amount(2, 1, 2, 1, 2, 1) if shared.profile.name == "smoke" else Amount()
-    subject = Subject(
-        shared, spec, list(learned_from.corpus_of_run(shared, spec, amount.boards * amount.batches)), amount
-    )
+    corpus = learned_from.corpus_of_run(shared, spec, amount.boards * amount.batches)
+    subject = Subject(shared, spec, list(corpus), amount)
     row = {"gold_shift": gold_shift(subject), "region": region(subject)}
     if subject.corpus:
         row |= {"perplexity": perplexity(subject), "lbk": early_lbk(subject)}
@@ -101,11 +101,12 @@ def gold_shift(subject: Subject) -> float:
 def kernel_changes(subject: Subject) -> dict[str, float]:
     """How much K(prior, corpus) changes from the base, and from step `EARLY_STEP`, to a run's end."""
     v, u = (linear.scored(subject.shared.base, items) for items in (subject.observed()[::2], subject.some))
-    sketches = []
-    for weights in (subject.start, subject.early[-1], subject.end):
-        lines = linear.Linearised(v, weights), linear.Linearised(u, weights)
-        sketches.append(linear.sketch(*lines, subject.amount.draws))
-    start, early, end = sketches
+    # The kernel is far too large to hold. Every sketch has the same random directions, so that the difference of two is
+    # a sketch of the kernels' difference.
+    start, early, end = (
+        linear.sketch(linear.Linearised(v, weights), linear.Linearised(u, weights), subject.amount.draws)
+        for weights in (subject.start, subject.early[-1], subject.end)
+    )
     return {"kernel_change": relative_change(start, end), "kernel_late": relative_change(early, end)}
 
 
@@ -128,11 +129,11 @@ def asymmetries(subject: Subject) -> dict[str, float]:
     """
     base, prior, some = subject.shared.base, subject.observed(), subject.some
     groups = {linear.PRIOR: linear.singles(base, prior), subject.spec.arm: linear.singles(base, some)}
-    together, found = linear.scored(base, [*prior, *some]), {}
+    together, indices = linear.scored(base, [*prior, *some]), {}
     for step in (influence.Step("sgd", SMALL_STEP), influence.Step("adamw", subject.spec.learning_rate / 10)):
         pairs = walks.symmetry(groups, together, subject.start, step)
-        found[f"asymmetry_{step.rule}"] = walks.asymmetry_index(pairs)
-    return found
+        indices[f"asymmetry_{step.rule}"] = walks.asymmetry_index(pairs)
+    return indices
 
 
 def influences(subject: Subject) -> dict[str, float]:
@@ -141,15 +142,13 @@ def influences(subject: Subject) -> dict[str, float]:
     Mean over batches of the corpus; SGD, and the first step of AdamW at the run's full rate (warm-up begins lower).
     """
     base, amount = subject.shared.base, subject.amount
-    parts = linear.batches(subject.corpus, amount.boards, amount.batches)
-    learned = influence.batch_gradients(
-        {subject.spec.arm: [linear.scored(base, part) for part in parts]}, subject.start
-    )
+    parts = [linear.scored(base, part) for part in linear.batches(subject.corpus, amount.boards, amount.batches)]
+    learned = influence.batch_gradients({subject.spec.arm: parts}, subject.start)
     probes = linear.scored(base, subject.observed(amount.gold))
     steps = (influence.Step("sgd", SGD_STEP), influence.Step("adamw", subject.spec.learning_rate))
     rows = influence.influence(learned, probes, subject.start, steps)
-    found = influence.per_token(rows, ["step"]).set_index("step")["value"]
-    return {f"influence_{step.rule}": 1e3 * float(found[step.label]) for step in steps}
+    change = influence.per_token(rows, ["step"]).set_index("step")["value"]
+    return {f"influence_{step.rule}": 1e3 * float(change[step.label]) for step in steps}
 
 
 def early_lbk(subject: Subject) -> float:
@@ -159,8 +158,7 @@ def early_lbk(subject: Subject) -> float:
     """
     base, path = subject.shared.base, [subject.start, *subject.early]
     probes, learned = (linear.scored(base, items) for items in (subject.observed(), subject.corpus))
-    pairs = zip(path, path[1:], strict=False)
-    return math.fsum(influence.lbk_between(probes, learned, before, after) for before, after in pairs)
+    return math.fsum(influence.lbk_between(probes, learned, *pair) for pair in itertools.pairwise(path))
 
 
 def region(subject: Subject) -> float:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 from peft import PeftModel
 
 from helpers.errors import UserError
-from helpers.measure.predictors import Weights
+from helpers.measure.linear import Weights
 from helpers.measure.walks import layer_of
 from helpers.model import build
 from helpers.model.build import Loaded
@@ -36,7 +35,7 @@ def put(model: Model, weights: Weights) -> None:
     own = dict(model.named_parameters())
     if own.keys() != weights.keys() or any(own[name].shape != weights[name].shape for name in own):
         raise UserError("These weights belong to another model: take both from runs of one base.")
-    model.load_state_dict(dict(weights), strict=False)
+    model.load_state_dict(dict(weights), strict=False)  # not strict: a tied head has no weight of its own
 
 
 def change(base: Weights, tuned: Weights) -> dict[str, torch.Tensor]:
@@ -106,22 +105,20 @@ def change_table(base: Weights, tuned: Weights) -> pd.DataFrame:
     `full` the mean of the largest it could be (both empty where there is none). A last row, part and kind "all", holds
     the whole model.
     """
-    rows = [_weight_row(layer_of(name), name, weight, tuned[name]) for name, weight in base.items()]
-    frame = pd.DataFrame(rows)
-    whole = frame.assign(part="all", kind="all")
-    found = pd.concat([frame, whole]).groupby(["part", "kind"], sort=False, as_index=False).agg(
+    frame = pd.DataFrame([_weight_row(name, weight, tuned[name]) for name, weight in base.items()])
+    both = pd.concat([frame, frame.assign(part="all", kind="all")])
+    table = both.groupby(["part", "kind"], sort=False, as_index=False).agg(
         weights=("weights", "sum"), l2=("square", lambda s: math.sqrt(s.sum())), l1=("l1", "sum"),
         same_fp32=("same_fp32", "sum"), same_bf16=("same_bf16", "sum"), rank=("rank", "mean"), full=("full", "mean"),
     )  # fmt: skip
-    shares = {name: found[name] / found["weights"] for name in ("same_fp32", "same_bf16")}
-    return found.assign(**shares)
+    return table.assign(**{name: table[name] / table["weights"] for name in ("same_fp32", "same_bf16")})
 
 
-def _weight_row(part: str, name: str, before: torch.Tensor, after: torch.Tensor) -> dict[str, Any]:
+def _weight_row(name: str, before: torch.Tensor, after: torch.Tensor) -> dict[str, str | float | None]:
     delta = (after - before).double()
     matrix = before.ndim > 1
     return {
-        "part": part,
+        "part": layer_of(name),
         "kind": kind_of(name),
         "weights": before.numel(),
         "square": float(delta.square().sum()),

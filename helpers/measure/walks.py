@@ -14,37 +14,9 @@ import torch
 from transformers import ProcessorMixin
 
 from helpers.errors import UserError
-from helpers.measure.influence import (
-    BatchGradients,
-    Step,
-    each_gradient,
-    item_a_norm,
-    item_g_norm,
-    lbk,
-    logits_at,
-    moved,
-    mutual,
-    optimizer,
-    probe_types,
-    sign_delta,
-)
-from helpers.measure.linear import (
-    PRIOR,
-    Head,
-    Linearised,
-    Scored,
-    Weights,
-    a_norm,
-    apply_a,
-    flat,
-    kernel_drift,
-    kernel_norms,
-    kernel_size,
-    pair_gradient,
-    scored,
-    sketch,
-    token_logps,
-)
+from helpers.measure import influence, linear
+from helpers.measure.influence import BatchGradients, Step, lbk, logits_at, probe_types, sign_delta
+from helpers.measure.linear import PRIOR, Head, Linearised, Scored, Weights, sketch, token_logps
 from helpers.model import score
 from helpers.model.build import Loaded
 from helpers.model.generate import Sampling
@@ -80,15 +52,16 @@ def ladder(pair: Pair, head: Head, weights: Weights, rate: float) -> pd.DataFram
     `target` from a real step at `rate`; `lbk`: LBK of that step, divided by the rate. Units: nats per unit of rate.
     """
     v, token, u = pair
-    norms, rows = kernel_norms(v, token, u, head), []
+    norms, rows = linear.kernel_norms(v, token, u, head), []
     before = token_logps(v.logits, v.batch.target)[token]
-    word, a = v.batch.target[token], float(a_norm(v.logits)[token])
+    word, a = v.batch.target[token], float(linear.a_norm(v.logits)[token])
     for item, kind in enumerate(u.batch.kinds):
+        # From the inside out: G, then J_u^T G, then J_v of it, which is K G, at the one token that is looked at.
         pushed = u.residual(item)
         slope, g = u.pull(pushed), float(pushed.norm())
         kg = v.push(slope)[token]
-        change = apply_a(v.logits[token], kg)
-        there = logits_at(v.batch, moved(weights, slope, -rate))
+        change = linear.apply_a(v.logits[token], kg)
+        there = logits_at(v.batch, influence.moved(weights, slope, -rate))
         real = abs(float(token_logps(there, v.batch.target)[token] - before)) / rate
         mean = float(pushed.norm(dim=-1).sum() / u.batch.tokens[item])
         steps = (kg.norm() / g, change.norm() / (a * g), change[word].abs() / (a * g))
@@ -102,9 +75,8 @@ def ladder(pair: Pair, head: Head, weights: Weights, rate: float) -> pd.DataFram
 class Plan:
     """A short training: AdamW at `rate` after `warmup` updates, gradients clipped at norm `clip` as in the trainers.
 
-    The rate rises as in the trainers but for their first update, whose rate is 0: it is left out here.
-
-    Weights are kept after the updates `keep` (0: the start).
+    The rate rises as in the trainers but for their first update, whose rate is 0: it is left out here. Weights are kept
+    after the updates `keep` (0: the start).
     """
 
     steps: int
@@ -133,14 +105,16 @@ def walk(corpus: str, source: Source, probes: Scored, weights: Weights, plan: Pl
     weights before it), change (nats per token since the start).
     """
     leaves = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
-    engine, here = optimizer(leaves, Step("adamw", plan.rate)), dict(weights)
+    engine, here = influence.optimizer(leaves, Step("adamw", plan.rate)), dict(weights)
     logits, rows, snapshots = logits_at(probes, here), [], {0: here} if 0 in plan.keep else {}
-    start = before = probes.per_item(token_logps(logits, probes.target))
+    start = before = probes.logps(logits)
     for number in range(1, plan.steps + 1):
-        a, g = item_a_norm(logits, probes).cpu().numpy(), _advance(leaves, engine, source(number, here), plan, number)
+        # The normalisers are those of the weights before the update, so both are taken before `here` moves on.
+        a = influence.item_a_norm(logits, probes).cpu().numpy()
+        g = _advance(leaves, engine, source(number, here), plan, number)
         here = {name: leaf.detach().clone() for name, leaf in leaves.items()}
         logits = logits_at(probes, here)
-        after = probes.per_item(token_logps(logits, probes.target))
+        after = probes.logps(logits)
         change, total = ((after - earlier).cpu().numpy() for earlier in (before, start))
         for probe, keep in probe_types(probes.kinds).items():
             moved_by = total[keep].sum() / float(probes.tokens[keep].sum())
@@ -155,13 +129,13 @@ def walk(corpus: str, source: Source, probes: Scored, weights: Weights, plan: Pl
 
 def _advance(leaves: Mapping, engine: torch.optim.Optimizer, batch: Scored, plan: Plan, number: int) -> float:
     """One update in place; returns the batch's mean ||p - e||_2 before it."""
-    slope, logits = pair_gradient(batch, {name: leaf.detach() for name, leaf in leaves.items()})
+    slope, logits = linear.pair_gradient(batch, {name: leaf.detach() for name, leaf in leaves.items()})
     for name, leaf in leaves.items():
         leaf.grad = slope[name]
     torch.nn.utils.clip_grad_norm_(leaves.values(), plan.clip)
     engine.param_groups[0]["lr"] = plan.rate * min(1.0, number / plan.warmup)
     engine.step()
-    return float(item_g_norm(logits, batch).mean())
+    return float(influence.item_g_norm(logits, batch).mean())
 
 
 def repeated(parts: Sequence[Scored]) -> Source:
@@ -182,7 +156,7 @@ def on_policy(base: Loaded, profile: Profile, boards: int) -> Source:
             for name, parameter in model.named_parameters():
                 parameter.copy_(weights[name])
         part = range((number - 1) * boards, number * boards)
-        return scored(base, rollout_items((model, base[1]), profile, part, profile.seeds[0]))
+        return linear.scored(base, rollout_items((model, base[1]), profile, part, profile.seeds[0]))
 
     return source
 
@@ -216,10 +190,11 @@ def cosines(slope: Weights, other: Weights) -> dict[str, tuple[float, float]]:
     """
     sums: dict[str, list[float]] = {}
     for name, mine in slope.items():
-        found = ((mine * other[name]).sum(), mine.square().sum(), other[name].square().sum())
+        products = ((mine * other[name]).sum(), mine.square().sum(), other[name].square().sum())
         for part in (layer_of(name), "all"):
-            sums[part] = [a + float(b) for a, b in zip(sums.get(part, [0.0] * 3), found, strict=True)]
+            sums[part] = [a + float(b) for a, b in zip(sums.get(part, [0.0] * 3), products, strict=True)]
     whole = math.sqrt(sums["all"][1] * sums["all"][2])
+    # A part may have no gradient at all; its cosine is 0 then, and 0 / 0 without the floor.
     return {part: (dot / math.sqrt(max(x * y, 1e-60)), dot / whole) for part, (dot, x, y) in sums.items()}
 
 
@@ -230,8 +205,8 @@ def directions(learned: BatchGradients, prior: Weights) -> pd.DataFrame:
     on the batch makes the prior tasks' gold answers more probable.
     """
     rows = []
-    for corpus, number, one in each_gradient(learned):
-        size = float(flat(one.slope).norm())
+    for corpus, number, one in influence.each_gradient(learned):
+        size = float(linear.flat(one.slope).norm())
         rows += [(corpus, number, part, *both, size) for part, both in cosines(one.slope, prior).items()]
     return pd.DataFrame(rows, columns=["corpus", "batch", "part", "cosine", "share", "norm"])
 
@@ -243,7 +218,7 @@ def symmetry(groups: Mapping[str, Sequence[Scored]], together: Scored, weights: 
     forward (change of v after a step on u), backward (the other way round): mean log-prob per token, nats.
     """
     singles = [(kind, single) for kind, parts in groups.items() for single in parts]
-    change = mutual([single for _, single in singles], together, weights, step)
+    change = influence.mutual([single for _, single in singles], together, weights, step)
     prior = [i for i, (kind, _) in enumerate(singles) if kind == PRIOR]
     rows = [
         (step.label, kind, i, j, change[i, j], change[j, i])
@@ -258,6 +233,7 @@ def asymmetry(pairs: pd.DataFrame) -> Interval:
     Two unrelated changes of one size and either sign give about 1. The 95% jackknife interval is over the samples v.
     """
     gap, size = _gap_and_size(pairs)
+    # The ratio of two sums over v, not the mean of ratios: a v that hardly moves would have a ratio of pure noise.
     return jackknife(lambda keep: math.fsum(gap[i] for i in keep) / math.fsum(size[i] for i in keep), len(gap))
 
 
@@ -285,6 +261,6 @@ def constancy(walked: Walk, v: Scored, u: Scored, draws: int) -> pd.DataFrame:
         line = Linearised(v, weights)
         drawn = sketch(line, Linearised(u, weights), draws)
         first = drawn if first is None else first
-        found = {"norm": kernel_size(drawn, len(line.logits)), **kernel_drift(first, drawn)}
-        rows += [(walked.corpus, step, name, *interval) for name, interval in found.items()]
+        known = {"norm": linear.kernel_size(drawn, len(line.logits)), **linear.kernel_drift(first, drawn)}
+        rows += [(walked.corpus, step, name, *interval) for name, interval in known.items()]
     return pd.DataFrame(rows, columns=["corpus", "step", "quantity", "mean", "low", "high"])

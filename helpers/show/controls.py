@@ -17,8 +17,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from helpers.show import marks
 from helpers.show.marks import record, said
 from helpers.show.style import GREY, add_note, new_figure, seed_note, use_style
+from helpers.stats.curves import over_seeds
 from helpers.stats.intervals import in_words
-from helpers.stats.tables import HALF, PREDICTORS, over_seeds, part_shares, seed_rows
+from helpers.stats.tables import HALF, PREDICTORS, part_shares, seed_rows
 from helpers.study.arms import arm_style
 
 # A learning rate as a share of the study's: dark to light, and a line style each.

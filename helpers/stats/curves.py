@@ -60,13 +60,21 @@ def seed_summary(frame: pd.DataFrame, by: Sequence[str], value: str = "value") -
 
     Raises UserError when a seed appears twice in a group, as when runs with other settings are mixed in.
     """
-    rows = []
-    for keys, group in frame.groupby(list(by)):
-        if group["seed"].duplicated().any():
-            where = ", ".join(f"{name}={key}" for name, key in zip(by, keys, strict=True))
-            raise UserError(f"One seed has several values at {where}: keep the rows of one setting only.")
-        rows.append((*keys, *seed_interval(group[value]), len(group)))
-    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "seeds"])
+    twice = frame[frame.duplicated([*by, "seed"])]
+    if len(twice):
+        where = ", ".join(f"{name}={twice[name].iloc[0]}" for name in by)
+        raise UserError(f"One seed has several values at {where}: keep the rows of one setting only.")
+    return over_seeds(frame, by, value, sort=True)
+
+
+def over_seeds(rows: pd.DataFrame, by: Sequence[str], value: str, sort: bool = False) -> pd.DataFrame:
+    """`seed_interval` of `value` in each group, in order of appearance or sorted: columns `by`, mean, low, high, seeds.
+
+    Nobody checks here that a seed has one value only: `value` may stand for other things that are drawn, as batches.
+    """
+    groups = rows.groupby(list(by), sort=sort)[value]
+    table = [(*names, *seed_interval(part), len(part)) for names, part in groups]
+    return pd.DataFrame(table, columns=[*by, "mean", "low", "high", "seeds"])
 
 
 def battery_mean(evaluations: pd.DataFrame) -> pd.DataFrame:
@@ -124,9 +132,8 @@ def task_drops(evaluations: pd.DataFrame, accuracy: float | None = None) -> pd.D
     marks = last_steps(prior) if accuracy is None else crossings(evaluations, accuracy)
     if not set(marks["run"]) & set(prior["run"]):
         raise UserError("No trained run has prior scores there: lower the accuracy or evaluate more.")
-    return drops_at(prior, marks).merge(marks[["run", "step"]], on="run")[
-        ["run", "arm", "seed", "step", "task", "value"]
-    ]
+    drops = drops_at(prior, marks).merge(marks[["run", "step"]], on="run")
+    return drops[[*RUN, "step", "task", "value"]]
 
 
 def last_steps(rows: pd.DataFrame) -> pd.DataFrame:

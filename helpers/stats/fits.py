@@ -50,6 +50,7 @@ def left_out_predictions(
     others' x are all equal; what has no others is predicted as 0.
     """
     x, groups = np.asarray(x, float), np.asarray(groups)
+    # All bootstrap draws at once, along the leading axes of `weights`.
     y, weights = np.broadcast_arrays(np.asarray(y, float), np.asarray(weights, float))
     line, mean, points = np.zeros(y.shape), np.zeros(y.shape), np.broadcast_to(x, y.shape)
     for group in set(groups.tolist()):
@@ -76,6 +77,7 @@ def left_out_r_squared(x: ArrayLike, y: ArrayLike, groups: ArrayLike, weights: A
     """
     weights = np.broadcast_to(weights, np.broadcast_shapes(np.shape(weights), np.shape(x)))
     errors, totals = ((weights * (y - guess) ** 2).sum(-1) for guess in left_out_predictions(x, y, groups, weights))
+    # In a bootstrap draw an arm may be missing: count the groups that have any weight, per draw.
     _, place = np.unique(groups, return_inverse=True)
     present = (weights @ np.eye(place.max() + 1)[place] > 0).sum(-1)
     return np.where((present > 1) & (totals > 0), 1 - errors / np.where(totals > 0, totals, 1), np.nan)[()]
@@ -104,6 +106,7 @@ def resampled_fits(rows: pd.DataFrame, draws: int) -> np.ndarray:
 
     Seeds and learning rates of one arm are no independent evidence on what separates arms, so they stay together.
     """
+    # k arms drawn from k with replacement: how often each was drawn is multinomial, and counts for all of its rows.
     names, place = np.unique(rows["arm"].to_numpy(str), return_inverse=True)
     counts = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
     return counts[:, place].astype(float)

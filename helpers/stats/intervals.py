@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from helpers.errors import UserError
@@ -37,6 +38,16 @@ def seed_interval(values: Iterable[float]) -> Interval:
     # t, not the normal quantile: the spread itself is estimated from these few seeds (five: 2.78 instead of 1.96).
     half = float(stats.t.ppf(0.975, len(numbers) - 1)) * math.sqrt(variance / len(numbers))
     return Interval(mean, mean - half, mean + half)
+
+
+def paired_interval(values: Mapping[str, pd.Series], first: str, second: str) -> tuple[float, float, float, int]:
+    """`seed_interval` of one value minus another, seed by seed, and the seeds with both; NaN where there are none.
+
+    `values`: by label, a value per seed (the index).
+    """
+    both = first in values and second in values
+    apart = (values[first] - values[second]).dropna() if both else []
+    return (*(seed_interval(apart) if len(apart) else (math.nan,) * 3), len(apart))
 
 
 def wilson(k: int, n: int) -> Interval:

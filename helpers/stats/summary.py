@@ -62,7 +62,10 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     `value` is the mean over seeds; `low` and `high` bound its 95% t interval, or are the smallest and largest
     value below three seeds. Sorted by quantity, arm (palette order) and task, so equal records give equal rows.
     """
-    rows, keys = per_seed(*_both(tables)), ["quantity", "arm", "task"]
+    missing = [name for name in ("evaluations", "metrics") if name not in tables]
+    if missing:
+        raise UserError(f"The summary needs the table(s) {', '.join(missing)}: pass evaluations and metrics.")
+    rows, keys = per_seed(tables["evaluations"], tables["metrics"]), ["quantity", "arm", "task"]
     frame = seed_summary(rows, keys).rename(columns={"mean": "value"})
     frame["n"] = rows.groupby(keys)["n"].min().to_numpy(int)
     order = {arm: place for place, arm in enumerate(ARM_STYLE)}
@@ -73,13 +76,6 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 def csv_text(frame: pd.DataFrame) -> str:
     """A table as CSV; 10 significant digits, so equal numbers give equal bytes."""
     return frame.to_csv(index=False, float_format="%.10g", lineterminator="\n")
-
-
-def _both(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    missing = [name for name in ("evaluations", "metrics") if name not in tables]
-    if missing:
-        raise UserError(f"The summary needs the table(s) {', '.join(missing)}: pass evaluations and metrics.")
-    return tables["evaluations"], tables["metrics"]
 
 
 def _final(evaluations: pd.DataFrame, tasks: pd.DataFrame) -> Iterator[pd.DataFrame]:

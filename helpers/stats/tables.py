@@ -10,9 +10,8 @@ from types import MappingProxyType
 
 import pandas as pd
 
-from helpers.stats.curves import gain_and_drop
-from helpers.stats.fits import Fit, fit
-from helpers.stats.intervals import seed_interval
+from helpers.stats.curves import gain_and_drop, over_seeds
+from helpers.stats.fits import fit
 
 PREDICTORS: Mapping[str, str] = MappingProxyType(
     {
@@ -41,35 +40,29 @@ def rate_paths(evaluations: pd.DataFrame, runs: pd.DataFrame, rates: Mapping[str
     """
     inside = runs["group"].isin(["sft-rates", "rft-rates"])
     swept, others = runs[inside], set(runs.loc[~inside, "run"])
-    arms, found = set(swept["arm"]), gain_and_drop(evaluations) if len(swept) else evaluations.iloc[:0]
-    known = dict(zip(swept["run"], swept["learning_rate"], strict=True))
-    found = found[found["arm"].isin(arms) & ~found["run"].isin(others)]
-    rate = [known.get(run, rates[arm]) for run, arm in zip(found["run"], found["arm"], strict=True)]
-    factor = [round(r / rates[arm], 2) for r, arm in zip(rate, found["arm"], strict=True)]
-    if found.empty:
-        return found.assign(factor=[])
-    grouped = found.assign(factor=factor).groupby(["arm", "factor", "step"], as_index=False)
+    if swept.empty:
+        return evaluations.iloc[:0].assign(factor=[])
+    points = gain_and_drop(evaluations)
+    points = points[points["arm"].isin(set(swept["arm"])) & ~points["run"].isin(others)]
+    own = points["arm"].map(rates)
+    rate = points["run"].map(swept.set_index("run")["learning_rate"]).fillna(own)
+    grouped = points.assign(factor=(rate / own).round(2)).groupby(["arm", "factor", "step"], as_index=False)
     return grouped.agg(gain=("gain", "mean"), drop=("drop", "mean"), seeds=("seed", "nunique"))
 
 
 def seed_rows(quantities: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Quantities over all prior tasks by label: columns label, arm, group, quantity, mean, low, high, seeds."""
     chosen = quantities[quantities["quantity"].isin(names) & quantities["task"].isin(["all", "puzzle"])]
-    rows = []
-    for (label, quantity), part in chosen.groupby(["label", "quantity"], sort=False):
-        first = part.iloc[0]
-        rows.append((label, first["arm"], first["group"], quantity, *seed_interval(part["value"]), len(part)))
-    return pd.DataFrame(rows, columns=["label", "arm", "group", "quantity", "mean", "low", "high", "seeds"])
+    return over_seeds(chosen, ["label", "arm", "group", "quantity"], "value")
 
 
 def norm_points(quantities: pd.DataFrame) -> pd.DataFrame:
     """Drop and update norm of each run, at 0.5 and at the end: columns at, label, arm, seed, norm, drop."""
     parts = []
+    whole = quantities[quantities["task"].isin(["all", "puzzle"])].set_index(["label", "arm", "seed"])
     for at, norm, drop in (("0.5", "update_norm_at_0.5", HALF), ("end", "update_norm", "drop_final")):
-        sizes = quantities[quantities["quantity"] == norm].set_index(["label", "arm", "seed"])["value"]
-        drops = quantities[(quantities["quantity"] == drop) & (quantities["task"] == "all")]
-        drops = drops.set_index(["label", "arm", "seed"])["value"]
-        parts.append(pd.DataFrame({"norm": sizes, "drop": drops}).dropna().reset_index().assign(at=at))
+        columns = {name: whole.loc[whole["quantity"] == q, "value"] for name, q in (("norm", norm), ("drop", drop))}
+        parts.append(pd.DataFrame(columns).dropna().reset_index().assign(at=at))
     return pd.concat(parts, ignore_index=True)[["at", "label", "arm", "seed", "norm", "drop"]]
 
 
@@ -101,16 +94,7 @@ def fits_table(rows: pd.DataFrame) -> pd.DataFrame:
 
     Left out: predicted from the other arms; empty below three arms. Best first.
     """
-    found = [made for name in PREDICTORS if (made := fit(rows, name)) is not None]
+    fits = [made for name in PREDICTORS if (made := fit(rows, name)) is not None]
+    lines = [(made.predictor, made.runs, made.arms, *made.r2, *(made.left_out or [None] * 3)) for made in fits]
     columns = ["predictor", "runs", "arms", "r2", "low", "high", "left_out", "out_low", "out_high"]
-    return pd.DataFrame([_fit_row(made) for made in found], columns=columns).sort_values("r2", ascending=False)
-
-
-def _fit_row(made: Fit) -> tuple:
-    return (made.predictor, made.runs, made.arms, *made.r2, *(made.left_out or (None, None, None)))
-
-
-def over_seeds(rows: pd.DataFrame, by: list[str], value: str) -> pd.DataFrame:
-    """Interval over seeds of `value` in each group: columns `by`, mean, low, high, seeds."""
-    found = [(*names, *seed_interval(part[value]), len(part)) for names, part in rows.groupby(by, sort=False)]
-    return pd.DataFrame(found, columns=[*by, "mean", "low", "high", "seeds"])
+    return pd.DataFrame(lines, columns=columns).sort_values("r2", ascending=False)

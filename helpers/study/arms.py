@@ -39,6 +39,11 @@ class Arm:
     `source`: the arm of the run that feeds it. `differs_from`: the arm that it differs from in one respect,
     `differs_in`; arms outside the study get that arm's steps, rate and batch. `kl`: whether beta must be above 0
     ("needed"), may be, or must be 0 ("none"); `lora`: whether it can be trained by adapters.
+
+    `stand_in`: what samples of it are where no model is loaded to write them: what its recipe writes by "rules" alone,
+    or of the completions that RFT recorded the first "groups" with a signal, "late" or "early" correct ones, or
+    "thinks" with the true placement. `reference`: whether the runs of its seed are rescaled to its update's length, and
+    (of RFT) joined with its end by a line; `recovered`: whether it is measured how what it forgot comes back.
     """
 
     name: str
@@ -52,6 +57,9 @@ class Arm:
     in_study: bool = False
     kl: Literal["needed", "may be", "none"] = "may be"
     lora: bool = True
+    stand_in: Literal["", "rules", "groups", "late", "early", "thinks"] = ""
+    reference: bool = False
+    recovered: bool = False
 
     @property
     def trains(self) -> bool:
@@ -70,20 +78,20 @@ _ENTRIES = (
     Arm("base", "the base model, trained on nothing: the start", "none", "", ArmStyle("#333333", "o", ":"),
         in_study=True),
     Arm("rft", "GRPO on hit rate + exact match + format, with a KL term to the base model: the paper's RFT",
-        "rft", "own", ArmStyle("#0072B2", "s", "-"), in_study=True),
+        "rft", "own", ArmStyle("#0072B2", "s", "-"), in_study=True, stand_in="groups", reference=True),
     Arm("sft-answer", "SFT on the bare true placement", "sft", "corpus", ArmStyle("#A84300", "^", "--"),
-        in_study=True),
+        in_study=True, stand_in="rules", reference=True, recovered=True),
     Arm("sft-expert", "SFT on the true placement with an outside teacher's reasoning, in its own voice",
-        "sft", "corpus", ArmStyle("#C58900", "v", "-."), in_study=True,
+        "sft", "corpus", ArmStyle("#C58900", "v", "-."), in_study=True, stand_in="rules",
         differs_from="sft-answer", differs_in="a teacher's reasoning before the placement"),
     Arm("sft-rollout", "SFT on correct rollouts of the RFT model: the decisive arm",
-        "sft", "corpus", ArmStyle("#007A59", "D", (0, (7, 2))), source="rft", in_study=True,
+        "sft", "corpus", ArmStyle("#007A59", "D", (0, (7, 2))), source="rft", in_study=True, stand_in="late",
         differs_from="sft-expert", differs_in="the writer: the RFT model instead of a teacher"),
     Arm("sft-self", "SFT on reasoning from a model after a short RFT, with the true placement",
         "sft", "corpus", ArmStyle("#CC79A7", "P", (0, (3, 1, 1, 1, 1, 1))), source="rft", in_study=True,
-        differs_from="sft-rollout", differs_in="the writer: a model that RFT has hardly trained"),
+        stand_in="thinks", differs_from="sft-rollout", differs_in="the writer: a model that RFT has hardly trained"),
     Arm("self-sft", "SFT on the base model's own correct samples",
-        "sft", "corpus", ArmStyle("#8A4FA3", "X", (0, (5, 1))), differs_from="sft-rollout",
+        "sft", "corpus", ArmStyle("#8A4FA3", "X", (0, (5, 1))), stand_in="early", differs_from="sft-rollout",
         differs_in="the source: correct samples of the base instead of a teacher's or RFT's"),
     Arm("iterative-sft", "SFT on correct samples regenerated from the current model every few steps",
         "sft", "drawn", ArmStyle("#4F5BD5", "*", (0, (2, 1))), differs_from="sft-rollout",
@@ -122,6 +130,7 @@ REGISTRY: Mapping[str, Arm] = MappingProxyType({arm.name: arm for arm in _ENTRIE
 
 
 ARMS: tuple[str, ...] = tuple(REGISTRY)
+SOURCE_ARM = next(arm.source for arm in _ENTRIES if arm.source)  # RFT, whose runs feed others and write the probes
 RFT_ARMS: tuple[str, ...] = tuple(arm.name for arm in _ENTRIES if arm.family == "rft")
 SFT_ARMS: tuple[str, ...] = tuple(arm.name for arm in _ENTRIES if arm.family == "sft")
 STUDY_ARMS: tuple[str, ...] = tuple(arm.name for arm in _ENTRIES if arm.in_study)

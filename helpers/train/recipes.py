@@ -36,11 +36,14 @@ FRESH_ROUNDS = 4  # of 4 tries each
 
 
 class Given(NamedTuple):
-    """What a corpus is written for: a run, the store with the runs that may feed it, its processor and its boards."""
+    """What a corpus is written for: a run, the store with the runs that may feed it, its processor and its boards.
+
+    Without a processor no model can be loaded; what rules alone write needs none.
+    """
 
     spec: RunSpec
     store: RunStore
-    processor: ProcessorMixin
+    processor: ProcessorMixin | None
     boards: Boards
 
     def base(self) -> Loaded:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from helpers.stats.curves import ALL
-from helpers.stats.intervals import in_words, seed_interval
+from helpers.stats.intervals import in_words, paired_interval
 from helpers.stats.summary import arms, look_up
 
 _NUMBERS = Path(__file__).with_name("paper.csv")
@@ -64,10 +64,8 @@ def order_check(rows: pd.DataFrame, quantity: str, order: Sequence[str] = _PAPER
     drops = {arm: group.set_index("seed")["value"] for arm, group in chosen.groupby("arm")}
     pairs = []
     for more, less in zip(order, order[1:], strict=False):
-        both = more in drops and less in drops
-        difference = (drops[less] - drops[more]).dropna() if both else []
-        interval = seed_interval(difference) if len(difference) else (math.nan,) * 3
-        pairs.append(_Pair(more, less, *interval, len(difference), _verdict(interval, len(difference))))
+        *interval, seeds = paired_interval(drops, less, more)
+        pairs.append(_Pair(more, less, *interval, seeds, _verdict(interval, seeds)))
     return pd.DataFrame(pairs)
 
 
@@ -81,7 +79,8 @@ def order_sentence(check: pd.DataFrame, where: str) -> str:
     """What `order_check` found, in words; `where`: "at the end", "at puzzle accuracy 0.5"."""
     verdicts = set(check["verdict"])
     whole = "fails" if "fails" in verdicts else "holds" if verdicts == {"holds"} else "is undecided"
-    pairs = "; ".join(map(_pair_text, _pairs(check)))
+    pairs = "; ".join(_said(pair, f"{pair.more} > {pair.less}", 3, "no seed of both got there", "kept more by")
+                      for pair in _pairs(check))  # fmt: skip
     order = " > ".join([*check["more"], check["less"].iloc[-1]])
     return f"The order {order} {whole} {where}. {pairs}."
 
@@ -97,27 +96,22 @@ def fast_and_keeps(rows: pd.DataFrame, arm: str, accuracy: float = 0.5) -> list[
         (f"{arm} keeps more than sft-answer at {at}", f"drop_at_{at}", (arm, "sft-answer"), 3),
         (f"rft keeps more than {arm} at {at}", f"drop_at_{at}", ("rft", arm), 3),
     )
-    return [_answer(text, _pairs(order_check(rows, which, pair))[0], digits) for text, which, pair, digits in questions]
+    return [
+        _said(_pairs(order_check(rows, quantity, pair))[0], text, digits, "not reached by both", "difference")
+        for text, quantity, pair, digits in questions
+    ]
 
 
 def _pairs(check: pd.DataFrame) -> list[_Pair]:
     return [_Pair(*row) for row in check.itertuples(index=False)]
 
 
-def _answer(claim: str, row: _Pair, digits: int) -> str:
-    if not row.seeds:
-        return f"{claim}: not reached by both"
-    return f"{claim}: {row.verdict}, difference {_apart(row, digits)}"
-
-
-def _pair_text(row: _Pair) -> str:
-    if not row.seeds:
-        return f"{row.more} > {row.less}: no seed of both got there"
-    return f"{row.more} > {row.less}: {row.verdict}, kept more by {_apart(row, 3)}"
-
-
-def _apart(row: _Pair, digits: int) -> str:
-    return in_words((row.difference, row.low, row.high), f"+.{digits}f", row.seeds)
+def _said(pair: _Pair, claim: str, digits: int, missing: str, apart: str) -> str:
+    """A claim with its verdict and the difference, or with the words for `missing` where no seed has both."""
+    if not pair.seeds:
+        return f"{claim}: {missing}"
+    apart += " " + in_words((pair.difference, pair.low, pair.high), f"+.{digits}f", pair.seeds)
+    return f"{claim}: {pair.verdict}, {apart}"
 
 
 def paper_numbers() -> pd.DataFrame:

@@ -125,7 +125,7 @@ def stepwise_perplexity(completions: pd.DataFrame) -> float | None:
         return None
     groups = scored.groupby("step")["puzzle_id"].nunique()
     steps = groups.index.to_numpy(float)
-    widths = np.gradient(steps) if len(steps) > 1 else np.ones(1)
+    widths = np.gradient(steps) if len(steps) > 1 else np.ones(1)  # half the way to each neighbour
     weights = right["step"].map(dict(zip(groups.index, widths / groups.to_numpy(), strict=True))).to_numpy()
     return float(np.exp(-(weights @ right["logp_base"].to_numpy()) / (weights @ right["tokens"].to_numpy())))
 
