@@ -18,6 +18,7 @@ from IPython.display import HTML, display
 
 from helpers.errors import UserError
 from helpers.show import plots, save
+from helpers.show.style import spaced
 
 COMPLETION_COLUMNS = ("run", "step", "puzzle_id", "prompt", "completion")
 NUMBER_COLUMNS = ("hit", "exact", "format", "advantage", "logp_policy", "logp_base", "tokens", "temperature")
@@ -152,20 +153,16 @@ def puzzle_explorer(make_puzzle: Callable[..., Any], count: int = 100, sides: Se
 
 
 def _puzzle_figure(puzzle: Any) -> Any:
-    titles = ["picture", f"board\n<answer>{_spaced(puzzle.placement)}</answer>"]
+    titles = ["picture", f"board\n<answer>{spaced(puzzle.placement)}</answer>"]
     return plots.board_gallery([puzzle.picture, puzzle.board], titles, columns=2)
 
 
 def _puzzle_alt(puzzle: Any, rows: int, cols: int) -> str:
-    placement, order = _spaced(puzzle.placement), _spaced(puzzle.order)
+    placement, order = spaced(puzzle.placement), spaced(puzzle.order)
     return (
         f"Left: a picture. Right: the board cut from it into {rows} x {cols} tiles and shuffled. "
         f"Placement, the answer: {placement}. Order, its inverse: {order}."
     )
-
-
-def _spaced(numbers: Sequence[int]) -> str:
-    return " ".join(map(str, numbers))
 
 
 def rollout_browser(completions_df: pd.DataFrame) -> None:
