@@ -101,7 +101,7 @@ def arms_of(frame: pd.DataFrame) -> list[str]:
     return [arm for arm in ARM_STYLE if (frame["arm"] == arm).any()]
 
 
-def span(counts: Collection[float]) -> str:
+def from_to(counts: Collection[float]) -> str:
     """The smallest and the largest of some whole numbers: "3 to 5", or "5" where they are equal."""
     low, high = (int(end) for end in (min(counts), max(counts)))
     return f"{low}" if low == high else f"{low} to {high}"
@@ -114,7 +114,7 @@ def seed_note(seeds: Iterable[int]) -> str:
     words = [text for count, text in few.items() if count in counts]
     many = counts - few.keys()
     if many:
-        words.append(f"{span(many)} seeds: mean, 95% t interval")
+        words.append(f"{from_to(many)} seeds: mean, 95% t interval")
     return "; ".join(words)
 
 
