@@ -20,18 +20,11 @@ from helpers.show.marks import record, said
 from helpers.show.style import GREY, Label, add_note, direct_labels, new_axes, new_figure, seed_note, use_style
 from helpers.stats.curves import seed_summary
 from helpers.study.arms import ArmStyle, arm_style
-from helpers.toys.mixture import OLD_MODE, Effort, Learner, Runs, World, grid, log_normal, mode_logs, train
-from helpers.toys.softmax import (
-    AFTER,
-    BEFORE,
-    DOWN,
-    UP,
-    Lesson,
-    shared_layer,
-    shared_table,
-    squeeze_table,
-    start_logits,
-)
+from helpers.toys.mixture import OLD_MODE, Effort, Method, Runs, World, grid, log_normal, mode_logs, train
+from helpers.toys.softmax import Lesson, shared_layer, shared_table, squeeze_table, start_logits
+
+BEFORE, AFTER = "#666666", "#0072B2"
+UP, DOWN = "#0072B2", "#A84300"
 
 
 @use_style()
@@ -142,7 +135,7 @@ def learner_style(name: str) -> ArmStyle:
     return arm_style(BORROWED.get(name, "sft-answer" if name.startswith("SFT") else "rft"))
 
 
-def density_rows(learners: Mapping[str, Learner], world: World, effort: Effort) -> pd.DataFrame:
+def density_rows(learners: Mapping[str, Method], world: World, effort: Effort) -> pd.DataFrame:
     """Densities of seed 0 at the start, half way and at the end of every run, for `mixture_panels`.
 
     Columns learner, slow, moment, step, x, density, kept, gain (accuracy on the old mode and gain at that step).
@@ -273,6 +266,9 @@ def distance_panels(rows: pd.DataFrame) -> Figure:
 def mixture_view(slow: float, sft_rate: float, reinforce_rate: float, place: float, draws: str, modes: int) -> Figure:
     """SFT and REINFORCE on a one-dimensional mixture: densities before, half way and at equal gain."""
     draws = draws if modes == 2 else "whole"
-    learners = {"SFT": Learner("sft", sft_rate), "REINFORCE": Learner("reinforce", reinforce_rate, draws=draws)}
+    learners = {
+        "SFT": Method("sft", sft_rate),
+        "REINFORCE": Method("reinforce", reinforce_rate, draws=draws),
+    }
     world = World(place, modes)
     return mixture_panels(density_rows(learners, world, Effort((slow,), seeds=1)), world)
