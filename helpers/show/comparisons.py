@@ -3,50 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from helpers.errors import UserError
 from helpers.show import marks
 from helpers.show.marks import record, said
-from helpers.show.plots import learning_curves, token_rows
-from helpers.show.style import (
-    GREY,
-    MEASURE_LABEL,
-    add_note,
-    log_x,
-    new_axes,
-    new_figure,
-    seed_note,
-    use_style,
-)
+from helpers.show.plots import learning_curves, token_figure, token_rows
+from helpers.show.style import GREY, MEASURE_LABEL, log_x, new_axes, seed_note, use_style
 from helpers.stats.curves import ALL, PRIOR_MEASURES, battery_mean, last_rows, seed_summary
 from helpers.study.arms import arm_style
 
 PRIOR = "mean of the prior tasks"
-TOKEN_COLUMNS = 76  # characters in a line of `token_panels`
-
 
 # Probes of a corpus have the colour of the arm that learns from it; the rest are told apart by line style too.
-PROBE_LOOK: Mapping[str, dict] = MappingProxyType(
-    {
-        "answer": {"color": "#A84300", "linestyle": "--", "marker": "^"},
-        "expert": {"color": "#C58900", "linestyle": "-.", "marker": "v"},
-        "rollout": {"color": "#007A59", "linestyle": (0, (7, 2)), "marker": "D"},
-        "base-right": {"color": "#8A4FA3", "linestyle": (0, (5, 1)), "marker": "X"},
-        "wrong": {"color": "#000000", "linestyle": ":", "marker": "x"},
-        "shuffled": {"color": "#7A7A7A", "linestyle": (0, (1, 1)), "marker": "."},
-        "prior-gold": {"color": "#0072B2", "linestyle": "-", "marker": "s"},
-        "prior-model": {"color": "#CC79A7", "linestyle": (0, (3, 1, 1, 1)), "marker": "P"},
-    }
-)
+PROBE_LOOK: Mapping[str, marks.Look] = {
+    "answer": {"color": "#A84300", "linestyle": "--", "marker": "^"},
+    "expert": {"color": "#C58900", "linestyle": "-.", "marker": "v"},
+    "rollout": {"color": "#007A59", "linestyle": (0, (7, 2)), "marker": "D"},
+    "base-right": {"color": "#8A4FA3", "linestyle": (0, (5, 1)), "marker": "X"},
+    "wrong": {"color": "#000000", "linestyle": ":", "marker": "x"},
+    "shuffled": {"color": "#7A7A7A", "linestyle": (0, (1, 1)), "marker": "."},
+    "prior-gold": {"color": "#0072B2", "linestyle": "-", "marker": "s"},
+    "prior-model": {"color": "#CC79A7", "linestyle": (0, (3, 1, 1, 1)), "marker": "P"},
+}
 
 
 @use_style()
@@ -122,10 +106,10 @@ def knowledge_or_format(evaluations: pd.DataFrame) -> Figure:
     title = "At the end: is the knowledge gone, or only the format?"
     ax.set(xlim=(-0.04, 1.04), xlabel="share of prior-task samples", title=title)
     marks.legend(ax.figure, "upper left", ncols=1)
-    add_note(ax.figure, seed_note(summary["seeds"]))
     means = {measure: rows.set_index("arm")["mean"] for measure, rows in summary.groupby("measure")}
     words = "; ".join(f"{MEASURE_LABEL[measure]}: {said(means[measure])}" for measure in looks if measure in means)
-    return record(ax.figure, summary, f"Prior tasks by arm at the last step, a dot per measure: {words}.")
+    alt = f"Prior tasks by arm at the last step, a dot per measure: {words}."
+    return record(ax.figure, summary, alt, seed_note(summary["seeds"]))
 
 
 @use_style()
@@ -194,8 +178,8 @@ def drop_vs_perplexity(points: pd.DataFrame, ylabel: str) -> Figure:
     ax.axhline(0, color=GREY, linewidth=1, zorder=1)
     ax.set(xlabel="corpus perplexity under the base model (log scale)", ylabel=ylabel)
     ax.set_title("Does an improbable corpus cost more?")
-    add_note(ax.figure, seed_note(points["seeds"]))
-    return record(ax.figure, points[["arm", "perplexity", "drop", "low", "high", "seeds"]], _costs(points, ylabel))
+    frame = points[["arm", "perplexity", "drop", "low", "high", "seeds"]]
+    return record(ax.figure, frame, _costs(points, ylabel), seed_note(points["seeds"]))
 
 
 def _costs(points: pd.DataFrame, ylabel: str) -> str:
@@ -245,18 +229,11 @@ def token_panels(names: Sequence[str], views: Sequence[tuple[Sequence[str], Sequ
     `views`: (tokens, log-probs) of each name, as from `perplexity.token_view`. Drawn columns: completion, position,
     token, logp.
     """
-    lowest = min(-1.0, *(min(logps) for _, logps in views))
-    scale = ScalarMappable(Normalize(lowest, 0.0), "cividis")
-    lines = [marks.token_lines(tokens, TOKEN_COLUMNS) for tokens, _ in views]
-    fig = new_figure(8.4, 0.9 + 0.3 * sum(lines) + 0.35 * len(lines))
-    axes = fig.subplots(len(names), height_ratios=[n + 0.6 for n in lines], squeeze=False)[:, 0]
-    for ax, name, (tokens, logps) in zip(axes, names, views, strict=True):
-        ax.set_title(f"{name}: {sum(logps):.1f} nats")
-        marks.tokens(ax, tokens, logps, scale, TOKEN_COLUMNS)
-    tables = {name: token_rows(*view) for name, view in zip(names, views, strict=True)}
+    views = dict(zip(names, views, strict=True))
+    titles = {f"{name}: {sum(logps):.1f} nats": (tokens, logps) for name, (tokens, logps) in views.items()}
+    fig = token_figure(titles, "base log-prob of the token (nats)")
+    tables = {name: token_rows(*view) for name, view in views.items()}
     drawn = pd.concat(tables, names=["completion", None]).reset_index("completion")
-    bar = fig.colorbar(scale, ax=fig.axes, location="bottom", fraction=0.05, aspect=60, pad=0.02)
-    bar.set_label("base log-prob of the token (nats)")
     sums = said({name: table["logp"].sum() for name, table in tables.items()}, ".1f")
     return record(fig, drawn, f"Completions token by token, coloured by base log-prob. In all, in nats: {sums}.")
 
@@ -320,10 +297,9 @@ def shift_panels(shifted: pd.DataFrame, value: str = "per_token") -> Figure:
     for kind, look in PROBE_LOOK.items():
         marks.key(fig.axes[-1], kind, **look | {"markersize": 3.5, "linewidth": 1.4})
     marks.legend(fig, columnspacing=1.2)
-    add_note(fig, seed_note(summary["seeds"]))
     gold = said(marks.ends(summary[summary["probe"] == "prior-gold"], "step"))
     alt = "Shift of log-prob per token of each kind of probe, a panel per arm. Gold answers of prior tasks at the end:"
-    return record(fig, summary, f"{alt} {gold}.")
+    return record(fig, summary, f"{alt} {gold}.", seed_note(summary["seeds"]))
 
 
 def _probe_lines(ax: Axes, rows: pd.DataFrame) -> None:

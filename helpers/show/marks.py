@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from helpers.show.style import GREY, Label, new_figure, visible, wrap_words
+from helpers.show.style import GREY, Label, add_note, new_figure, visible, wrap_words
 from helpers.study.arms import ARM_STYLE, arm_style
 
 Look = Mapping[str, Any]
@@ -31,9 +31,12 @@ Look = Mapping[str, Any]
 # --- what a figure knows of itself ------------------------------------------------------------------------
 
 
-def record(fig: Figure, frame: pd.DataFrame, alt: str = "") -> Figure:
-    """Keep with `fig` the table that a panel shows, and what the figure says in words (the last text holds)."""
+def record(fig: Figure, frame: pd.DataFrame, alt: str = "", note: str = "") -> Figure:
+    """Keep with `fig` the table that a panel shows, what the figure says in words (the last text holds), and write
+    `note` under it."""
     fig.jigsaw_drawn = [*getattr(fig, "jigsaw_drawn", []), frame.reset_index(drop=True)]
+    if note:
+        add_note(fig, note)
     return describe(fig, alt) if alt else fig
 
 
@@ -233,9 +236,8 @@ def heat(ax: Axes, table: pd.DataFrame, texts: np.ndarray | None = None, **colou
 
     `colours`: cmap, norm, vmin or vmax, as in `seaborn.heatmap`.
     """
-    form = ".2f" if texts is None else ""
-    annot = True if texts is None else texts
-    seaborn.heatmap(table, ax=ax, annot=annot, fmt=form, cbar=False, annot_kws={"fontsize": 7.5}, **colours)
+    texts = table.map("{:.2f}".format) if texts is None else texts
+    seaborn.heatmap(table, ax=ax, annot=texts, fmt="", cbar=False, annot_kws={"fontsize": 7.5}, **colours)
     ax.set(xlabel="", ylabel="")
     ax.tick_params(axis="y", labelrotation=0)
     ax.grid(visible=False)

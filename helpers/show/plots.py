@@ -20,17 +20,19 @@ from helpers.show.style import (
     GREY,
     MEASURE_LABEL,
     RFT_PANELS,
-    add_note,
     arms_of,
     direct_labels,
     log_x,
     new_axes,
+    new_figure,
     seed_note,
     short_number,
     use_style,
 )
 from helpers.stats.curves import gain_and_drop, require_columns, rows_of, seed_summary, task_drops
 from helpers.study.arms import LineStyle, arm_style, get_arm
+
+TOKEN_COLUMNS = 76  # characters in a line of `token_figure`
 
 
 @use_style()
@@ -63,9 +65,8 @@ def learning_curves(
     log_x(axes, summary[x])
     direct_labels(axes, labels)
     axes.set(xlabel=f"{x} (log scale)", ylabel=name, title=task)
-    add_note(axes.figure, seed_note(summary["seeds"]))
     alt = f"{name.capitalize()}, {task}, against {x}: a line and band per arm. At the end:"
-    return record(axes.figure, summary, f"{alt} {said(marks.ends(summary, x))}.")
+    return record(axes.figure, summary, f"{alt} {said(marks.ends(summary, x))}.", seed_note(summary["seeds"]))
 
 
 @use_style()
@@ -88,10 +89,10 @@ def per_task_drop(evaluations: pd.DataFrame, accuracy: float | None = None) -> F
     ax.set(title=f"Drop per prior task, {when}", xlabel="drop below base (right: forgets more)")
     ax.figure.legend(loc="outside right upper")
     missing = [arm for arm in arms_of(evaluations) if arm not in arms and get_arm(arm).trains]
-    add_note(ax.figure, seed_note(summary["seeds"]) + f". Never there: {', '.join(missing)}" * bool(missing))
+    note = seed_note(summary["seeds"]) + f". Never there: {', '.join(missing)}" * bool(missing)
     worst = summary.loc[summary["mean"].idxmax()]
     alt = f"Drop below base per prior task and arm {when}. Largest: {worst['mean']:.2f}, {worst['task']} under"
-    return record(ax.figure, summary, f"{alt} {worst['arm']}.")
+    return record(ax.figure, summary, f"{alt} {worst['arm']}.", note)
 
 
 @use_style()
@@ -114,10 +115,9 @@ def gain_drop(evaluations: pd.DataFrame) -> Figure:
     ax.set(xlabel="gain in puzzle exact match", ylabel="drop in mean prior score (up: forgets more)")
     ax.set_title("What is gained, and what it costs")
     ax.figure.legend(loc="outside right upper")
-    add_note(ax.figure, seed_note(summary["seeds"]))
     alt = "Plane of gain in puzzle exact match and drop in mean prior score, a path per arm. At the end, gain:"
     gains, drops = (said(marks.ends(summary, "step", value=value)) for value in ("gain", "drop"))
-    return record(ax.figure, summary, f"{alt} {gains}; drop: {drops}.")
+    return record(ax.figure, summary, f"{alt} {gains}; drop: {drops}.", seed_note(summary["seeds"]))
 
 
 def _with_interval(changes: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -155,10 +155,9 @@ def rft_diagnostics(metrics: pd.DataFrame, panels: Mapping[str, tuple[str, tuple
     summary = pd.concat(frames, ignore_index=True)
     if summary.empty:
         raise UserError("None of these metrics was recorded: pass panels= with names in the table.")
-    add_note(fig, seed_note(summary["seeds"]))
     last = said(marks.ends(summary[summary["arm"] == summary["arm"].iloc[0]], "step", "name").rename(short_number))
     alt = f"{', '.join(panels)} against step, a panel each. At the end: {last}."
-    return record(fig, summary, alt)
+    return record(fig, summary, alt, seed_note(summary["seeds"]))
 
 
 def _metric_panel(ax: Axes, metrics: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -229,16 +228,28 @@ def heat_tokens(tokens: Sequence[str], logps: Sequence[float]) -> Figure:
     if not tokens or len(tokens) != len(logps):
         raise UserError(f"Every token needs a log-probability: {len(tokens)} tokens, {len(logps)} values.")
     table = checked_data(token_rows(tokens, logps))
-    ax = new_axes(7.6, 0.55 + 0.3 * marks.token_lines(tokens, 72))
-    scale = ScalarMappable(Normalize(min(*logps, -1.0), 0.0), "cividis")
-    marks.tokens(ax, tokens, table["logp"], scale, 72)
-    bar = ax.figure.colorbar(scale, ax=ax, location="bottom", fraction=0.08, aspect=50, pad=0.02)
-    bar.set_label("log-probability (nats)")
+    fig = token_figure({"": (tokens, logps)}, "log-probability (nats)")
     worst = table.loc[table["logp"].idxmin()]
     alt = f"{len(table)} tokens coloured by log-prob, {table['logp'].sum():.1f} nats together; most surprising:"
-    return record(ax.figure, table, f"{alt} {worst['token']!r}, {worst['logp']:.1f} nats.")
+    return record(fig, table, f"{alt} {worst['token']!r}, {worst['logp']:.1f} nats.")
 
 
 def token_rows(tokens: Sequence[str], logps: Sequence[float]) -> pd.DataFrame:
     """A row per token: columns position (from 1), token, logp."""
     return pd.DataFrame({"position": range(1, len(tokens) + 1), "token": list(tokens), "logp": list(map(float, logps))})
+
+
+@use_style()
+def token_figure(views: Mapping[str, tuple[Sequence[str], Sequence[float]]], label: str) -> Figure:
+    """A panel of coloured tokens for each title, on one scale of log-prob, which a bar with `label` shows."""
+    lines = [marks.token_lines(tokens, TOKEN_COLUMNS) for tokens, _ in views.values()]
+    fig = new_figure(8.4, 0.9 + 0.3 * sum(lines) + 0.35 * len(lines))
+    axes = fig.subplots(len(lines), height_ratios=[n + 0.6 for n in lines], squeeze=False)[:, 0]
+    lowest = min(-1.0, *(min(logps) for _, logps in views.values()))
+    scale = ScalarMappable(Normalize(lowest, 0.0), "cividis")
+    for ax, (title, (tokens, logps)) in zip(axes, views.items(), strict=True):
+        ax.set_title(title)
+        marks.tokens(ax, tokens, logps, scale, TOKEN_COLUMNS)
+    bar = fig.colorbar(scale, ax=fig.axes, location="bottom", fraction=0.05, aspect=60, pad=0.02)
+    bar.set_label(label)
+    return fig

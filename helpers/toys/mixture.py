@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -278,20 +277,17 @@ def advance(learner: Method, world: World, policy: Array, slow: Array, noise: tu
     return moved
 
 
-LEARNERS: Mapping[str, Method] = MappingProxyType(
-    {
-        "SFT, rate 0.15": Method("sft", 0.15),
-        "SFT, rate 0.01": Method("sft", 0.01),
-        "REINFORCE, new mode": Method("reinforce", 0.01, draws="new mode"),
-        "REINFORCE, new mode, centred": Method("reinforce", 0.01, draws="new mode", centred=True),
-        "REINFORCE, whole": Method("reinforce", 0.01),
-    }
-)
-
-
-ONE_MODE: Mapping[str, Method] = MappingProxyType(
-    {"SFT, one mode": Method("sft", 0.05), "REINFORCE, one mode": Method("reinforce", 0.005)}
-)
+LEARNERS: Mapping[str, Method] = {
+    "SFT, rate 0.15": Method("sft", 0.15),
+    "SFT, rate 0.01": Method("sft", 0.01),
+    "REINFORCE, new mode": Method("reinforce", 0.01, draws="new mode"),
+    "REINFORCE, new mode, centred": Method("reinforce", 0.01, draws="new mode", centred=True),
+    "REINFORCE, whole": Method("reinforce", 0.01),
+}
+ONE_MODE: Mapping[str, Method] = {
+    "SFT, one mode": Method("sft", 0.05),
+    "REINFORCE, one mode": Method("reinforce", 0.005),
+}
 
 
 def outcomes(learners: Mapping[str, Method], world: World, effort: Effort) -> pd.DataFrame:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ from matplotlib.patches import Patch
 from helpers.errors import UserError
 from helpers.show import marks
 from helpers.show.marks import record, said
-from helpers.show.style import GREY, Label, add_note, direct_labels, new_axes, new_figure, seed_note, use_style
+from helpers.show.style import GREY, Label, direct_labels, new_axes, new_figure, seed_note, use_style
 from helpers.stats.curves import seed_summary
 from helpers.study.arms import ArmStyle, arm_style
 from helpers.toys.mixture import OLD_MODE, Effort, Method, Runs, World, grid, log_normal, mode_logs, train
@@ -86,12 +85,12 @@ def squeeze_sweep_panels(rows: pd.DataFrame, steps: int) -> Figure:
     axes["winner_gain"].set_ylabel("gain in probability")
     axes["bystander_shift"].set_ylabel("mean shift (nats)")
     marks.legend(fig, "right center", title="pushed down", ncols=1)
-    add_note(fig, f"{steps} negative steps on one word; words are named by their rank at the start")
     most = rows[rows["word"] != 1].nlargest(1, "winner_gain").iloc[0]
     words = f"word {most['word']:.0f} down, word {most['winner']:.0f} up by {most['winner_gain']:.2f}"
     alt = "Gain of the most probable other word, and mean shift of the rest, against the peak of the start. Most:"
     drawn = rows[["peak", "word", "winner", "winner_gain", "bystander_shift"]]
-    return record(fig, drawn, f"{alt} {words}, peak {most['peak']:g}.")
+    note = f"{steps} negative steps on one word; words are named by their rank at the start"
+    return record(fig, drawn, f"{alt} {words}, peak {most['peak']:g}.", note)
 
 
 def _rank_look(place: int, count: int) -> dict:
@@ -114,19 +113,15 @@ def shared_view(word: int, push: str, similarity: float, peak: float, steps: int
 
 
 # Looks are borrowed from arms: browns learn from given data, blues from their own samples.
-BORROWED: Mapping[str, str] = MappingProxyType(
-    {
-        "SFT, rate 0.15": "sft-answer",
-        "SFT, rate 0.01": "sft-expert",
-        "SFT, one mode": "sft-answer",
-        "REINFORCE, new mode": "rft",
-        "REINFORCE, new mode, centred": "reinforce-1-0",
-        "REINFORCE, whole": "rft-no-kl",
-        "REINFORCE, one mode": "rft-no-kl",
-    }
-)
-
-
+BORROWED: Mapping[str, str] = {
+    "SFT, rate 0.15": "sft-answer",
+    "SFT, rate 0.01": "sft-expert",
+    "SFT, one mode": "sft-answer",
+    "REINFORCE, new mode": "rft",
+    "REINFORCE, new mode, centred": "reinforce-1-0",
+    "REINFORCE, whole": "rft-no-kl",
+    "REINFORCE, one mode": "rft-no-kl",
+}
 MOMENTS = {"start": 0.0, "half way": 0.5, "end": 1.0}
 
 
@@ -215,10 +210,9 @@ def slow_curves(rows: pd.DataFrame, start: float) -> Figure:
     ax.set(ylim=(-0.02, 0.9), xlabel="slow factor on the old mode's gradients (log scale; 1: no slowing)")
     ax.set(ylabel="accuracy kept on the old mode", title="What is kept at equal gain")
     direct_labels(ax, labels)
-    add_note(ax.figure, seed_note(summary["seeds"]))
     alt = "Accuracy kept on the old mode at equal gain against the slow factor, a line and band per learner."
     words = f"{alt} {_from_to(summary, 'slow')}; before training {start:.2f}."
-    return record(ax.figure, summary.assign(start=start), words)
+    return record(ax.figure, summary.assign(start=start), words, seed_note(summary["seeds"]))
 
 
 def _kept(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -257,10 +251,9 @@ def distance_panels(rows: pd.DataFrame) -> Figure:
         ax.set(ylim=(-0.02, 0.9), xticks=sorted(summary["place"].unique()))
         ax.label_outer()
     marks.legend(fig, "right center", ncols=1)
-    add_note(fig, seed_note(summary["seeds"]))
     alt = "Accuracy kept at equal gain against the place of the new mode, a panel per slow factor."
     slowest = _from_to(summary[summary["slow"] == slows[0]], "place")
-    return record(fig, summary, f"{alt} Slow factor {slows[0]:g}. {slowest}.")
+    return record(fig, summary, f"{alt} Slow factor {slows[0]:g}. {slowest}.", seed_note(summary["seeds"]))
 
 
 def mixture_view(slow: float, sft_rate: float, reinforce_rate: float, place: float, draws: str, modes: int) -> Figure:
