@@ -539,6 +539,6 @@ def test_views_show_a_static_figure_without_a_front_end(monkeypatch) -> None:
 
 def test_every_learner_has_a_look() -> None:
     for name in [*LEARNERS, *ONE_MODE, "SFT", "REINFORCE"]:
-        assert plots.learner_style(name).colour
-    looks = {(plots.learner_style(name).marker, str(plots.learner_style(name).linestyle)) for name in LEARNERS}
+        assert plots.learner_look(name)["color"]
+    looks = {(plots.learner_look(name)["marker"], str(plots.learner_look(name)["linestyle"])) for name in LEARNERS}
     assert len(looks) == len(LEARNERS)

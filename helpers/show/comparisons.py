@@ -91,7 +91,7 @@ def knowledge_or_format(evaluations: pd.DataFrame) -> Figure:
     form. Drawn columns: arm, measure, mean, low, high, seeds.
     """
     summary = seed_summary(last_rows(battery_mean(evaluations)), ["arm", "measure"])
-    arms = marks.in_order(summary["arm"])
+    arms, words = marks.in_order(summary["arm"]), []
     ax = new_axes(7.0, 1.4 + 0.5 * len(arms))
     looks = {
         "score": ("answers right (score)", {"marker": "o"}),
@@ -99,16 +99,16 @@ def knowledge_or_format(evaluations: pd.DataFrame) -> Figure:
         "format_failure": ("answers in no valid form", {"marker": "x", "mew": 2}),
     }
     for offset, (measure, (label, look)) in zip((0.16, 0.0, -0.16), looks.items(), strict=True):
-        for arm, rows in summary[summary["measure"] == measure].groupby("arm"):
+        part = summary[summary["measure"] == measure]
+        for arm, rows in part.groupby("arm"):
             marks.dots(ax, rows, [arms.index(arm) + offset], color=arm_style(arm).colour, ms=7, **look)
         marks.key(ax, label, **look)
+        words.append(f"{MEASURE_LABEL[measure]}: {said(part.set_index('arm')['mean'])}")
     marks.row_axis(ax, arms)
     title = "At the end: is the knowledge gone, or only the format?"
     ax.set(xlim=(-0.04, 1.04), xlabel="share of prior-task samples", title=title)
     marks.legend(ax.figure, "upper left", ncols=1)
-    means = {measure: rows.set_index("arm")["mean"] for measure, rows in summary.groupby("measure")}
-    words = "; ".join(f"{MEASURE_LABEL[measure]}: {said(means[measure])}" for measure in looks if measure in means)
-    alt = f"Prior tasks by arm at the last step, a dot per measure: {words}."
+    alt = f"Prior tasks by arm at the last step, a dot per measure: {'; '.join(words)}."
     return record(ax.figure, summary, alt, seed_note(summary["seeds"]))
 
 
@@ -246,17 +246,15 @@ def reach(boards: pd.DataFrame, ranks: pd.DataFrame | None, chance: float) -> Fi
     `ranks` as from `reach.placement_ranks` for the same boards (dashed: all ranks equally often), or None. Drawn
     columns: board, samples, right, counted, low, high, likelihood, chance, and rank, empty for a board without a think.
     """
-    titles = {"counts": "Probability of a correct completion, per board", "ranks": "Where the true placement stands"}
-    if ranks is None:
-        del titles["ranks"]
-    fig, axes = marks.panels(titles, 9.4 if ranks is not None else 4.8, 4.3)
-    _counted_points(axes["counts"], boards, chance)
+    titles = ["Probability of a correct completion, per board", "Where the true placement stands"]
+    fig, _ = marks.panels(titles[:1], 4.8, 4.3) if ranks is None else marks.panels(titles, 9.4, 4.3)
+    _counted_points(fig.axes[0], boards, chance)
     means, drawn = said(boards[["counted", "likelihood"]].mean()), boards.assign(chance=chance)
     alt = f"Probability of a correct completion per board, two estimates. Means: {means}; chance {chance:.2g}."
     if ranks is None:
         return record(fig, drawn, alt)
     every = int(ranks["placements"].iloc[0])
-    ax, width = axes["ranks"], max(1, every // 6)
+    ax, width = fig.axes[1], max(1, every // 6)
     ax.hist(ranks["rank"], bins=range(1, every + width + 1, width), color="#0072B2", alpha=0.7, edgecolor="white")
     ax.axhline(len(ranks) * width / every, color="black", linestyle="--", linewidth=1)
     ax.set(xlabel=f"rank of the true placement among {every} (1: most probable)", ylabel="boards")
@@ -290,8 +288,8 @@ def shift_panels(shifted: pd.DataFrame, value: str = "per_token") -> Figure:
     if trained.empty:
         raise UserError("None of these runs was trained, so nothing has shifted: score the probes of another arm.")
     summary = seed_summary(trained, ["arm", "probe", "step"], value)
-    labels = {"xlabel": "step (log scale)", "ylabel": "nats per token"}
-    fig, axes = marks.panels(marks.in_order(summary["arm"]), 9.4, 2.7, columns=2, room=0.9, **labels)
+    labels, arms = {"xlabel": "step (log scale)", "ylabel": "nats per token"}, marks.in_order(summary["arm"])
+    fig, axes = marks.panels(arms, 9.4, 2.7, columns=2, room=0.9, **labels)
     for arm, ax in axes.items():
         _probe_lines(ax, summary[summary["arm"] == arm])
     for kind, look in PROBE_LOOK.items():

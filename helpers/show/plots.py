@@ -20,7 +20,6 @@ from helpers.show.style import (
     GREY,
     MEASURE_LABEL,
     RFT_PANELS,
-    arms_of,
     direct_labels,
     log_x,
     new_axes,
@@ -77,7 +76,7 @@ def per_task_drop(evaluations: pd.DataFrame, accuracy: float | None = None) -> F
     Drawn columns: task, arm, mean, low, high, seeds.
     """
     summary = seed_summary(task_drops(evaluations, accuracy), ["task", "arm"])
-    tasks, arms = list(summary.groupby("task")["mean"].mean().sort_values().index), arms_of(summary)
+    tasks, arms = list(summary.groupby("task")["mean"].mean().sort_values().index), marks.in_order(summary["arm"])
     ax = new_axes(7.0, 1.5 + len(tasks) * max(0.34, 0.13 * len(arms)))
     for rank, arm in enumerate(arms):
         rows, offset = summary[summary["arm"] == arm], 0.7 * ((len(arms) - 1) / 2 - rank) / len(arms)
@@ -88,7 +87,7 @@ def per_task_drop(evaluations: pd.DataFrame, accuracy: float | None = None) -> F
     when = "at the last step" if accuracy is None else f"on reaching puzzle exact match {accuracy:g}"
     ax.set(title=f"Drop per prior task, {when}", xlabel="drop below base (right: forgets more)")
     ax.figure.legend(loc="outside right upper")
-    missing = [arm for arm in arms_of(evaluations) if arm not in arms and get_arm(arm).trains]
+    missing = [arm for arm in marks.in_order(evaluations["arm"]) if arm not in arms and get_arm(arm).trains]
     note = seed_note(summary["seeds"]) + f". Never there: {', '.join(missing)}" * bool(missing)
     worst = summary.loc[summary["mean"].idxmax()]
     alt = f"Drop below base per prior task and arm {when}. Largest: {worst['mean']:.2f}, {worst['task']} under"
@@ -108,7 +107,7 @@ def gain_drop(evaluations: pd.DataFrame) -> Figure:
         raise UserError("Only the base was evaluated: train an arm before drawing what it gained.")
     gain, drop = _with_interval(changes, "gain"), _with_interval(changes, "drop")
     summary, ax = gain.drop(columns="seeds").merge(drop, on=["arm", "step"]), new_axes(7.0, 4.6)
-    for arm in arms_of(summary):
+    for arm in marks.in_order(summary["arm"]):
         _path(ax, changes[changes["arm"] == arm], summary[summary["arm"] == arm])
     ax.axhline(0, color=GREY, linewidth=1, zorder=1)
     ax.plot(0, 0, label="base", **marks.point_look("base") | {"markersize": 8})

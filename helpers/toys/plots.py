@@ -16,9 +16,8 @@ from matplotlib.patches import Patch
 from helpers.errors import UserError
 from helpers.show import marks
 from helpers.show.marks import record, said
-from helpers.show.style import GREY, Label, direct_labels, new_axes, new_figure, seed_note, use_style
+from helpers.show.style import GREY, direct_labels, new_axes, new_figure, seed_note, use_style
 from helpers.stats.curves import seed_summary
-from helpers.study.arms import ArmStyle, arm_style
 from helpers.toys.mixture import OLD_MODE, Effort, Method, Runs, World, grid, log_normal, mode_logs, train
 from helpers.toys.softmax import Lesson, shared_layer, shared_table, squeeze_table, start_logits
 
@@ -75,11 +74,13 @@ def squeeze_sweep_panels(rows: pd.DataFrame, steps: int) -> Figure:
     """
     titles = {"winner_gain": "The most probable other word", "bystander_shift": "All remaining words"}
     fig, axes = marks.panels(titles, 9.4, 3.9)
-    words = sorted(rows["word"].unique())
-    looks = {f"word {word}": _rank_look(place, len(words)) for place, word in enumerate(words)}
-    ordered = rows.sort_values("word").assign(line="word " + rows["word"].astype(str))
+    words, dashes, looks = sorted(rows["word"].unique()), ("-", "--", "-.", ":", (0, (5, 1))), {}
+    for place, word in enumerate(words):  # from dark to light with rank; markers and dashes need no colour
+        look = {"marker": "osD^v"[place % 5], "linestyle": dashes[place % 5], "markersize": 4}
+        looks[f"word {word}"] = look | {"color": colormaps["cividis"](0.85 * place / max(1, len(words) - 1))}
+    named = rows.sort_values("word").assign(name="word " + rows["word"].astype(str))
     for value, ax in axes.items():
-        marks.lines(ax, ordered.assign(mean=rows[value]), "peak", "line", looks.get, band=0)
+        marks.lines(ax, named.assign(mean=rows[value]), "peak", "name", looks.get, band=0)
         ax.axhline(0, color=GREY, lw=0.8)
         ax.set_xlabel("peak of the start (0: uniform)")
     axes["winner_gain"].set_ylabel("gain in probability")
@@ -91,13 +92,6 @@ def squeeze_sweep_panels(rows: pd.DataFrame, steps: int) -> Figure:
     drawn = rows[["peak", "word", "winner", "winner_gain", "bystander_shift"]]
     note = f"{steps} negative steps on one word; words are named by their rank at the start"
     return record(fig, drawn, f"{alt} {words}, peak {most['peak']:g}.", note)
-
-
-def _rank_look(place: int, count: int) -> dict:
-    """From dark to light with rank; markers and dashes tell the lines apart without colour."""
-    colour = colormaps["cividis"](0.85 * place / max(1, count - 1))
-    dashes = ("-", "--", "-.", ":", (0, (5, 1)))
-    return {"color": colour, "marker": "osD^v"[place % 5], "linestyle": dashes[place % 5], "markersize": 4}
 
 
 def squeeze_view(word: int, push: str, rate: float, peak: float, steps: int) -> Figure:
@@ -125,9 +119,9 @@ BORROWED: Mapping[str, str] = {
 MOMENTS = {"start": 0.0, "half way": 0.5, "end": 1.0}
 
 
-def learner_style(name: str) -> ArmStyle:
+def learner_look(name: str) -> marks.Look:
     """The look of a learner: its own, or that of its kind."""
-    return arm_style(BORROWED.get(name, "sft-answer" if name.startswith("SFT") else "rft"))
+    return marks.arm_look(BORROWED.get(name, "sft-answer" if name.startswith("SFT") else "rft"))
 
 
 def density_rows(learners: Mapping[str, Method], world: World, effort: Effort) -> pd.DataFrame:
@@ -183,12 +177,12 @@ def mixture_panels(rows: pd.DataFrame, world: World) -> Figure:
 
 
 def _density_panel(ax: Axes, part: pd.DataFrame, world: World) -> None:
-    style = learner_style(part["learner"].iloc[0])
+    colour = learner_look(part["learner"].iloc[0])["color"]
     for weight, mean, sd in (OLD_MODE, world.new_mode):
         ax.plot(grid(), weight * np.exp(log_normal(grid(), mean, sd)), color="black", ls="--", lw=1)
-    looks = {"start": {"color": GREY, "ls": ":"}, "half way": {"color": style.colour, "alpha": 0.4, "lw": 1.2}}
+    looks = {"start": {"color": GREY, "ls": ":"}, "half way": {"color": colour, "alpha": 0.4, "lw": 1.2}}
     for moment, rows in part.groupby("moment", sort=False):
-        ax.plot(rows["x"], rows["density"], **looks.get(moment, {"color": style.colour, "lw": 2}))
+        ax.plot(rows["x"], rows["density"], **looks.get(moment, {"color": colour, "lw": 2}))
     first, last = part[part["moment"] == "start"].iloc[0], part[part["moment"] == "end"].iloc[0]
     text = f"old kept {first['kept']:.2f} to {last['kept']:.2f}\nnew gained {last['gain']:.2f}, step {last['step']}"
     ax.text(0.03, 0.97, text, transform=ax.transAxes, va="top", fontsize=8.5)
@@ -203,7 +197,7 @@ def slow_curves(rows: pd.DataFrame, start: float) -> Figure:
     """
     summary = _kept(rows, ["learner", "slow"])
     ax = new_axes(8.4, 4.4)
-    labels = _kept_lines(ax, summary, "slow")
+    labels = marks.lines(ax, summary, "slow", "learner", learner_look)
     labels.append(marks.level(ax, start, f"before training {start:.2f}", dash=":"))
     ax.set_xscale("log")
     marks.ticks(ax, "x", sorted(summary["slow"].unique()))
@@ -221,11 +215,6 @@ def _kept(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     if there.empty:
         raise UserError("No run reached the gain, so nothing compares: give more steps or ask for a smaller gain.")
     return seed_summary(there, by, "kept")
-
-
-def _kept_lines(ax: Axes, summary: pd.DataFrame, x: str) -> list[Label]:
-    """A line with its band per learner; returns the labels for their ends."""
-    return marks.lines(ax, summary, x, "learner", lambda name: learner_style(name).line())
 
 
 def _from_to(summary: pd.DataFrame, x: str) -> str:
@@ -247,7 +236,7 @@ def distance_panels(rows: pd.DataFrame) -> Figure:
     labels = {"xlabel": "mean of the new mode", "ylabel": "accuracy kept on the old mode"}
     fig, axes = marks.panels(titles, 1.8 + 3.6 * len(slows), 3.9, share="y", **labels)
     for slow, ax in axes.items():
-        _kept_lines(ax, summary[summary["slow"] == slow], "place")
+        marks.lines(ax, summary[summary["slow"] == slow], "place", "learner", learner_look)
         ax.set(ylim=(-0.02, 0.9), xticks=sorted(summary["place"].unique()))
         ax.label_outer()
     marks.legend(fig, "right center", ncols=1)
@@ -258,10 +247,7 @@ def distance_panels(rows: pd.DataFrame) -> Figure:
 
 def mixture_view(slow: float, sft_rate: float, reinforce_rate: float, place: float, draws: str, modes: int) -> Figure:
     """SFT and REINFORCE on a one-dimensional mixture: densities before, half way and at equal gain."""
-    draws = draws if modes == 2 else "whole"
-    learners = {
-        "SFT": Method("sft", sft_rate),
-        "REINFORCE": Method("reinforce", reinforce_rate, draws=draws),
-    }
+    reinforce = Method("reinforce", reinforce_rate, draws=draws if modes == 2 else "whole")
+    learners = {"SFT": Method("sft", sft_rate), "REINFORCE": reinforce}
     world = World(place, modes)
     return mixture_panels(density_rows(learners, world, Effort((slow,), seeds=1)), world)
