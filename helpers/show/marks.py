@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from helpers.show.style import GREY, Label, new_figure, visible, wrap_words
+from helpers.show.style import GREY, Label, add_note, new_figure, visible, wrap_words
 from helpers.study.arms import ARM_STYLE, arm_style
 
 Look = Mapping[str, Any]
@@ -31,9 +31,12 @@ Look = Mapping[str, Any]
 # --- what a figure knows of itself ------------------------------------------------------------------------
 
 
-def record(fig: Figure, frame: pd.DataFrame, alt: str = "") -> Figure:
-    """Keep with `fig` the table that a panel shows, and what the figure says in words (the last text holds)."""
+def record(fig: Figure, frame: pd.DataFrame, alt: str = "", note: str = "") -> Figure:
+    """Keep with `fig` the table that a panel shows, what the figure says in words (the last text holds), and write
+    `note` under it."""
     fig.jigsaw_drawn = [*getattr(fig, "jigsaw_drawn", []), frame.reset_index(drop=True)]
+    if note:
+        add_note(fig, note)
     return describe(fig, alt) if alt else fig
 
 
@@ -171,8 +174,8 @@ def lines(
 ) -> list[Label]:
     """A curve of `mean` over `x` per name in column `by`, with a band from `low` to `high`; a label for each end.
 
-    A name with one row gets whiskers, as a band of no width is not seen. `band`: its opacity (0: no band, and the
-    columns `low` and `high` are not needed). `more`: options of `Axes.plot`.
+    `look`: of a name. `band`: its opacity (0: none, and columns `low` and `high` are not needed); a name with one row
+    gets whiskers, as a band of no width is not seen. `more`: options of `Axes.plot`.
     """
     labels = []
     for name in in_order(rows[by]):
@@ -182,7 +185,8 @@ def lines(
             ax.errorbar(part[x], part["mean"], yerr=whiskers(part), color=style["color"], capsize=3)
         if band:
             ax.fill_between(part[x], part["low"], part["high"], color=style["color"], alpha=band, linewidth=0)
-        labels.append(Label(float(part[x].iloc[-1]), float(part["mean"].iloc[-1]), name, style["color"]))
+        x_end, y_end = part[[x, "mean"]].iloc[-1].astype(float)
+        labels.append(Label(x_end, y_end, more.get("label", name), style["color"]))
     return labels
 
 
@@ -232,9 +236,8 @@ def heat(ax: Axes, table: pd.DataFrame, texts: np.ndarray | None = None, **colou
 
     `colours`: cmap, norm, vmin or vmax, as in `seaborn.heatmap`.
     """
-    form = ".2f" if texts is None else ""
-    annot = True if texts is None else texts
-    seaborn.heatmap(table, ax=ax, annot=annot, fmt=form, cbar=False, annot_kws={"fontsize": 7.5}, **colours)
+    texts = table.map("{:.2f}".format) if texts is None else texts
+    seaborn.heatmap(table, ax=ax, annot=texts, fmt="", cbar=False, annot_kws={"fontsize": 7.5}, **colours)
     ax.set(xlabel="", ylabel="")
     ax.tick_params(axis="y", labelrotation=0)
     ax.grid(visible=False)
@@ -270,19 +273,20 @@ def strips(
     row_axis(ax, list(middles))
 
 
-def layout(words: Sequence[str], columns: int) -> tuple[list[str], list[tuple[int, int]]]:
-    """Tokens as they are drawn, and the (column, row) where each begins, in characters."""
-    texts = [visible(word) for word in words]
-    return texts, wrap_words([len(text) for text in texts], columns)
+def token_lines(words: Sequence[str], columns: int) -> int:
+    """How many lines of `columns` characters tokens need."""
+    return 1 + wrap_words([len(visible(word)) for word in words], columns)[-1][1]
 
 
 def tokens(ax: Axes, words: Sequence[str], logps: Sequence[float], scale: ScalarMappable, columns: int) -> None:
     """A box per token coloured by its log-prob, its text in the ink that can be read on it."""
-    texts, spots = layout(words, columns)
+    texts = [visible(word) for word in words]
+    spots = wrap_words([len(text) for text in texts], columns)
     ax.set(xlim=(0, columns), ylim=(1 + spots[-1][1], 0))
     ax.set_axis_off()
-    for text, (column, row), colour in zip(texts, spots, [scale.to_rgba(v) for v in logps], strict=True):
-        look = {"facecolor": colour, "edgecolor": "white", "linewidth": 0.8}
-        ax.add_patch(Rectangle((column, row + 0.06), len(text), 0.88, **look))
-        font = {"family": "DejaVu Sans Mono", "parse_math": False, "fontsize": 8.5}
-        ax.text(column + len(text) / 2, row + 0.5, text, color=_ink(colour), ha="center", va="center", **font)
+    box = {"edgecolor": "white", "linewidth": 0.8}
+    font = {"family": "DejaVu Sans Mono", "parse_math": False, "fontsize": 8.5, "ha": "center", "va": "center"}
+    for text, (column, row), logp in zip(texts, spots, logps, strict=True):
+        colour = scale.to_rgba(logp)
+        ax.add_patch(Rectangle((column, row + 0.06), len(text), 0.88, facecolor=colour, **box))
+        ax.text(column + len(text) / 2, row + 0.5, text, color=_ink(colour), **font)

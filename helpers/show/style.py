@@ -12,12 +12,9 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
-
-from helpers.study.arms import ARM_STYLE, arm_style
 
 # Metric names as the trainer logs them, one panel a line: title, unit on the axis, names drawn.
 RFT_PANELS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
@@ -92,13 +89,6 @@ def new_axes(width: float = 7.0, height: float = 4.2) -> Axes:
 
 def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
-
-
-def arms_of(frame: pd.DataFrame) -> list[str]:
-    """The arms of a table in palette order; unknown ones are refused."""
-    for arm in frame["arm"].unique():
-        arm_style(arm)
-    return [arm for arm in ARM_STYLE if (frame["arm"] == arm).any()]
 
 
 def from_to(counts: Collection[float]) -> str:
