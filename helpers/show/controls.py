@@ -5,10 +5,7 @@ Their tables are made in `stats.tables`. A figure of an empty table cannot be dr
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Collection, Mapping
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import pandas as pd
@@ -18,45 +15,39 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from helpers.show import marks
 from helpers.show.marks import record, said
-from helpers.show.style import GREY, add_note, from_to, new_axes, seed_note, use_style
+from helpers.show.style import GREY, from_to, new_axes, seed_note, use_style
 from helpers.stats.intervals import in_words
 from helpers.stats.tables import HALF, PREDICTORS, over_seeds, part_shares, seed_rows
 from helpers.study.arms import arm_style
 
-# A learning rate as a share of the study's: dark to light, and a line style each.
-RATE_LOOK: Mapping[float, tuple[str, Any]] = MappingProxyType(
-    {
+
+@use_style()
+def rate_fronts(paths: pd.DataFrame) -> Figure:
+    """The plane of gain and drop, a panel per arm, a path per learning rate; drawn columns: those of `rate_paths`."""
+    looks = {  # of a rate as a share of the study's: dark to light, and a line style each
         0.1: ("#30123B", ":"),
         0.3: ("#3E6DB5", (0, (4, 1.5))),
         1.0: ("#1A8C6B", "-"),
         3.0: ("#B8860B", (0, (7, 2, 1, 2))),
         10.0: ("#B5281E", "--"),
     }
-)
-
-
-@use_style()
-def rate_fronts(paths: pd.DataFrame) -> Figure:
-    """The plane of gain and drop, a panel per arm, a path per learning rate; drawn columns: those of `rate_paths`."""
-    arms, axis = marks.in_order(paths["arm"]), "drop in prior score (up: forgets more)"
-    wide = max(4.6, 3.3 * len(arms))
-    fig, axes = marks.panels(arms, wide, 3.9, share="xy", xlabel="gain in puzzle exact match", ylabel=axis)
-    handles = {}
+    arms, handles = marks.in_order(paths["arm"]), {}
+    labels = {"xlabel": "gain in puzzle exact match", "ylabel": "drop in prior score (up: forgets more)"}
+    fig, axes = marks.panels(arms, max(4.6, 3.3 * len(arms)), 3.9, share="xy", **labels)
     for (factor, arm), rows in paths.groupby(["factor", "arm"]):
-        ax, (colour, dash) = axes[arm], RATE_LOOK.get(factor, (GREY, "-"))
-        name = f"x {factor:g}" + (" (the study)" if factor == 1 else "")
-        (handles[factor],) = ax.plot(rows["gain"], rows["drop"], color=colour, linestyle=dash, lw=1.8, label=name)
-        ax.plot(*rows[["gain", "drop"]].iloc[-1], "o", color=colour, ms=7)
+        colour, dash = looks.get(factor, (GREY, "-"))
+        look = {"color": colour, "linestyle": dash, "label": f"x {factor:g}" + " (the study)" * (factor == 1)}
+        (handles[factor],) = axes[arm].plot(rows["gain"], rows["drop"], lw=1.8, **look)
+        axes[arm].plot(*rows[["gain", "drop"]].iloc[-1], "o", color=colour, ms=7)
     for ax in axes.values():
         ax.axhline(0, color=GREY, lw=0.8)
         ax.plot(0, 0, "o", color="black", ms=5)
-        ax.set_xlabel("gain in puzzle exact match")
     marks.legend(fig, handles=list(handles.values()), ncols=5, title="learning rate, as a multiple of the study's")
-    add_note(fig, f"{_means_over(paths['seeds'])}; dot: end of a run; black: the base")
     ends = paths.groupby(["arm", "factor"], sort=False)[["gain", "drop"]].last()
     last = "; ".join(f"{arm} x {f:g}: gain {gain:.2f}, drop {drop:.2f}" for (arm, f), (gain, drop) in ends.iterrows())
     alt = f"Gain against drop along training, a panel per arm and a path per learning rate. Ends: {last}."
-    return record(fig, paths[["arm", "factor", "step", "gain", "drop", "seeds"]], alt)
+    note = f"{_means_over(paths['seeds'])}; dot: end of a run; black: the base"
+    return record(fig, paths[["arm", "factor", "step", "gain", "drop", "seeds"]], alt, note)
 
 
 def _means_over(seeds: Collection[int]) -> str:
@@ -88,11 +79,10 @@ def controls_at_equal(quantities: pd.DataFrame) -> Figure:
     ax.set_xlabel("drop in mean prior score where puzzle exact match reaches 0.5")
     ax.set_title("Every arm and control at equal puzzle accuracy")
     marks.legend(ax.figure, "upper right")
-    add_note(ax.figure, seed_note(summary["seeds"]))
     lowest = summary[summary["quantity"] == HALF].sort_values("mean")
     words = ", ".join(f"{row.label} {row.mean:.2f}" for row in lowest.itertuples())
     alt = "Drop in mean prior score at puzzle exact match 0.5 of every arm and control, lowest first:"
-    return record(ax.figure, summary, f"{alt} {words}.")
+    return record(ax.figure, summary, f"{alt} {words}.", seed_note(summary["seeds"]))
 
 
 @use_style()
@@ -103,9 +93,8 @@ def drop_vs_norm(points: pd.DataFrame) -> Figure:
     """
     titles = {"0.5": "at exact match 0.5", "end": "at the end"}
     titles = {at: title for at, title in titles.items() if at in set(points["at"])}
-    fig, axes = marks.panels(
-        titles, 9.6, 4.2, share="y", xlabel="L2 norm of the update", ylabel="drop in mean prior score"
-    )
+    labels = {"xlabel": "L2 norm of the update", "ylabel": "drop in mean prior score"}
+    fig, axes = marks.panels(titles, 9.6, 4.2, share="y", **labels)
     for at, ax in axes.items():
         marks.scatter(ax, points[points["at"] == at], "norm", "drop")
         ax.axhline(0, color=GREY, lw=0.8)
@@ -164,14 +153,9 @@ def sparsity_and_rank(weights: pd.DataFrame) -> Figure:
     return record(fig, rows, f"{alt} {said(rows.groupby('label', sort=False)['same_bf16'].mean())}.")
 
 
-# Whose length an update was scaled to: place within the row of its arm, look, words.
-NORM_LOOK: Mapping[str, tuple[float, Mapping[str, str], str]] = MappingProxyType(
-    {
-        "own": (0.0, {"marker": "o"}, "its own length"),
-        "rft": (0.2, {"marker": "s", "mfc": "white"}, "length of rft's"),
-        "sft-answer": (-0.2, {"marker": "^", "mfc": "white"}, "length of sft-answer's"),
-    }
-)
+def _each_over_seeds(rows: pd.DataFrame, by: list[str], measures: Iterable[str]) -> pd.DataFrame:
+    """`over_seeds` of several columns, one after the other: columns measure, `by`, mean, low, high, seeds."""
+    return over_seeds(rows.melt(by, list(measures), "measure"), ["measure", *by], "value")
 
 
 @use_style()
@@ -180,28 +164,31 @@ def norm_matched(matched: pd.DataFrame) -> Figure:
 
     Drawn columns: arm, norm_of, mean, low, high, seeds, panel.
     """
-    rows = matched.assign(drop=matched["base_score"] - matched["score"])
-    rows["norm_of"] = rows["norm_of"].where(rows["norm_of"] != rows["arm"], "own")
-    arms, titles = marks.in_order(rows["arm"]), {"drop": "drop in mean prior score", "exact": "puzzle exact match"}
+    looks = {
+        "own": (0.0, {"marker": "o"}, "its own length"),
+        "rft": (0.2, {"marker": "s", "mfc": "white"}, "length of rft's"),
+        "sft-answer": (-0.2, {"marker": "^", "mfc": "white"}, "length of sft-answer's"),
+    }
+    titles, arms = {"drop": "drop in mean prior score", "exact": "puzzle exact match"}, marks.in_order(matched["arm"])
+    norms = matched["norm_of"].where(matched["norm_of"] != matched["arm"], "own")
+    rows = matched.assign(drop=matched["base_score"] - matched["score"], norm_of=norms)
+    drawn = _each_over_seeds(rows, ["arm", "norm_of"], titles)
     fig, axes = marks.panels(dict.fromkeys(titles, ""), 9.2, 1.7 + 0.5 * len(arms), share="y")
-    frames = []
-    for value, ax in axes.items():
-        frames.append(over_seeds(rows, ["arm", "norm_of"], value).assign(panel=titles[value]))
-        for (arm, norm_of), part in frames[-1].groupby(["arm", "norm_of"], sort=False):
-            offset, look, _ = NORM_LOOK[norm_of]
-            marks.dots(ax, part, [arms.index(arm) + offset], color=arm_style(arm).colour, ms=7, **look)
-        ax.set_xlabel(titles[value])
+    for (measure, arm, norm_of), part in drawn.groupby(["measure", "arm", "norm_of"], sort=False):
+        offset, look, _ = looks[norm_of]
+        marks.dots(axes[measure], part, [arms.index(arm) + offset], color=arm_style(arm).colour, ms=7, **look)
+    for measure, ax in axes.items():
+        ax.set_xlabel(titles[measure])
         ax.axvline(0, color=GREY, lw=0.8)
-        ax.tick_params(labelleft=value == "drop")
-    marks.row_axis(axes["drop"], arms, 0.4)
-    for _, look, text in NORM_LOOK.values():
-        marks.key(axes["exact"], text, **look)
+        ax.tick_params(labelleft=measure == "drop")
+    marks.row_axis(ax, arms, 0.4)
+    for _, look, text in looks.values():
+        marks.key(ax, text, **look)
     marks.legend(fig)
-    drawn = pd.concat(frames, ignore_index=True)
-    add_note(fig, seed_note(drawn["seeds"]))
-    at_rft = drawn[(drawn["norm_of"] == "rft") & (drawn["panel"] == titles["drop"])].set_index("arm")["mean"]
+    at_rft = drawn[(drawn["norm_of"] == "rft") & (drawn["measure"] == "drop")].set_index("arm")["mean"]
     alt = "Drop and puzzle exact match of each arm's update at its own length, RFT's and answer SFT's. Drop at RFT's:"
-    return record(fig, drawn, f"{alt} {said(at_rft)}.")
+    drawn["panel"] = drawn.pop("measure").map(titles)
+    return record(fig, drawn, f"{alt} {said(at_rft)}.", seed_note(drawn["seeds"]))
 
 
 @use_style()
@@ -210,24 +197,21 @@ def line_panels(lines: pd.DataFrame) -> Figure:
 
     Drawn columns: start, arm, share, measure, mean, low, high, seeds.
     """
-    starts = [start for start in ("base", "rft") if start in set(lines["start"])]
-    measures = {"exact": "puzzle exact match", "score": "mean prior score"}
-    pairs = list(itertools.product(starts, measures))
-    titles, frames = [f"{measures[measure]}, from {start}" for start, measure in pairs], []
+    measures, by = {"exact": "puzzle exact match", "score": "mean prior score"}, ["start", "arm", "share"]
+    drawn = _each_over_seeds(lines.sort_values(by), by, measures).sort_values("start", kind="stable")
+    starts, panels = drawn["start"].unique(), drawn.groupby(["start", "measure"])
+    titles = [f"{measures[measure]}, from {start}" for start, measure in panels.groups]
     axis = f"share of the way from {starts[-1]} to the arm"
     fig, axes = marks.panels(titles, 8.6, 2.6, columns=2, room=0.7, xlabel=axis)
-    for (start, measure), ax in zip(pairs, axes.values(), strict=True):
-        rows = lines[lines["start"] == start].sort_values(["arm", "share"])
-        frames.append(over_seeds(rows, ["arm", "share"], measure).assign(start=start, measure=measure))
-        marks.lines(ax, frames[-1], "share", band=0.12)
+    for ax, (_, rows) in zip(axes.values(), panels, strict=True):
+        marks.lines(ax, rows, "share", band=0.12)
         ax.set_ylim(-0.03, 1.03)
     marks.legend(fig, "right upper", ncols=1)
-    drawn = pd.concat(frames, ignore_index=True)
-    add_note(fig, seed_note(drawn["seeds"]))
     half = drawn[(drawn["start"] == starts[0]) & (drawn["share"] == 0.5) & (drawn["measure"] == "score")]
-    alt = f"Puzzle exact match and prior score on straight lines from {' and '.join(starts)} to each arm. Score half"
-    columns = ["start", "arm", "share", "measure", "mean", "low", "high", "seeds"]
-    return record(fig, drawn[columns], f"{alt} way: {said(half.set_index('arm')['mean'])}.")
+    alt = f"""Puzzle exact match and prior score on straight lines from {" and ".join(starts)} to each arm.
+        Score half way: {said(half.set_index("arm")["mean"])}."""
+    columns = [*by, "measure", "mean", "low", "high", "seeds"]
+    return record(fig, drawn[columns], alt, seed_note(drawn["seeds"]))
 
 
 @use_style()
@@ -236,20 +220,18 @@ def predictor_panels(rows: pd.DataFrame) -> Figure:
 
     `rows`: `predictors` at one mark. Open markers: controls that share an arm's name.
     """
-    names = [name for name in PREDICTORS if (rows[name] > 0).any()]
-    fig, axes = marks.panels(dict.fromkeys(names, ""), 9.6, 2.5, columns=3, room=0.6, share="y", ylabel="drop")
-    frames = []
+    drawn = rows.melt(["arm", "label", "seed", "drop"], list(PREDICTORS), "predictor").query("value > 0")
+    names = dict.fromkeys(drawn["predictor"], "")
+    fig, axes = marks.panels(names, 9.6, 2.5, columns=3, room=0.6, share="y", ylabel="drop")
     for name, ax in axes.items():
-        known = rows[rows[name] > 0]
-        marks.scatter(ax, known, name, "drop", markersize=6)
+        marks.scatter(ax, drawn[drawn["predictor"] == name], "value", "drop", markersize=6)
         ax.set_xscale("log")
         ax.axhline(0, color=GREY, lw=0.8)
         ax.set_xlabel(PREDICTORS[name], fontsize=8.5)
         _few_log_ticks(ax)
-        frames.append(known.assign(predictor=name, value=known[name]))
     marks.arm_key(fig, rows)
     alt = f"Drop against each of {len(names)} candidate predictors, a panel each, a point per run ({len(rows)} runs)."
-    return record(fig, pd.concat(frames)[["predictor", "arm", "label", "seed", "value", "drop"]], alt)
+    return record(fig, drawn[["predictor", "arm", "label", "seed", "value", "drop"]], alt)
 
 
 def _few_log_ticks(ax: Axes) -> None:
@@ -283,10 +265,10 @@ def predictor_fits(fits: pd.DataFrame) -> Figure:
     ax.set(xlim=(-1.08, 1.04), xlabel="R^2 of the drop on the predictor's logarithm")
     ax.set_title("What predicts forgetting")
     marks.legend(ax.figure, "upper right")
-    add_note(ax.figure, f"{from_to(fits['runs'])} runs; 95% bootstrap intervals over arms")
     words = ", ".join(f"{row.predictor} {in_words((row.r2, row.low, row.high))}" for row in fits.itertuples())
     alt = f"R squared of the drop on each predictor with bootstrap intervals, best first: {words}."
-    return record(ax.figure, fits.astype(object).where(fits.notna(), ""), alt)
+    note = f"{from_to(fits['runs'])} runs; 95% bootstrap intervals over arms"
+    return record(ax.figure, fits.astype(object).where(fits.notna(), ""), alt, note)
 
 
 @use_style()
@@ -295,25 +277,22 @@ def recovery_lines(recovery: pd.DataFrame) -> Figure:
 
     Dotted: the base. Drawn columns: arm, half, measure, samples, mean, low, high, seeds.
     """
-    rows, frames = recovery.sort_values(["arm", "half", "samples"], kind="stable"), []
-    counts = sorted(rows["samples"].unique())
-    titles = {"score": "mean prior score", "likelihood": "likelihood score"}
-    fig, axes = marks.panels(titles, 9.0, 3.9, share="y")
+    titles, by = {"score": "mean prior score", "likelihood": "likelihood score"}, ["arm", "half", "samples"]
+    drawn = _each_over_seeds(recovery.sort_values(by, kind="stable"), by, titles)
+    counts = sorted(drawn["samples"].unique())
+    curves = drawn.assign(place=drawn["samples"].map(counts.index), name=drawn["arm"] + ", " + drawn["half"])
+    fig, axes = marks.panels(titles, 9.0, 3.9, share="y", xlabel="prior samples learned again")
     for measure, ax in axes.items():
-        table = over_seeds(rows, ["arm", "half", "samples"], measure).assign(measure=measure)
-        frames.append(table)
-        curves = table.assign(place=table["samples"].map(counts.index), name=table["arm"] + ", " + table["half"])
-        marks.lines(ax, curves, "place", "name", _recovery_look, 0.12, ms=7)
+        marks.lines(ax, curves[curves["measure"] == measure], "place", "name", _recovery_look, 0.12, ms=7)
         ax.axhline(recovery[f"base_{measure}"].mean(), color="black", lw=1, ls=":")
         ax.set_xticks(range(len(counts)), [f"{n:g}" for n in counts])
-        ax.set(ylim=(-0.03, 1.03), xlabel="prior samples learned again")
+        ax.set_ylim(-0.03, 1.03)
     marks.legend(fig, ncols=4)
-    drawn = pd.concat(frames, ignore_index=True)
-    add_note(fig, seed_note(drawn["seeds"]) + "; filled: tasks that were shown again, open: tasks that were not")
     unshown = drawn[(drawn["half"] == "unshown") & (drawn["measure"] == "score")].groupby("samples")["mean"].mean()
     words = ", ".join(f"{n} samples {score:.2f}" for n, score in unshown.items())
     alt = f"Scores after learning again from few prior samples. Tasks not shown again, mean over arms: {words}."
-    return record(fig, drawn[["arm", "half", "measure", "samples", "mean", "low", "high", "seeds"]], alt)
+    note = f"{seed_note(drawn['seeds'])}; filled: tasks that were shown again, open: tasks that were not"
+    return record(fig, drawn[["arm", "half", "measure", "samples", "mean", "low", "high", "seeds"]], alt, note)
 
 
 def _recovery_look(name: str) -> marks.Look:
@@ -323,34 +302,27 @@ def _recovery_look(name: str) -> marks.Look:
     return marks.arm_look(arm) | dash
 
 
-FLIP_LOOK: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "kept": ("#7FB2D6", "right before and after"),
-        "lost": ("#A84300", "right, then wrong"),
-        "gained": ("#1A8C6B", "wrong, then right"),
-        "never": ("#C9C9C9", "wrong both times"),
-    }
-)
-
-
 @use_style()
 def flip_bars(flips: pd.DataFrame) -> Figure:
     """Shares of prior-task samples by what became of them, a bar per arm; drawn columns: arm, kind, share, seeds."""
-    means = flips.groupby(["arm", "seed"])[list(FLIP_LOOK)].mean()
-    arms, seeds = marks.in_order(flips["arm"]), means.groupby("arm").size()
-    shares = means.groupby("arm").mean().loc[arms]
+    looks = {
+        "kept": ("#7FB2D6", "black", "right before and after"),
+        "lost": ("#A84300", "white", "right, then wrong"),
+        "gained": ("#1A8C6B", "white", "wrong, then right"),
+        "never": ("#C9C9C9", "black", "wrong both times"),
+    }
+    arms, means = marks.in_order(flips["arm"]), flips.groupby(["arm", "seed"])[list(looks)].mean()
+    shares, seeds = means.groupby("arm").mean().loc[arms], means.groupby("arm").size()
     ax, left = new_axes(7.6, 1.5 + 0.42 * len(arms)), shares.cumsum(axis=1) - shares
-    for kind, (colour, text) in FLIP_LOOK.items():
+    for kind, (colour, ink, text) in looks.items():
         bars = ax.barh(range(len(arms)), shares[kind], 0.68, left[kind], color=colour, edgecolor="white", label=text)
         numbers = [f"{share:.2f}" if share > 0.045 else "" for share in shares[kind]]
-        ink = "white" if kind in ("lost", "gained") else "black"
         ax.bar_label(bars, numbers, label_type="center", color=ink, fontsize=8.5)
     marks.row_axis(ax, arms)
     ax.grid(visible=False)
     ax.set(xlim=(0, 1), xlabel="share of prior-task samples")
     marks.legend(ax.figure)
-    add_note(ax.figure, _means_over(seeds))
     words = ", ".join(f"{row.Index} lost {row.lost:.2f}, gained {row.gained:.2f}" for row in shares.itertuples())
     alt = f"What became of single prior-task samples, from right or wrong before to right or wrong after: {words}."
     drawn = shares.rename_axis(columns="kind").stack().reset_index(name="share")
-    return record(ax.figure, drawn.assign(seeds=drawn["arm"].map(seeds)), alt)
+    return record(ax.figure, drawn.assign(seeds=drawn["arm"].map(seeds)), alt, _means_over(seeds))

@@ -17,7 +17,7 @@ from helpers.measure.influence import ema, over_batches
 from helpers.measure.linear import PRIOR
 from helpers.show import marks
 from helpers.show.marks import in_order, record, said
-from helpers.show.style import GREY, add_note, direct_labels, new_axes, new_figure, use_style
+from helpers.show.style import GREY, direct_labels, new_axes, new_figure, use_style
 from helpers.stats.intervals import in_words
 from helpers.study.arms import arm_style
 from helpers.verdicts.forecasts import BASELINE
@@ -46,12 +46,12 @@ def influence_map(cells: pd.DataFrame) -> Figure:
         names = kinds if step == list(axes)[-1] else [""] * len(kinds)
         ax.set_xticks(ax.get_xticks(), names, rotation=40, ha="right", rotation_mode="anchor")
         fig.colorbar(image, ax=ax, pad=0.01, ticks=_decades(top), format=_short).minorticks_off()
-    add_note(fig, "purple: more probable, orange: less (logarithmic); in brackets: the interval over batches holds 0")
     last = cells[cells["step"] == step]
     worst = last.loc[last.groupby("corpus", sort=False)["mean"].idxmin()].set_index("corpus")
     words = ", ".join(f"{arm} {worst.kind[arm]} {marks.plain(worst['mean'][arm] / CELL)}" for arm in corpora)
     alt = f"Change of log-prob per token, corpora by probe types, a panel per rule. Lowest under {step}, in 1e-3"
-    return record(fig, cells, f"{alt} nats: {words}.")
+    note = "purple: more probable, orange: less (logarithmic); in brackets: the interval over batches holds 0"
+    return record(fig, cells, f"{alt} nats: {words}.", note)
 
 
 def _short(value: float, _: Any = None) -> str:
@@ -66,18 +66,18 @@ def forecast_scatter(rows: pd.DataFrame) -> Figure:
     `rows` of `influence` with predictions. Filled: first order; open: linear logits, exact softmax. Drawn columns:
     step, corpus, item, kind, change, first order, linear logits.
     """
-    values, labels = ["change", "first order", "linear logits"], {"xlabel": "predicted (nats)"}
-    fig, parts = _diagonals(rows, values, 3.3, 3.9, ylabel="measured (nats)", **labels)
+    values = ["change", "first order", "linear logits"]
+    fig, parts = _diagonals(rows, values, 3.3, 3.9, xlabel="predicted (nats)", ylabel="measured (nats)")
     for ax, corpus, part in parts:
         look = marks.point_look(corpus) | {"ms": 3.5, "alpha": 0.6}
         ax.plot(part["linear logits"], part["change"], mfc="none", mew=0.7, **look)
         ax.plot(part["first order"], part["change"], label=corpus, mew=0, **look)
     marks.legend(fig, **TIGHT)
-    add_note(fig, "filled: first order; open: linear logits with an exact softmax; line: prediction = measurement")
     fits = {step: part[values].corr()["change"].drop("change") for step, part in rows.groupby("step", sort=False)}
     words = "; ".join(f"{step}: {said(fit)}" for step, fit in fits.items())
     alt = f"Measured against predicted change of prior samples, a panel per step. Correlations, {words}."
-    return record(fig, rows[["step", "corpus", "item", "kind", *values]], alt)
+    note = "filled: first order; open: linear logits with an exact softmax; line: prediction = measurement"
+    return record(fig, rows[["step", "corpus", "item", "kind", *values]], alt, note)
 
 
 def _diagonals(
@@ -173,14 +173,13 @@ def training_bounds(rows: pd.DataFrame, probe: str = PRIOR) -> Figure:
         right.grid(axis="y", visible=False)
         right.set_title(f"sum of {title}")
     left.set_xlabel("update")
-    add_note(
-        fig,
-        "thick: moving average (0.9), faint: each step; whiskers: variance over the steps, as in the framework's code",
-    )
     sums = rows.groupby("corpus")[list(titles)].sum()
     words = "; ".join(f"{name}: {said(sums[name], '.2g')}" for name in titles).replace("_", " ")
     alt = f"LBK and SignDelta on the {probe} against update, with bars of their sums: {words}."
-    return record(fig, drawn, alt)
+    note = (
+        "thick: moving average (0.9), faint: each step; whiskers: variance over the steps, as in the framework's code"
+    )
+    return record(fig, drawn, alt, note)
 
 
 def _ordered(rows: pd.DataFrame, by: str = "corpus") -> pd.DataFrame:
@@ -209,10 +208,9 @@ def cosine_lines(rows: pd.DataFrame) -> Figure:
         ax.axhline(0, color="black", linewidth=0.8)
         ax.set_xticks(range(len(parts)), parts)
     marks.legend(fig, **TIGHT)
-    add_note(fig, "95% t intervals over batches")
     whole = drawn[(drawn["measure"] == "cosine") & (drawn["part"] == "all")].set_index("corpus")["mean"]
     alt = "Cosine of each corpus's gradient with the prior tasks', by part of the model. In the whole model:"
-    return record(fig, drawn, f"{alt} {said(whole)}.")
+    return record(fig, drawn, f"{alt} {said(whole)}.", "95% t intervals over batches")
 
 
 @use_style()
@@ -224,11 +222,10 @@ def symmetry_scatter(pairs: pd.DataFrame) -> Figure:
         look = marks.point_look(corpus) | {"ms": 4, "alpha": 0.6, "mew": 0}
         ax.plot(part["backward"], part["forward"], label=corpus, **look)
     marks.legend(fig, **TIGHT)
-    note = "v|u: change of a prior sample after a step on a corpus sample; u|v: the other way round; line: symmetry"
-    add_note(fig, note)
     fits = {step: part["forward"].corr(part["backward"]) for step, part in pairs.groupby("step", sort=False)}
     alt = "Change of prior samples after a step on corpus samples against the reverse, a panel per rule. Correlations:"
-    return record(fig, pairs, f"{alt} {said(fits)}.")
+    note = "v|u: change of a prior sample after a step on a corpus sample; u|v: the other way round; line: symmetry"
+    return record(fig, pairs, f"{alt} {said(fits)}.", note)
 
 
 @use_style()
@@ -248,10 +245,10 @@ def kernel_panels(rows: pd.DataFrame) -> Figure:
         if quantity != "norm":
             ax.axhline(1, color=GREY, linewidth=0.8)
     marks.legend(fig, **TIGHT)
-    add_note(fig, "bands: 95% jackknife intervals over random directions; 1: no change")
     last = said(marks.ends(rows[rows["quantity"] == "alignment"], "step", "corpus"))
     alt = "Norm of the kernel, its size over its start, and its alignment with its start. Alignment at the end:"
-    return record(fig, rows, f"{alt} {last}.")
+    note = "bands: 95% jackknife intervals over random directions; 1: no change"
+    return record(fig, rows, f"{alt} {last}.", note)
 
 
 @use_style()
