@@ -37,6 +37,7 @@ def rate_fronts(paths: pd.DataFrame) -> Figure:
     for (factor, arm), rows in paths.groupby(["factor", "arm"]):
         colour, dash = looks.get(factor, (GREY, "-"))
         look = {"color": colour, "linestyle": dash, "label": f"x {factor:g}" + " (the study)" * (factor == 1)}
+        # The legend is in the order of the rates, which the first panel alone may not have all.
         (handles[factor],) = axes[arm].plot(rows["gain"], rows["drop"], lw=1.8, **look)
         axes[arm].plot(*rows[["gain", "drop"]].iloc[-1], "o", color=colour, ms=7)
     for ax in axes.values():

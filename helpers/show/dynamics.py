@@ -93,7 +93,7 @@ def _diagonals(
         panel = rows[rows["step"] == step]
         top = 1.3 * float(panel[values].abs().to_numpy().max())
         ax.plot([-top, top], [-top, top], color=GREY, linewidth=0.8, zorder=1)
-        ax.set(xlim=(-top, top), ylim=(-top, top))
+        ax.set(xlim=(-top, top), ylim=(-top, top))  # before the ticks: those out of view are left out
         for which, scale in {"x": ax.set_xscale, "y": ax.set_yscale}.items():
             scale("symlog", linthresh=top / 1000, linscale=0.5)
             marks.ticks(ax, which, _decades(top), lambda tick: f"{tick:.0e}".replace("e-0", "e-") if tick else "0")
@@ -151,8 +151,7 @@ def training_bounds(rows: pd.DataFrame, probe: str = PRIOR) -> Figure:
     `rows` of `walk`. Thick: EMA (0.9), faint: per step; the bars' whiskers are the variance over the steps, as in the
     authors' figures. Drawn columns: corpus, step, measure, value, smooth.
     """
-    rows = _ordered(rows[rows["probe"] == probe])
-    drawn = rows.melt(["corpus", "step"], ["lbk", "sign_delta"], "measure")
+    drawn = _ordered(rows[rows["probe"] == probe]).melt(["corpus", "step"], ["lbk", "sign_delta"], "measure")
     drawn["smooth"] = drawn.groupby(["measure", "corpus"])["value"].transform(lambda values: np.array(ema(values)))
     fig, titles = new_figure(9.0, 5.6), {"lbk": "LBK", "sign_delta": "SignDelta"}
     grid = fig.subplots(2, 2, width_ratios=(2.2, 1))
@@ -173,8 +172,8 @@ def training_bounds(rows: pd.DataFrame, probe: str = PRIOR) -> Figure:
         right.grid(axis="y", visible=False)
         right.set_title(f"sum of {title}")
     left.set_xlabel("update")
-    sums = rows.groupby("corpus")[list(titles)].sum()
-    words = "; ".join(f"{name}: {said(sums[name], '.2g')}" for name in titles).replace("_", " ")
+    totals = drawn.groupby(["measure", "corpus"])["value"].sum()
+    words = "; ".join(f"{name}: {said(totals[name], '.2g')}" for name in titles).replace("_", " ")
     alt = f"LBK and SignDelta on the {probe} against update, with bars of their sums: {words}."
     note = (
         "thick: moving average (0.9), faint: each step; whiskers: variance over the steps, as in the framework's code"
@@ -253,7 +252,7 @@ def kernel_panels(rows: pd.DataFrame) -> Figure:
 
 @use_style()
 def prediction_panels(quantities: pd.DataFrame, drops: pd.DataFrame, errors: pd.DataFrame) -> Figure:
-    """Final drop against each quantity measured at the base model, a panel each, with the line through all arms.
+    """Final drop against each quantity measured at the base model, a panel each and a point per arm.
 
     Crosses: 95% t intervals over batches and seeds (smallest to largest below three). Drawn columns: quantity, arm,
     value, value_low, value_high, drop, drop_low, drop_high.
@@ -280,12 +279,11 @@ def prediction_panels(quantities: pd.DataFrame, drops: pd.DataFrame, errors: pd.
 def error_dots(errors: pd.DataFrame) -> Figure:
     """Left-out error of each predictor with its interval over arms; dashed: predicting the mean. Drawn: `errors`."""
     ax = new_axes(7.4, 1.3 + 0.4 * len(errors))
-    places = range(len(errors))
-    marks.dots(ax, errors, places, value="error", marker="o", color="#1A4E73", capsize=3, elinewidth=None)
+    marks.dots(ax, errors, range(len(errors)), value="error", marker="o", color="#1A4E73", capsize=3, elinewidth=None)
     ax.axvline(float(errors.loc[errors["quantity"] == BASELINE, "error"].iloc[0]), color=GREY, linestyle="--")
-    for place, row in zip(places, errors.itertuples(), strict=True):
-        text = "" if row.quantity == BASELINE else f"luck {row.luck:.0%}, slope {row.slope}"
-        marks.row_text(ax, place, text)
+    for place, row in enumerate(errors.itertuples()):
+        if row.quantity != BASELINE:
+            marks.row_text(ax, place, f"luck {row.luck:.0%}, slope {row.slope}")
     marks.row_axis(ax, list(errors["quantity"]))
     ax.set_xlabel("absolute error of the drop of the arm left out (mean and 95% t interval)")
     ax.set_title("Predicting an arm's drop from the other arms (dashed: their mean)")
