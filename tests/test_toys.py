@@ -28,7 +28,7 @@ from helpers.toys.mixture import (
     TARGETS,
     WEIGHT_LIMITS,
     Effort,
-    Learner,
+    Method,
     World,
     accuracy,
     advance,
@@ -48,7 +48,7 @@ from helpers.toys.softmax import Lesson
 
 some_logits = arrays(float, 7, elements=st.floats(-4, 4))
 some_word = st.integers(1, 7)
-NEW_MODE = Learner("reinforce", 0.01, draws="new mode")
+NEW_MODE = Method("reinforce", 0.01, draws="new mode")
 
 
 # --- lab A ------------------------------------------------------------------------------------------------
@@ -220,8 +220,8 @@ def test_sweep_rows_are_what_their_names_say() -> None:
         lambda: World(place=20),
         lambda: World(modes=3),
         lambda: World(modes=1, measure="mode"),
-        lambda: Learner("dpo", 0.1),
-        lambda: Learner("sft", 0),
+        lambda: Method("dpo", 0.1),
+        lambda: Method("sft", 0),
         lambda: Effort(slows=()),
         lambda: Effort(slows=(-0.1,)),
         lambda: Effort(gain=1.0),
@@ -290,7 +290,7 @@ def objective(learner, policy):
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("rule", RULES)
 def test_exact_gradients_agree_with_finite_differences(rule, target) -> None:
-    learner = Learner(rule, 0.1, target=target)
+    learner = Method(rule, 0.1, target=target)
     slopes = []
     for step in 1e-5 * np.eye(5):
         slopes.append((objective(learner, POLICY + step) - objective(learner, POLICY - step)) / 2e-5)
@@ -300,11 +300,11 @@ def test_exact_gradients_agree_with_finite_differences(rule, target) -> None:
 def test_forward_kl_from_far_modes_by_hand() -> None:
     policy = np.array([[0.75, -9.0, 1.0, 2.5, 0.7]])
     # Every sample belongs to the new mode: w loses 1 / (1 - w); mean and sd climb one Gaussian's likelihood.
-    found = ascent(Learner("sft", 0.1), World(), policy)[0]
+    found = ascent(Method("sft", 0.1), World(), policy)[0]
     assert found == pytest.approx([-4, 0, 0, 1 / 0.49, (0.49 + 1) / 0.343 - 1 / 0.7], abs=1e-6)
 
 
-@pytest.mark.parametrize("learner", [Learner("sft", 0.1), Learner("reinforce", 0.1), Learner("sft", 1, target="both")])
+@pytest.mark.parametrize("learner", [Method("sft", 0.1), Method("reinforce", 0.1), Method("sft", 1, target="both")])
 def test_samples_estimate_the_exact_gradient(learner) -> None:
     rng, n, batches = np.random.default_rng(3), 2000, 200
     noise = (rng.standard_normal((batches, n)), rng.random((batches, n)))
@@ -347,7 +347,7 @@ def test_only_samples_can_show_the_new_mode_only() -> None:
 
 
 def test_slow_factor_one_is_plain_ascent_and_others_scale_the_old_mode_only() -> None:
-    learner, world, three = Learner("sft", 0.01), World(), np.tile(POLICY, (3, 1))
+    learner, world, three = Method("sft", 0.01), World(), np.tile(POLICY, (3, 1))
     climbed = ascent(learner, world, POLICY[None])[0]
     moved = advance(learner, world, three, np.array([1.0, 0.25, 0.0])) - three
     assert moved[0] == pytest.approx(0.01 * climbed)
@@ -357,7 +357,7 @@ def test_slow_factor_one_is_plain_ascent_and_others_scale_the_old_mode_only() ->
 
 def test_a_sampled_run_step_by_step() -> None:
     """Maximum likelihood by finite differences on the very same samples, one policy, plain loops."""
-    runs = train(Learner("sft", 0.05), World(), Effort((0.3,), seeds=2, samples=50, steps=4))
+    runs = train(Method("sft", 0.05), World(), Effort((0.3,), seeds=2, samples=50, steps=4))
     rng, policy = np.random.default_rng(1), np.array(START)
     for step in range(1, 5):
         normal, _ = rng.standard_normal(50), rng.random(50)
@@ -372,7 +372,7 @@ def test_a_sampled_run_step_by_step() -> None:
         assert runs.policies[step, 0, 1] == pytest.approx(policy, abs=1e-6)
 
 
-@pytest.mark.parametrize("learner", [NEW_MODE, Learner("reinforce", 0.01)])
+@pytest.mark.parametrize("learner", [NEW_MODE, Method("reinforce", 0.01)])
 def test_a_run_repeats_and_does_not_depend_on_its_neighbours(learner) -> None:
     effort = Effort((0.005, 0.5), seeds=3, samples=60, steps=40)
     many, again = train(learner, World(), effort), train(learner, World(), effort)
@@ -384,7 +384,7 @@ def test_a_run_repeats_and_does_not_depend_on_its_neighbours(learner) -> None:
 
 
 def test_a_run_stops_where_the_gain_is_first_reached() -> None:
-    runs = train(Learner("sft", 0.15), World(), Effort((0.005, 1.0), seeds=1, samples=0))
+    runs = train(Method("sft", 0.15), World(), Effort((0.005, 1.0), seeds=1, samples=0))
     gains = runs.accuracies[..., 1] - runs.accuracies[0, ..., 1]
     for place in range(2):
         stop = runs.stopped[place, 0]
@@ -395,7 +395,7 @@ def test_a_run_stops_where_the_gain_is_first_reached() -> None:
 
 def test_a_gain_out_of_reach_is_reported_as_such() -> None:
     effort = Effort((1.0,), seeds=3, samples=40, steps=2)
-    rows = outcomes({"SFT": Learner("sft", 0.01), "REINFORCE": NEW_MODE}, World(), effort)
+    rows = outcomes({"SFT": Method("sft", 0.01), "REINFORCE": NEW_MODE}, World(), effort)
     assert (rows["reached"] == 0).all() and (rows["step"] == 2).all()
     assert verdicts(rows, "REINFORCE", "SFT")["verdict"].tolist() == ["gain not reached"]
     with pytest.raises(UserError, match="No run reached"):
@@ -403,13 +403,13 @@ def test_a_gain_out_of_reach_is_reported_as_such() -> None:
 
 
 def test_exact_runs_do_not_know_seeds() -> None:
-    runs = train(Learner("reinforce", 0.01), World(), Effort((0.01,), seeds=2, samples=0, steps=5))
+    runs = train(Method("reinforce", 0.01), World(), Effort((0.01,), seeds=2, samples=0, steps=5))
     assert np.array_equal(runs.policies[:, 0, 0], runs.policies[:, 0, 1])
 
 
 def test_one_mode_stays_one_mode() -> None:
     world = World(modes=1)
-    for learner in (Learner("sft", 0.05), Learner("reinforce", 0.005), NEW_MODE):
+    for learner in (Method("sft", 0.05), Method("reinforce", 0.005), NEW_MODE):
         last = train(learner, world, Effort((1.0,), seeds=1, samples=100, steps=20)).policies[-1, 0, 0]
         assert last[0] == 0 and last[1:3].tolist() == [-3.5, 1.0] and last[3] > -3.5
         density = np.exp(np.logaddexp(*mode_logs(grid(), last)))
@@ -418,7 +418,7 @@ def test_one_mode_stays_one_mode() -> None:
 
 @given(
     st.tuples(st.floats(0.001, 0.999), st.floats(-6, 6), st.floats(0.06, 4), st.floats(-6, 6), st.floats(0.06, 4)),
-    st.sampled_from([Learner("sft", 3.0), Learner("reinforce", 3.0), Learner("reinforce", 3.0, draws="new mode")]),
+    st.sampled_from([Method("sft", 3.0), Method("reinforce", 3.0), Method("reinforce", 3.0, draws="new mode")]),
 )
 def test_no_step_leaves_the_allowed_policies(policy, learner) -> None:
     rng = np.random.default_rng(0)
@@ -429,12 +429,12 @@ def test_no_step_leaves_the_allowed_policies(policy, learner) -> None:
 
 
 def test_old_data_in_the_target_keeps_the_old_mode() -> None:
-    learners = {"SFT, new": Learner("sft", 0.15), "SFT, both": Learner("sft", 0.15, target="both")}
+    learners = {"SFT, new": Method("sft", 0.15), "SFT, both": Method("sft", 0.15, target="both")}
     rows = outcomes(learners, World(), Effort((1.0,), seeds=1, samples=0, steps=800)).set_index("learner")
     start = accuracy(World().start, World())[0]
     assert rows.loc["SFT, both", "kept"] > start > rows.loc["SFT, new", "kept"]
     assert rows["reached"].all() and rows["drop"].tolist() == pytest.approx((start - rows["kept"]).tolist())
-    reverse = Learner("reinforce", 0.05, target="both")
+    reverse = Method("reinforce", 0.05, target="both")
     found = outcomes({"both": reverse}, World(), Effort((1.0,), seeds=1, samples=0)).iloc[0]
     assert found["reached"] and found["kept"] > start
 
@@ -494,7 +494,7 @@ def short() -> pd.DataFrame:
 def test_figures_remember_what_they_draw(short, tmp_path) -> None:
     table = softmax.squeeze_table({"down": Lesson(((5, -1.0),))}, softmax.start_logits(1.0))
     sweep = softmax.squeeze_sweep((0.5, 1.0), (1, 5), 0.5, 3)
-    densities = plots.density_rows({"SFT, rate 0.15": Learner("sft", 0.15)}, World(), Effort((0.005,), samples=0))
+    densities = plots.density_rows({"SFT, rate 0.15": Method("sft", 0.15)}, World(), Effort((0.005,), samples=0))
     made = {
         "words": (plots.squeeze_panels(table, 1), len(table)),
         "sweep": (plots.squeeze_sweep_panels(sweep, 3), 4),
@@ -515,7 +515,7 @@ def test_drawn_lines_are_means_over_seeds(short) -> None:
 
 
 def test_densities_integrate_to_one_and_begin_at_the_start() -> None:
-    rows = plots.density_rows({"SFT": Learner("sft", 0.15)}, World(), Effort((0.005,), samples=0))
+    rows = plots.density_rows({"SFT": Method("sft", 0.15)}, World(), Effort((0.005,), samples=0))
     for _, part in rows.groupby("moment"):
         assert np.trapezoid(part["density"], part["x"]) == pytest.approx(1, abs=0.01)
     start, end = (rows[rows["moment"] == moment].iloc[0] for moment in ("start", "end"))
@@ -539,6 +539,6 @@ def test_views_show_a_static_figure_without_a_front_end(monkeypatch) -> None:
 
 def test_every_learner_has_a_look() -> None:
     for name in [*LEARNERS, *ONE_MODE, "SFT", "REINFORCE"]:
-        assert plots.learner_style(name).colour
-    looks = {(plots.learner_style(name).marker, str(plots.learner_style(name).linestyle)) for name in LEARNERS}
+        assert plots.learner_look(name)["color"]
+    looks = {(plots.learner_look(name)["marker"], str(plots.learner_look(name)["linestyle"])) for name in LEARNERS}
     assert len(looks) == len(LEARNERS)

@@ -3,50 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from helpers.errors import UserError
 from helpers.show import marks
 from helpers.show.marks import record, said
-from helpers.show.plots import learning_curves
-from helpers.show.style import (
-    GREY,
-    MEASURE_LABEL,
-    add_note,
-    log_x,
-    new_axes,
-    new_figure,
-    seed_note,
-    use_style,
-)
-from helpers.stats.curves import ALL, PRIOR_MEASURES, battery_mean, seed_summary
+from helpers.show.plots import learning_curves, token_figure, token_rows
+from helpers.show.style import GREY, MEASURE_LABEL, log_x, new_axes, seed_note, use_style
+from helpers.stats.curves import ALL, PRIOR_MEASURES, battery_mean, last_rows, seed_summary
 from helpers.study.arms import arm_style
 
 PRIOR = "mean of the prior tasks"
-TOKEN_COLUMNS = 76  # characters in a line of `token_panels`
-
 
 # Probes of a corpus have the colour of the arm that learns from it; the rest are told apart by line style too.
-PROBE_LOOK: Mapping[str, dict] = MappingProxyType(
-    {
-        "answer": {"color": "#A84300", "linestyle": "--", "marker": "^"},
-        "expert": {"color": "#C58900", "linestyle": "-.", "marker": "v"},
-        "rollout": {"color": "#007A59", "linestyle": (0, (7, 2)), "marker": "D"},
-        "base-right": {"color": "#8A4FA3", "linestyle": (0, (5, 1)), "marker": "X"},
-        "wrong": {"color": "#000000", "linestyle": ":", "marker": "x"},
-        "shuffled": {"color": "#7A7A7A", "linestyle": (0, (1, 1)), "marker": "."},
-        "prior-gold": {"color": "#0072B2", "linestyle": "-", "marker": "s"},
-        "prior-model": {"color": "#CC79A7", "linestyle": (0, (3, 1, 1, 1)), "marker": "P"},
-    }
-)
+PROBE_LOOK: Mapping[str, marks.Look] = {
+    "answer": {"color": "#A84300", "linestyle": "--", "marker": "^"},
+    "expert": {"color": "#C58900", "linestyle": "-.", "marker": "v"},
+    "rollout": {"color": "#007A59", "linestyle": (0, (7, 2)), "marker": "D"},
+    "base-right": {"color": "#8A4FA3", "linestyle": (0, (5, 1)), "marker": "X"},
+    "wrong": {"color": "#000000", "linestyle": ":", "marker": "x"},
+    "shuffled": {"color": "#7A7A7A", "linestyle": (0, (1, 1)), "marker": "."},
+    "prior-gold": {"color": "#0072B2", "linestyle": "-", "marker": "s"},
+    "prior-model": {"color": "#CC79A7", "linestyle": (0, (3, 1, 1, 1)), "marker": "P"},
+}
 
 
 @use_style()
@@ -67,13 +51,10 @@ def measure_panels(evaluations: pd.DataFrame, arms: Sequence[str], measures: Seq
 
     Means over the prior tasks for `arms`. Drawn columns as in `plots.learning_curves`.
     """
-    names = tuple(measures) or tuple(PRIOR_MEASURES.values())
-    chosen = evaluations[evaluations["arm"].isin(arms)]
-    fig = new_figure(7.0, 2.3 * len(names))
-    for place, measure in enumerate(names, start=1):
-        ax = fig.add_subplot(len(names), 1, place)
-        prior_curves(chosen, measure, ax=ax)
-        ax.set(title=MEASURE_LABEL[measure], xlabel="step (log scale)" if place == len(names) else "")
+    fig, axes = marks.panels(measures or PRIOR_MEASURES.values(), 7.0, 2.3, columns=1)
+    for measure, ax in axes.items():
+        prior_curves(evaluations[evaluations["arm"].isin(arms)], measure, ax=ax)
+        ax.set(title=MEASURE_LABEL[measure], xlabel="step (log scale)" if ax is fig.axes[-1] else "")
     parts = [f"{rows['measure'].iloc[0]}: {said(marks.ends(rows, 'step'))}" for rows in fig.jigsaw_drawn]
     alt = "Means over the prior tasks against step, a panel per measure. At the end:"
     return marks.describe(fig, f"{alt} {'; '.join(parts).replace('_', ' ')}.")
@@ -89,20 +70,17 @@ def add_live(fig: Figure, live: pd.DataFrame, task: str, measure: str, x: str = 
     rows = rows[rows["measure"] == measure].sort_values(x)
     if rows.empty:
         raise UserError(f"The live run has no {measure} of {task}: choose a measure that it was evaluated on.")
-    ax, style = fig.axes[0], arm_style(rows["arm"].iloc[0])
-    look = {"mfc": "none", "mec": style.colour, "ms": 11, "mew": 1.8, "ls": "none", "zorder": 5}
-    label = f"{rows['arm'].iloc[0]}, live"
-    (points,) = ax.plot(rows[x], rows["value"], marker=style.marker, label=label, clip_on=False, **look)
+    ax, arm, known = fig.axes[0], rows["arm"].iloc[0], fig.jigsaw_drawn[0]
+    look = marks.point_look(arm) | {"mfc": "none", "markersize": 11, "mew": 1.8, "zorder": 5}
+    (points,) = ax.plot(rows[x], rows["value"], label=f"{arm}, live", clip_on=False, **look)
     ax.set_xlim(right=max(ax.get_xlim()[1], rows[x].max() * 1.12))
     ax.legend(handles=[points], loc="best")
-    drawn = {"task": task if task != ALL else PRIOR, "measure": measure, "arm": rows["arm"] + " (live)", x: rows[x]}
     values = {name: rows["value"] for name in ("mean", "low", "high")}
-    frame = pd.DataFrame(drawn | values | {"seeds": 1})
-    known = fig.jigsaw_drawn[0]
+    frame = rows.assign(task=PRIOR if task == ALL else task, arm=f"{arm} (live)", seeds=1, **values)
     if "chance" in known.columns:
         frame["chance"] = known["chance"].iloc[0]
-    live = f"Open markers: a live run of {rows['arm'].iloc[0]}, at its end {rows['value'].iloc[-1]:.2f}."
-    return record(fig, frame[list(known.columns)], f"{fig.jigsaw_alt} {live}")
+    alt = f"{fig.jigsaw_alt} Open markers: a live run of {arm}, at its end {rows['value'].iloc[-1]:.2f}."
+    return record(fig, frame[list(known.columns)], alt)
 
 
 @use_style()
@@ -112,10 +90,8 @@ def knowledge_or_format(evaluations: pd.DataFrame) -> Figure:
     Filled: what the model answers; open: what it would choose among given answers; cross: answers in no valid
     form. Drawn columns: arm, measure, mean, low, high, seeds.
     """
-    last = battery_mean(evaluations)
-    last = last[last["step"] == last.groupby("run")["step"].transform("max")]
-    summary = seed_summary(last, ["arm", "measure"])
-    arms = marks.in_order(summary["arm"])
+    summary = seed_summary(last_rows(battery_mean(evaluations)), ["arm", "measure"])
+    arms, words = marks.in_order(summary["arm"]), []
     ax = new_axes(7.0, 1.4 + 0.5 * len(arms))
     looks = {
         "score": ("answers right (score)", {"marker": "o"}),
@@ -123,17 +99,17 @@ def knowledge_or_format(evaluations: pd.DataFrame) -> Figure:
         "format_failure": ("answers in no valid form", {"marker": "x", "mew": 2}),
     }
     for offset, (measure, (label, look)) in zip((0.16, 0.0, -0.16), looks.items(), strict=True):
-        for arm, rows in summary[summary["measure"] == measure].groupby("arm"):
+        part = summary[summary["measure"] == measure]
+        for arm, rows in part.groupby("arm"):
             marks.dots(ax, rows, [arms.index(arm) + offset], color=arm_style(arm).colour, ms=7, **look)
         marks.key(ax, label, **look)
+        words.append(f"{MEASURE_LABEL[measure]}: {said(part.set_index('arm')['mean'])}")
     marks.row_axis(ax, arms)
-    ax.set(xlim=(-0.04, 1.04), xlabel="share of prior-task samples")
-    ax.set_title("At the end: is the knowledge gone, or only the format?")
-    ax.figure.legend(loc="outside upper left", ncols=1)
-    add_note(ax.figure, seed_note(summary["seeds"]))
-    means = {measure: rows.set_index("arm")["mean"] for measure, rows in summary.groupby("measure")}
-    words = "; ".join(f"{MEASURE_LABEL[measure]}: {said(means[measure])}" for measure in looks if measure in means)
-    return record(ax.figure, summary, f"Prior tasks by arm at the last step, a dot per measure: {words}.")
+    title = "At the end: is the knowledge gone, or only the format?"
+    ax.set(xlim=(-0.04, 1.04), xlabel="share of prior-task samples", title=title)
+    marks.legend(ax.figure, "upper left", ncols=1)
+    alt = f"Prior tasks by arm at the last step, a dot per measure: {'; '.join(words)}."
+    return record(ax.figure, summary, alt, seed_note(summary["seeds"]))
 
 
 @use_style()
@@ -149,22 +125,19 @@ def early_rollouts(completions: pd.DataFrame) -> Figure:
     values = values.assign(logp_base=values["logp_base"].clip(lower=lowest))  # stragglers count in the first bin
     edges = np.linspace(lowest, highest, 25)
     ax, frames = new_axes(7.0, 3.6), []
-    kinds = (("correct", values["exact"] == 1, "#0072B2", "-"), ("wrong", values["exact"] < 1, "#A84300", "--"))
-    for kind, keep, colour, dash in kinds:
-        logps = values.loc[keep, "logp_base"]
-        if len(logps):
-            share = np.histogram(logps, edges)[0] / len(logps)
-            look = {"color": colour, "linestyle": dash, "label": f"{kind} ({len(logps)})"}
-            ax.stairs(share, edges, linewidth=2, fill=False, **look)
-            ax.axvline(logps.median(), color=colour, linestyle=dash, linewidth=0.9)
-            rows = {"kind": kind, "low": edges[:-1], "high": edges[1:], "share": share, "n": len(logps)}
-            frames.append(pd.DataFrame(rows))
+    kinds = values.groupby(np.where(values["exact"] == 1, "correct", "wrong"))["logp_base"]
+    for kind, logps in kinds:
+        look = {"color": "#0072B2", "linestyle": "-"} if kind == "correct" else {"color": "#A84300", "linestyle": "--"}
+        share = np.histogram(logps, edges)[0] / len(logps)
+        ax.stairs(share, edges, linewidth=2, label=f"{kind} ({len(logps)})", **look)
+        ax.axvline(logps.median(), linewidth=0.9, **look)
+        rows = {"kind": kind, "low": edges[:-1], "high": edges[1:], "share": share, "n": len(logps)}
+        frames.append(pd.DataFrame(rows))
     ax.set(xlabel="base log-prob of the completion (nats; right: more probable)", ylabel="share of rollouts")
     ax.set_title("How probable early rollouts are under the base model (thin line: median)")
     ax.legend(loc="upper left")
-    medians = {kind: values.loc[keep, "logp_base"].median() for kind, keep, *_ in kinds if keep.any()}
     alt = "Histograms of the base log-prob of early rollouts, correct against wrong. Medians in nats:"
-    return record(ax.figure, pd.concat(frames), f"{alt} {said(medians, '.1f')}.")
+    return record(ax.figure, pd.concat(frames), f"{alt} {said(kinds.median(), '.1f')}.")
 
 
 @use_style()
@@ -175,17 +148,17 @@ def corpus_strips(logps: pd.DataFrame, perplexity: pd.DataFrame) -> Figure:
     item, tokens, logp, per_token.
     """
     arms = marks.in_order(logps["corpus"])
-    ax, found = new_axes(7.4, 1.2 + 0.62 * len(arms)), perplexity.set_index("corpus")
+    ax, by_corpus = new_axes(7.4, 1.2 + 0.62 * len(arms)), perplexity.set_index("corpus")
     sums = logps.groupby("corpus")[["logp", "tokens"]].sum().loc[arms]
     marks.strips(ax, logps, "per_token", (sums["logp"] / sums["tokens"]).to_dict())
-    for place, row in enumerate(found.loc[arms].itertuples()):
+    for place, row in enumerate(by_corpus.loc[arms].itertuples()):
         text = f"perplexity {row.perplexity:,.3g}\n{row.tokens:.0f} tokens, {row.logp:.0f} nats"
         marks.row_text(ax, place, text)
     ax.set_xlabel("base log-prob per token (nats; right: more probable)")
     ax.set_title("What the base model thinks of each corpus (bar: mean over tokens)")
     alt = "Base log-prob per token of each completion, a row of points per corpus. Perplexities:"
     frame = logps[["corpus", "item", "tokens", "logp", "per_token"]]
-    return record(ax.figure, frame, f"{alt} {said(found['perplexity'], '.2g')}.")
+    return record(ax.figure, frame, f"{alt} {said(by_corpus['perplexity'], '.2g')}.")
 
 
 @use_style()
@@ -195,18 +168,18 @@ def drop_vs_perplexity(points: pd.DataFrame, ylabel: str) -> Figure:
     `points`: columns arm, perplexity, drop, low, high, seeds, which are also what is drawn.
     """
     ax = new_axes(6.4, 3.8)
-    for row in points.itertuples():
-        one, look = points[points["arm"] == row.arm], marks.point_look(row.arm) | {"markersize": 9, "capsize": 3}
-        marks.dots(ax, one, one["perplexity"], value="drop", upright=True, elinewidth=None, **look)
-        offset = {"xytext": (9, 5), "textcoords": "offset points"}
-        ax.annotate(row.arm, (row.perplexity, row.drop), color=arm_style(row.arm).colour, **offset)
+    for arm, row in points.groupby("arm", sort=False):
+        look = marks.point_look(arm) | {"markersize": 9, "capsize": 3, "elinewidth": None}
+        marks.dots(ax, row, row["perplexity"], value="drop", upright=True, **look)
+        spot = row[["perplexity", "drop"]].iloc[0]
+        ax.annotate(arm, spot, (9, 5), textcoords="offset points", color=look["color"])
     marks.log_numbers(ax)
     ax.margins(x=0.22, y=0.15)
     ax.axhline(0, color=GREY, linewidth=1, zorder=1)
     ax.set(xlabel="corpus perplexity under the base model (log scale)", ylabel=ylabel)
     ax.set_title("Does an improbable corpus cost more?")
-    add_note(ax.figure, seed_note(points["seeds"]))
-    return record(ax.figure, points[["arm", "perplexity", "drop", "low", "high", "seeds"]], _costs(points, ylabel))
+    frame = points[["arm", "perplexity", "drop", "low", "high", "seeds"]]
+    return record(ax.figure, frame, _costs(points, ylabel), seed_note(points["seeds"]))
 
 
 def _costs(points: pd.DataFrame, ylabel: str) -> str:
@@ -223,41 +196,30 @@ def probability_strips(rows: pd.DataFrame, table: pd.DataFrame) -> Figure:
     `rows`: columns corpus, logp, tokens, per_token; `table`: columns corpus, logp, perplexity, low, high (its 95%
     interval). Drawn columns: those of `rows`.
     """
-    fig = new_figure(10.0, 1.3 + 0.5 * len(table))
-    whole = fig.add_subplot(1, 2, 1)
-    each = fig.add_subplot(1, 2, 2, sharey=whole)
-    for ax, value, middles in (
-        (whole, "logp", table["logp"]),
-        (each, "per_token", -np.log(table["perplexity"])),
-    ):
-        marks.strips(ax, rows, value, dict(zip(table["corpus"], middles, strict=True)), look=_one_look)
+    titles = {"logp": "Base log-prob, whole", "per_token": "Base log-prob, per token"}
+    fig, axes = marks.panels(titles, 10.0, 0.5 * len(table), room=1.3, share="y")
+    middles = {"logp": table["logp"], "per_token": -np.log(table["perplexity"])}
+    for (value, ax), near in zip(axes.items(), (1.0, 0.1), strict=True):
+        marks.strips(ax, rows, value, dict(zip(table["corpus"], middles[value], strict=True)), look=_one_look)
+        # From 0 linear down to -near and logarithmic from there, as log-probs spread over decades.
+        ax.set_xlim(1.2 * min(rows[value].min(), -near), 0)
+        ax.set_xscale("symlog", linthresh=near, linscale=0.4)
+        marks.ticks(ax, "x", [*(-near * unit * 10**power for power in range(4) for unit in (1, 2, 5)), 0])
     for place, row in enumerate(table.itertuples()):
         middle, low, high = (f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in (row.perplexity, row.low, row.high))
-        marks.row_text(each, place, f"{middle}\n({low} to {high})")
-    each.tick_params(labelleft=False)
-    _surprise_axis(whole, 1.0, rows["logp"].min())
-    _surprise_axis(each, 0.1, rows["per_token"].min())
-    whole.set(xlabel="nats per completion (bar: mean)", title="Base log-prob, whole")
-    each.set(xlabel="nats per token (bar: mean over tokens)", title="Base log-prob, per token")
-    each.text(1.02, 1.02, "perplexity", transform=each.transAxes, fontsize=8.5)
+        marks.row_text(ax, place, f"{middle}\n({low} to {high})")
+    ax.tick_params(labelleft=False)
+    ax.text(1.02, 1.02, "perplexity", transform=ax.transAxes, fontsize=8.5)
+    axes["logp"].set_xlabel("nats per completion (bar: mean)")
+    ax.set_xlabel("nats per token (bar: mean over tokens)")
     alt = "Base log-prob of completions, whole and per token, a row of points per corpus. Perplexities:"
-    found = said(table.set_index("corpus")["perplexity"], ".2g")
-    return record(fig, rows[["corpus", "logp", "tokens", "per_token"]], f"{alt} {found}.")
+    words = said(table.set_index("corpus")["perplexity"], ".2g")
+    return record(fig, rows[["corpus", "logp", "tokens", "per_token"]], f"{alt} {words}.")
 
 
 def _one_look(corpus: str) -> marks.Look:
     """Corpora here are no arms: all in one colour."""
     return {"color": "#0072B2", "marker": "o", "linestyle": "none", "markersize": 3.5, "alpha": 0.4}
-
-
-def _surprise_axis(ax: Axes, near: float, lowest: float) -> None:
-    """Negative x from `lowest` up to 0: logarithmic, and linear from -near to 0, as log-probs spread over decades."""
-    ax.set_xscale("symlog", linthresh=near, linscale=0.4)
-    ticks = [-near * unit * 10**power for power in range(4) for unit in (1, 2, 5)]
-    ax.set_xlim(1.2 * min(lowest, -near), 0)
-    ax.set_xticks([*(tick for tick in ticks if tick >= 1.2 * lowest), 0])
-    ax.set_xticks([], minor=True)
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 @use_style()
@@ -267,63 +229,52 @@ def token_panels(names: Sequence[str], views: Sequence[tuple[Sequence[str], Sequ
     `views`: (tokens, log-probs) of each name, as from `perplexity.token_view`. Drawn columns: completion, position,
     token, logp.
     """
-    lowest = min(-1.0, *(min(logps) for _, logps in views))
-    scale = ScalarMappable(Normalize(lowest, 0.0), "cividis")
-    lines = [1 + marks.layout(tokens, TOKEN_COLUMNS)[1][-1][1] for tokens, _ in views]
-    fig = new_figure(8.4, 0.9 + 0.3 * sum(lines) + 0.35 * len(lines))
-    grid, frames = fig.add_gridspec(len(names), 1, height_ratios=[n + 0.6 for n in lines]), []
-    for place, (name, (tokens, logps)) in enumerate(zip(names, views, strict=True)):
-        ax = fig.add_subplot(grid[place])
-        ax.set_title(f"{name}: {sum(logps):.1f} nats")
-        marks.tokens(ax, tokens, logps, scale, TOKEN_COLUMNS)
-        rows = {"position": range(1, len(tokens) + 1), "token": list(tokens), "logp": list(logps)}
-        frames.append(pd.DataFrame({"completion": name} | rows))
-    bar = fig.colorbar(scale, ax=fig.axes, location="bottom", fraction=0.05, aspect=60, pad=0.02)
-    bar.set_label("base log-prob of the token (nats)")
-    sums = {name: sum(logps) for name, (_, logps) in zip(names, views, strict=True)}
-    alt = f"Completions token by token, coloured by base log-prob. In all, in nats: {said(sums, '.1f')}."
-    return record(fig, pd.concat(frames, ignore_index=True), alt)
+    views = dict(zip(names, views, strict=True))
+    titles = {f"{name}: {sum(logps):.1f} nats": (tokens, logps) for name, (tokens, logps) in views.items()}
+    fig = token_figure(titles, "base log-prob of the token (nats)")
+    tables = {name: token_rows(*view) for name, view in views.items()}
+    drawn = pd.concat(tables, names=["completion", None]).reset_index("completion")
+    sums = said({name: table["logp"].sum() for name, table in tables.items()}, ".1f")
+    return record(fig, drawn, f"Completions token by token, coloured by base log-prob. In all, in nats: {sums}.")
 
 
 @use_style()
-def reach(found: pd.DataFrame, ranks: pd.DataFrame | None, chance: float) -> Figure:
+def reach(boards: pd.DataFrame, ranks: pd.DataFrame | None, chance: float) -> Figure:
     """Left: probability of a correct completion per board, exact likelihood against counting. Right: rank of the truth.
 
-    `found` as from `reach.reachability` (bars: its 95% Wilson intervals; dashed: chance; thin: where both agree),
+    `boards` as from `reach.reachability` (bars: its 95% Wilson intervals; dashed: chance; thin: where both agree),
     `ranks` as from `reach.placement_ranks` for the same boards (dashed: all ranks equally often), or None. Drawn
     columns: board, samples, right, counted, low, high, likelihood, chance, and rank, empty for a board without a think.
     """
-    fig = new_figure(9.4 if ranks is not None else 4.8, 4.3)
-    _reach_points(fig.add_subplot(1, 1 if ranks is None else 2, 1), found, chance)
-    means = said(found[["counted", "likelihood"]].mean())
+    titles = ["Probability of a correct completion, per board", "Where the true placement stands"]
+    fig, _ = marks.panels(titles[:1], 4.8, 4.3) if ranks is None else marks.panels(titles, 9.4, 4.3)
+    _counted_points(fig.axes[0], boards, chance)
+    means, drawn = said(boards[["counted", "likelihood"]].mean()), boards.assign(chance=chance)
     alt = f"Probability of a correct completion per board, two estimates. Means: {means}; chance {chance:.2g}."
     if ranks is None:
-        return record(fig, found.assign(chance=chance), alt)
-    ax = fig.add_subplot(1, 2, 2)
+        return record(fig, drawn, alt)
     every = int(ranks["placements"].iloc[0])
-    width = max(1, every // 6)
+    ax, width = fig.axes[1], max(1, every // 6)
     ax.hist(ranks["rank"], bins=range(1, every + width + 1, width), color="#0072B2", alpha=0.7, edgecolor="white")
     ax.axhline(len(ranks) * width / every, color="black", linestyle="--", linewidth=1)
     ax.set(xlabel=f"rank of the true placement among {every} (1: most probable)", ylabel="boards")
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_title("Where the true placement stands")
-    drawn = found.assign(chance=chance).merge(ranks[["board", "rank"]], on="board", how="left")
+    drawn = drawn.merge(ranks[["board", "rank"]], on="board", how="left")
     alt += f" Right: histogram of the rank of the true placement, median {ranks['rank'].median():.0f} of {every}."
     return record(fig, drawn.assign(rank=drawn["rank"].astype(object).where(drawn["rank"].notna(), "")), alt)
 
 
-def _reach_points(ax: Axes, found: pd.DataFrame, chance: float) -> None:
+def _counted_points(ax: Axes, boards: pd.DataFrame, chance: float) -> None:
     """Counting with its interval against likelihood, a point per board."""
-    error = [found["counted"] - found["low"], found["high"] - found["counted"]]
-    ax.errorbar(found["likelihood"], found["counted"], error, fmt="o", color="#0072B2", alpha=0.45, elinewidth=0.8)
-    right = 1.08 * max(found["likelihood"].max(), chance)
-    top = 1.05 * max(found["high"].max(), right)
+    look = {"marker": "o", "color": "#0072B2", "alpha": 0.45, "elinewidth": 0.8, "capsize": 0}
+    marks.dots(ax, boards, boards["likelihood"], value="counted", upright=True, **look)
+    right = 1.08 * max(boards["likelihood"].max(), chance)
+    top = 1.05 * max(boards["high"].max(), right)
     ax.plot([0, right], [0, right], color=GREY, linewidth=0.8)
     for line in (ax.axhline, ax.axvline):
         line(chance, color="black", linestyle="--", linewidth=1)
     ax.set(xlim=(-0.03 * right, right), ylim=(-0.03 * top, top))
     ax.set(xlabel="by likelihood of the answer behind own thinks", ylabel="by counting correct samples")
-    ax.set_title("Probability of a correct completion, per board")
 
 
 @use_style()
@@ -337,21 +288,16 @@ def shift_panels(shifted: pd.DataFrame, value: str = "per_token") -> Figure:
     if trained.empty:
         raise UserError("None of these runs was trained, so nothing has shifted: score the probes of another arm.")
     summary = seed_summary(trained, ["arm", "probe", "step"], value)
-    arms = marks.in_order(summary["arm"])
-    lines = -(-len(arms) // 2)
-    fig = new_figure(9.4, 0.9 + 2.7 * lines)
-    for place, arm in enumerate(arms, start=1):
-        ax = fig.add_subplot(lines, 2, place)
+    labels, arms = {"xlabel": "step (log scale)", "ylabel": "nats per token"}, marks.in_order(summary["arm"])
+    fig, axes = marks.panels(arms, 9.4, 2.7, columns=2, room=0.9, **labels)
+    for arm, ax in axes.items():
         _probe_lines(ax, summary[summary["arm"] == arm])
-        low = place + 2 > len(arms)
-        ax.set(title=arm, xlabel="step (log scale)" if low else "", ylabel="nats per token" if place % 2 else "")
     for kind, look in PROBE_LOOK.items():
-        marks.key(ax, kind, **look | {"markersize": 3.5, "linewidth": 1.4})
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=8, columnspacing=1.2)
-    add_note(fig, seed_note(summary["seeds"]))
+        marks.key(fig.axes[-1], kind, **look | {"markersize": 3.5, "linewidth": 1.4})
+    marks.legend(fig, columnspacing=1.2)
     gold = said(marks.ends(summary[summary["probe"] == "prior-gold"], "step"))
     alt = "Shift of log-prob per token of each kind of probe, a panel per arm. Gold answers of prior tasks at the end:"
-    return record(fig, summary, f"{alt} {gold}.")
+    return record(fig, summary, f"{alt} {gold}.", seed_note(summary["seeds"]))
 
 
 def _probe_lines(ax: Axes, rows: pd.DataFrame) -> None:
@@ -361,9 +307,7 @@ def _probe_lines(ax: Axes, rows: pd.DataFrame) -> None:
     marks.lines(ax, known, "step", "probe", PROBE_LOOK.__getitem__, band=0.08, ms=3.5, lw=1.4, label="_")
     if rows[["low", "high"]].abs().max(axis=None) > 0.1:
         ax.set_yscale("symlog", linthresh=0.1)
-        low, high = ax.get_ylim()
-        ax.set_yticks([tick for tick in (-100, -10, -1, -0.1, 0, 0.1, 1, 10, 100) if low <= tick <= high])
-        ax.set_yticks([], minor=True)
+        marks.ticks(ax, "y", (-100, -10, -1, -0.1, 0, 0.1, 1, 10, 100))
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:+.3g}" if value else "0")
     log_x(ax, rows["step"])
 
@@ -376,7 +320,7 @@ def seed_points(points: pd.DataFrame, ylabel: str) -> Figure:
     learning_rate, perplexity, drop, which are also what is drawn.
     """
     ax, rates = new_axes(7.4, 4.0), sorted(points["learning_rate"].unique())
-    sizes = {rate: 8.0 if len(rates) == 1 else 4.0 + 9.0 * place / (len(rates) - 1) for place, rate in enumerate(rates)}
+    sizes = dict(zip(rates, np.linspace(4, 13, len(rates)) if len(rates) > 1 else [8.0], strict=True))
     for arm in marks.in_order(points["arm"]):
         marks.key(ax, arm, **marks.point_look(arm) | {"markersize": 8, "alpha": 0.75, "mew": 0})
     for rate, rows in points.groupby("learning_rate"):

@@ -2,7 +2,7 @@
 
 `lines`, `dots`, `scatter`, `heat`, `strips` and `tokens` draw; `record` gives a figure the table that it shows and its
 alt text, made of numbers of that table, so that a file or a notebook needs nothing else. A figure of a chapter is a
-short function: a table, panels of marks, titles, `record`.
+short function: a table, `panels` of marks, a `legend`, `record`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import seaborn
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from helpers.show.style import GREY, Label, visible, wrap_words
+from helpers.show.style import GREY, Label, add_note, new_figure, visible, wrap_words
 from helpers.study.arms import ARM_STYLE, arm_style
 
 Look = Mapping[str, Any]
@@ -30,9 +31,12 @@ Look = Mapping[str, Any]
 # --- what a figure knows of itself ------------------------------------------------------------------------
 
 
-def record(fig: Figure, frame: pd.DataFrame, alt: str = "") -> Figure:
-    """Keep with `fig` the table that a panel shows, and what the figure says in words (the last text holds)."""
+def record(fig: Figure, frame: pd.DataFrame, alt: str = "", note: str = "") -> Figure:
+    """Keep with `fig` the table that a panel shows, what the figure says in words (the last text holds), and write
+    `note` under it."""
     fig.jigsaw_drawn = [*getattr(fig, "jigsaw_drawn", []), frame.reset_index(drop=True)]
+    if note:
+        add_note(fig, note)
     return describe(fig, alt) if alt else fig
 
 
@@ -88,6 +92,55 @@ def key(ax: Axes, label: str, **look: Any) -> None:
     ax.plot([], [], label=label, **{"color": GREY, "linestyle": "none", "markersize": 7} | look)
 
 
+# --- panels, legends, axes --------------------------------------------------------------------------------
+
+
+def panels(
+    names: Iterable[str] | Mapping[str, str],
+    width: float,
+    height: float,
+    columns: int = 0,
+    room: float = 0.0,
+    share: str = "",
+    **labels: str,
+) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with a panel per name, titled by it (or by its value in a mapping): the figure, and axes by name.
+
+    `columns` panels a line; 0: one line. In inches: `width` of the figure, `height` of each line of panels, `room` for
+    what stands above and below them. `share`: "x", "y" or "xy", the axes that all panels have in common. `labels`:
+    xlabel, for the lowest panel of each column, and ylabel, for the first of each line.
+    """
+    titles = dict(names) if isinstance(names, Mapping) else {name: name for name in names}
+    columns = columns or len(titles)
+    lines, axes = math.ceil(len(titles) / columns), {}
+    fig = new_figure(width, room + height * lines)
+    for place, (name, title) in enumerate(titles.items()):
+        first = next(iter(axes.values()), None)
+        axes[name] = fig.add_subplot(lines, columns, place + 1, **{f"share{axis}": first for axis in share})
+        axes[name].set_title(title)
+        axes[name].set_xlabel(labels.get("xlabel", "") if place + columns >= len(titles) else "")
+        axes[name].set_ylabel(labels.get("ylabel", "") if place % columns == 0 else "")
+    return fig, axes
+
+
+def legend(fig: Figure, place: str = "upper center", handles: Sequence[Artist] = (), **look: Any) -> None:
+    """One legend outside all panels, its entries in one line: `handles`, or what is labelled, each label once."""
+    known = {handle.get_label(): handle for handle in handles}
+    for ax in () if handles else fig.axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            known.setdefault(label, handle)
+    fig.legend(list(known.values()), list(known), loc=f"outside {place}", **{"ncols": len(known)} | look)
+
+
+def ticks(ax: Axes, which: str, places: Iterable[float], form: Callable[[float], str] = "{:g}".format) -> None:
+    """Ticks of the axis `which` ("x" or "y") at those of `places` that are in view, and nowhere else."""
+    axis = {"x": ax.xaxis, "y": ax.yaxis}[which]
+    low, high = sorted(axis.get_view_interval())
+    seen = [place for place in places if low <= place <= high]
+    axis.set_ticks(seen, [form(place) for place in seen])
+    axis.set_ticks([], minor=True)
+
+
 def row_axis(ax: Axes, names: Sequence[str], room: float = 0.5) -> None:
     """A row per name, the first at the top."""
     ax.set_yticks(range(len(names)), names)
@@ -121,16 +174,19 @@ def lines(
 ) -> list[Label]:
     """A curve of `mean` over `x` per name in column `by`, with a band from `low` to `high`; a label for each end.
 
-    A name with one row gets whiskers, as a band of no width is not seen. `more`: options of `Axes.plot`.
+    `look`: of a name. `band`: its opacity (0: none, and columns `low` and `high` are not needed); a name with one row
+    gets whiskers, as a band of no width is not seen. `more`: options of `Axes.plot`.
     """
     labels = []
     for name in in_order(rows[by]):
         part, style = rows[rows[by] == name].sort_values(x), look(name)
         ax.plot(part[x], part["mean"], **{"label": name, **style, **more})
-        if len(part) == 1:
+        if band and len(part) == 1:
             ax.errorbar(part[x], part["mean"], yerr=whiskers(part), color=style["color"], capsize=3)
-        ax.fill_between(part[x], part["low"], part["high"], color=style["color"], alpha=band, linewidth=0)
-        labels.append(Label(float(part[x].iloc[-1]), float(part["mean"].iloc[-1]), name, style["color"]))
+        if band:
+            ax.fill_between(part[x], part["low"], part["high"], color=style["color"], alpha=band, linewidth=0)
+        x_end, y_end = part[[x, "mean"]].iloc[-1].astype(float)
+        labels.append(Label(x_end, y_end, more.get("label", name), style["color"]))
     return labels
 
 
@@ -149,6 +205,12 @@ def dots(
         ax.errorbar(places, rows[value], yerr=error, **look)
     else:
         ax.errorbar(rows[value], places, xerr=error, **look)
+
+
+def crosses(ax: Axes, rows: pd.DataFrame, x: str, y: str, **look: Any) -> None:
+    """Points at columns `x` and `y` with both intervals: from `x`_low to `x`_high, and the same for `y`."""
+    xerr, yerr = (whiskers(rows, name, f"{name}_low", f"{name}_high") for name in (x, y))
+    ax.errorbar(rows[x], rows[y], xerr=xerr, yerr=yerr, **{"linestyle": "none", "elinewidth": 1} | look)
 
 
 def scatter(ax: Axes, rows: pd.DataFrame, x: str, y: str, by: str = "arm", **more: Any) -> None:
@@ -174,9 +236,8 @@ def heat(ax: Axes, table: pd.DataFrame, texts: np.ndarray | None = None, **colou
 
     `colours`: cmap, norm, vmin or vmax, as in `seaborn.heatmap`.
     """
-    form = ".2f" if texts is None else ""
-    annot = True if texts is None else texts
-    seaborn.heatmap(table, ax=ax, annot=annot, fmt=form, cbar=False, annot_kws={"fontsize": 7.5}, **colours)
+    texts = table.map("{:.2f}".format) if texts is None else texts
+    seaborn.heatmap(table, ax=ax, annot=texts, fmt="", cbar=False, annot_kws={"fontsize": 7.5}, **colours)
     ax.set(xlabel="", ylabel="")
     ax.tick_params(axis="y", labelrotation=0)
     ax.grid(visible=False)
@@ -212,19 +273,20 @@ def strips(
     row_axis(ax, list(middles))
 
 
-def layout(words: Sequence[str], columns: int) -> tuple[list[str], list[tuple[int, int]]]:
-    """Tokens as they are drawn, and the (column, row) where each begins, in characters."""
-    texts = [visible(word) for word in words]
-    return texts, wrap_words([len(text) for text in texts], columns)
+def token_lines(words: Sequence[str], columns: int) -> int:
+    """How many lines of `columns` characters tokens need."""
+    return 1 + wrap_words([len(visible(word)) for word in words], columns)[-1][1]
 
 
 def tokens(ax: Axes, words: Sequence[str], logps: Sequence[float], scale: ScalarMappable, columns: int) -> None:
     """A box per token coloured by its log-prob, its text in the ink that can be read on it."""
-    texts, spots = layout(words, columns)
+    texts = [visible(word) for word in words]
+    spots = wrap_words([len(text) for text in texts], columns)
     ax.set(xlim=(0, columns), ylim=(1 + spots[-1][1], 0))
     ax.set_axis_off()
-    for text, (column, row), colour in zip(texts, spots, [scale.to_rgba(v) for v in logps], strict=True):
-        look = {"facecolor": colour, "edgecolor": "white", "linewidth": 0.8}
-        ax.add_patch(Rectangle((column, row + 0.06), len(text), 0.88, **look))
-        font = {"family": "DejaVu Sans Mono", "parse_math": False, "fontsize": 8.5}
-        ax.text(column + len(text) / 2, row + 0.5, text, color=_ink(colour), ha="center", va="center", **font)
+    box = {"edgecolor": "white", "linewidth": 0.8}
+    font = {"family": "DejaVu Sans Mono", "parse_math": False, "fontsize": 8.5, "ha": "center", "va": "center"}
+    for text, (column, row), logp in zip(texts, spots, logps, strict=True):
+        colour = scale.to_rgba(logp)
+        ax.add_patch(Rectangle((column, row + 0.06), len(text), 0.88, facecolor=colour, **box))
+        ax.text(column + len(text) / 2, row + 0.5, text, color=_ink(colour), **font)

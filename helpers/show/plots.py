@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -20,9 +20,6 @@ from helpers.show.style import (
     GREY,
     MEASURE_LABEL,
     RFT_PANELS,
-    Label,
-    add_note,
-    arms_of,
     direct_labels,
     log_x,
     new_axes,
@@ -33,6 +30,8 @@ from helpers.show.style import (
 )
 from helpers.stats.curves import gain_and_drop, require_columns, rows_of, seed_summary, task_drops
 from helpers.study.arms import LineStyle, arm_style, get_arm
+
+TOKEN_COLUMNS = 76  # characters in a line of `token_figure`
 
 
 @use_style()
@@ -51,25 +50,22 @@ def learning_curves(
     """
     if x not in ("step", "samples"):
         raise UserError(f"x is 'step' or 'samples', not {x!r}.")
-    summary = seed_summary(rows_of(evaluations, measure, task), ["arm", x])
+    summary = seed_summary(rows_of(evaluations, measure, task), ["task", "measure", "arm", x])
     axes, name = ax if ax is not None else new_axes(), MEASURE_LABEL.get(measure, measure)
-    known = {arm: rows for arm, rows in summary.groupby("arm") if not get_arm(arm).trains and len(rows) == 1}
-    labels = marks.lines(axes, summary[~summary["arm"].isin(list(known))], x, clip_on=False)
-    for arm, rows in known.items():  # the untrained base, known at one point only, is a level across the axes
-        labels.append(marks.level(axes, rows["mean"].iloc[0], arm, arm_style(arm).colour, arm_style(arm).linestyle))
+    trains = summary["arm"].map(lambda arm: get_arm(arm).trains)
+    known = summary[~trains & ~summary["arm"].duplicated(keep=False)]
+    labels = marks.lines(axes, summary.drop(known.index), x, clip_on=False)
+    for row in known.itertuples():  # the untrained base, known at one point only, is a level across the axes
+        style = arm_style(row.arm)
+        labels.append(marks.level(axes, row.mean, row.arm, style.colour, style.linestyle))
     if chance is not None:
         labels.append(marks.level(axes, chance, f"chance {chance:.3g}"))
         summary["chance"] = chance
     log_x(axes, summary[x])
     direct_labels(axes, labels)
     axes.set(xlabel=f"{x} (log scale)", ylabel=name, title=task)
-    add_note(axes.figure, seed_note(summary["seeds"]))
-    summary.insert(0, "task", task)
-    summary.insert(1, "measure", measure)
-    last = said(marks.ends(summary, x))
-    return record(
-        axes.figure, summary, f"{name.capitalize()}, {task}, against {x}: a line and band per arm. At the end: {last}."
-    )
+    alt = f"{name.capitalize()}, {task}, against {x}: a line and band per arm. At the end:"
+    return record(axes.figure, summary, f"{alt} {said(marks.ends(summary, x))}.", seed_note(summary["seeds"]))
 
 
 @use_style()
@@ -80,8 +76,7 @@ def per_task_drop(evaluations: pd.DataFrame, accuracy: float | None = None) -> F
     Drawn columns: task, arm, mean, low, high, seeds.
     """
     summary = seed_summary(task_drops(evaluations, accuracy), ["task", "arm"])
-    tasks = list(summary.groupby("task")["mean"].mean().sort_values().index)
-    arms = arms_of(summary)
+    tasks, arms = list(summary.groupby("task")["mean"].mean().sort_values().index), marks.in_order(summary["arm"])
     ax = new_axes(7.0, 1.5 + len(tasks) * max(0.34, 0.13 * len(arms)))
     for rank, arm in enumerate(arms):
         rows, offset = summary[summary["arm"] == arm], 0.7 * ((len(arms) - 1) / 2 - rank) / len(arms)
@@ -92,15 +87,11 @@ def per_task_drop(evaluations: pd.DataFrame, accuracy: float | None = None) -> F
     when = "at the last step" if accuracy is None else f"on reaching puzzle exact match {accuracy:g}"
     ax.set(title=f"Drop per prior task, {when}", xlabel="drop below base (right: forgets more)")
     ax.figure.legend(loc="outside right upper")
-    add_note(ax.figure, seed_note(summary["seeds"]) + _absentees(evaluations, arms))
+    missing = [arm for arm in marks.in_order(evaluations["arm"]) if arm not in arms and get_arm(arm).trains]
+    note = seed_note(summary["seeds"]) + f". Never there: {', '.join(missing)}" * bool(missing)
     worst = summary.loc[summary["mean"].idxmax()]
     alt = f"Drop below base per prior task and arm {when}. Largest: {worst['mean']:.2f}, {worst['task']} under"
-    return record(ax.figure, summary, f"{alt} {worst['arm']}.")
-
-
-def _absentees(evaluations: pd.DataFrame, arms: Sequence[str]) -> str:
-    missing = [arm for arm in arms_of(evaluations) if arm not in arms and get_arm(arm).trains]
-    return f". Never there: {', '.join(missing)}" if missing else ""
+    return record(ax.figure, summary, f"{alt} {worst['arm']}.", note)
 
 
 @use_style()
@@ -114,44 +105,36 @@ def gain_drop(evaluations: pd.DataFrame) -> Figure:
     changes = changes[changes["arm"] != "base"]
     if changes.empty:
         raise UserError("Only the base was evaluated: train an arm before drawing what it gained.")
-    summary, ax = _plane_summary(changes), new_axes(7.0, 4.6)
-    for arm in arms_of(summary):
+    gain, drop = _with_interval(changes, "gain"), _with_interval(changes, "drop")
+    summary, ax = gain.drop(columns="seeds").merge(drop, on=["arm", "step"]), new_axes(7.0, 4.6)
+    for arm in marks.in_order(summary["arm"]):
         _path(ax, changes[changes["arm"] == arm], summary[summary["arm"] == arm])
     ax.axhline(0, color=GREY, linewidth=1, zorder=1)
     ax.plot(0, 0, label="base", **marks.point_look("base") | {"markersize": 8})
     ax.set(xlabel="gain in puzzle exact match", ylabel="drop in mean prior score (up: forgets more)")
     ax.set_title("What is gained, and what it costs")
     ax.figure.legend(loc="outside right upper")
-    add_note(ax.figure, seed_note(summary["seeds"]))
     alt = "Plane of gain in puzzle exact match and drop in mean prior score, a path per arm. At the end, gain:"
     gains, drops = (said(marks.ends(summary, "step", value=value)) for value in ("gain", "drop"))
-    return record(ax.figure, summary, f"{alt} {gains}; drop: {drops}.")
+    return record(ax.figure, summary, f"{alt} {gains}; drop: {drops}.", seed_note(summary["seeds"]))
 
 
-def _plane_summary(changes: pd.DataFrame) -> pd.DataFrame:
-    gain = seed_summary(changes, ["arm", "step"], "gain")
-    drop = seed_summary(changes, ["arm", "step"], "drop").drop(columns="seeds")
-    gain = gain.rename(columns={"mean": "gain", "low": "gain_low", "high": "gain_high"})
-    drop = drop.rename(columns={"mean": "drop", "low": "drop_low", "high": "drop_high"})
-    merged = gain.merge(drop, on=["arm", "step"])
-    return merged[[name for name in merged.columns if name != "seeds"] + ["seeds"]]
+def _with_interval(changes: pd.DataFrame, name: str) -> pd.DataFrame:
+    """One side of the plane over seeds: columns arm, step, `name`, `name`_low, `name`_high, seeds."""
+    columns = {"mean": name, "low": f"{name}_low", "high": f"{name}_high"}
+    return seed_summary(changes, ["arm", "step"], name).rename(columns=columns)
 
 
 def _path(ax: Axes, runs: pd.DataFrame, mean: pd.DataFrame) -> None:
-    style, end = arm_style(mean["arm"].iloc[0]), mean.iloc[-1]
+    """The runs of one arm, faint, and their mean with its interval at the end."""
+    arm = mean["arm"].iloc[0]
+    style = arm_style(arm)
     if mean["seeds"].max() > 1:
         for _, run in runs.groupby("run"):
             ax.plot(run["gain"], run["drop"], color=style.colour, alpha=0.3, linewidth=0.8)
-    ax.plot(mean["gain"], mean["drop"], label=mean["arm"].iloc[0], **style.line() | {"markevery": [-1]})
+    ax.plot(mean["gain"], mean["drop"], label=arm, **style.line() | {"markevery": [-1]})
     ax.plot(mean["gain"], mean["drop"], color=style.colour, marker=".", markersize=3, linestyle="none")
-    ax.errorbar(
-        end["gain"],
-        end["drop"],
-        xerr=[[end["gain"] - end["gain_low"]], [end["gain_high"] - end["gain"]]],
-        yerr=[[end["drop"] - end["drop_low"]], [end["drop_high"] - end["drop"]]],
-        color=style.colour,
-        elinewidth=1,
-    )
+    marks.crosses(ax, mean.tail(1), "gain", "drop", color=style.colour, linestyle="-")
 
 
 @use_style()
@@ -162,20 +145,18 @@ def rft_diagnostics(metrics: pd.DataFrame, panels: Mapping[str, tuple[str, tuple
     panel without records says so. Drawn columns: panel, name, arm, step, mean, low, high, seeds.
     """
     require_columns(metrics, ("arm", "seed", "step", "name", "value"))
-    rows = math.ceil(len(panels) / 2)
-    fig = new_figure(8.0, 0.6 + 2.5 * rows)
+    fig, axes = marks.panels(list(panels), 8.0, 2.5, min(2, len(panels)), room=0.6)
     frames = []
-    for place, (title, (unit, names)) in enumerate(panels.items(), start=1):
-        ax = fig.add_subplot(rows, min(2, len(panels)), place)
-        frames.append(_metric_panel(ax, metrics, names).assign(panel=title))
-        ax.set(title=title, ylabel=unit, xlabel="step")
+    for title, (unit, names) in panels.items():
+        frames.append(_metric_panel(axes[title], metrics, names))
+        frames[-1].insert(0, "panel", title)
+        axes[title].set(ylabel=unit, xlabel="step")
     summary = pd.concat(frames, ignore_index=True)
     if summary.empty:
         raise UserError("None of these metrics was recorded: pass panels= with names in the table.")
-    add_note(fig, seed_note(summary["seeds"]))
     last = said(marks.ends(summary[summary["arm"] == summary["arm"].iloc[0]], "step", "name").rename(short_number))
     alt = f"{', '.join(panels)} against step, a panel each. At the end: {last}."
-    return record(fig, summary[["panel", *(name for name in summary.columns if name != "panel")]], alt)
+    return record(fig, summary, alt, seed_note(summary["seeds"]))
 
 
 def _metric_panel(ax: Axes, metrics: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -184,12 +165,9 @@ def _metric_panel(ax: Axes, metrics: pd.DataFrame, names: Sequence[str]) -> pd.D
     dashes: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
     several, labels = summary["arm"].nunique() > 1, []
     for (name, arm), rows in summary.groupby(["name", "arm"]):
-        style, dash = arm_style(arm), dashes[list(names).index(name) % len(dashes)]
-        mark = "" if len(rows) > 1 else style.marker
-        ax.plot(rows["step"], rows["mean"], linestyle=dash, color=style.colour, marker=mark)
-        ax.fill_between(rows["step"], rows["low"], rows["high"], color=style.colour, alpha=0.15, linewidth=0)
-        text = " ".join([arm] * several + [short_number(name)] * (len(names) > 1))
-        labels.append(Label(rows["step"].iloc[-1], rows["mean"].iloc[-1], text or arm, style.colour))
+        text = " ".join([arm] * several + [short_number(name)] * (len(names) > 1)) or arm
+        look = {"linestyle": dashes[list(names).index(name) % len(dashes)]} | ({"marker": ""} if len(rows) > 1 else {})
+        labels += marks.lines(ax, rows, "step", label=text, **look)
     if summary.empty:
         ax.text(0.5, 0.5, "not recorded", transform=ax.transAxes, ha="center", color=GREY)
         ax.set(xticks=[], yticks=[])
@@ -206,17 +184,15 @@ def battery_bars(df: pd.DataFrame) -> Figure:
     columns = ["task", "value", "low", "high", "chance"]
     require_columns(df, columns)
     table = checked_data(df[columns])
-    ax, places = new_axes(7.0, 1.1 + 0.34 * len(table)), range(len(table))
-    error = [table["value"] - table["low"], table["high"] - table["value"]]
+    ax, places = new_axes(7.0, 1.1 + 0.34 * len(table)), np.arange(len(table))
     ax.barh(places, table["value"], color="#8FB8D4", height=0.66)
-    ax.errorbar(table["value"], places, xerr=error, fmt="none", color="#1A4E73", capsize=3, elinewidth=1.4)
-    ax.vlines(table["chance"], [p - 0.42 for p in places], [p + 0.42 for p in places], color="black", lw=1.8)
+    marks.dots(ax, table, places, value="value", fmt="none", color="#1A4E73", capsize=3, elinewidth=1.4)
+    ax.vlines(table["chance"], places - 0.42, places + 0.42, color="black", lw=1.8)
     for place, value in enumerate(table["value"]):
-        ax.text(1.02, place, f"{value:.2f}", va="center", transform=ax.get_yaxis_transform())
-    ax.set_yticks(places, table["task"])
+        marks.row_text(ax, place, f"{value:.2f}", fontsize=9.5)
+    marks.row_axis(ax, table["task"], 0.4)
     ax.grid(axis="y", visible=False)
-    ax.set(xlim=(0, 1), ylim=(len(table) - 0.4, -0.6), xlabel="score")
-    ax.set_title("Prior battery (black tick: chance; whisker: interval)")
+    ax.set(xlim=(0, 1), xlabel="score", title="Prior battery (black tick: chance; whisker: interval)")
     scores = table.set_index("task")["value"]
     alt = f"Score per prior task as bars with intervals and chance levels. {said(scores)}; mean {scores.mean():.2f}."
     return record(ax.figure, table, alt)
@@ -231,11 +207,9 @@ def board_gallery(images: Sequence[Any], titles: Sequence[str], columns: int = 4
     if not images or len(images) != len(titles) or columns < 1:
         raise UserError(f"A gallery needs images and one title each: got {len(images)} and {len(titles)}.")
     wide = min(columns, len(images))
-    rows = math.ceil(len(images) / wide)
-    lines = 1 + max(title.count("\n") for title in titles)
-    fig = new_figure(max(2.2 * wide, 3.0), (1.95 + 0.2 * lines) * rows)
-    for place, (image, title) in enumerate(zip(images, titles, strict=True), start=1):
-        ax = fig.add_subplot(rows, wide, place)
+    height = 2.15 + 0.2 * max(title.count("\n") for title in titles)
+    fig, axes = marks.panels(dict.fromkeys(range(len(titles)), ""), max(2.2 * wide, 3.0), height, wide)
+    for ax, image, title in zip(axes.values(), images, titles, strict=True):
         ax.imshow(image, interpolation="nearest")
         ax.set_title(title, parse_math=False, fontsize=9, loc="center")
         ax.set_axis_off()
@@ -252,14 +226,29 @@ def heat_tokens(tokens: Sequence[str], logps: Sequence[float]) -> Figure:
     """
     if not tokens or len(tokens) != len(logps):
         raise UserError(f"Every token needs a log-probability: {len(tokens)} tokens, {len(logps)} values.")
-    frame = {"position": range(1, len(tokens) + 1), "token": list(tokens), "logp": list(map(float, logps))}
-    table = checked_data(pd.DataFrame(frame))
-    rows = 1 + marks.layout(tokens, 72)[1][-1][1]
-    ax = new_axes(7.6, 0.55 + 0.3 * rows)
-    scale = ScalarMappable(Normalize(min(*logps, -1.0), 0.0), "cividis")
-    marks.tokens(ax, tokens, table["logp"], scale, 72)
-    bar = ax.figure.colorbar(scale, ax=ax, location="bottom", fraction=0.08, aspect=50, pad=0.02)
-    bar.set_label("log-probability (nats)")
+    table = checked_data(token_rows(tokens, logps))
+    fig = token_figure({"": (tokens, logps)}, "log-probability (nats)")
     worst = table.loc[table["logp"].idxmin()]
     alt = f"{len(table)} tokens coloured by log-prob, {table['logp'].sum():.1f} nats together; most surprising:"
-    return record(ax.figure, table, f"{alt} {worst['token']!r}, {worst['logp']:.1f} nats.")
+    return record(fig, table, f"{alt} {worst['token']!r}, {worst['logp']:.1f} nats.")
+
+
+def token_rows(tokens: Sequence[str], logps: Sequence[float]) -> pd.DataFrame:
+    """A row per token: columns position (from 1), token, logp."""
+    return pd.DataFrame({"position": range(1, len(tokens) + 1), "token": list(tokens), "logp": list(map(float, logps))})
+
+
+@use_style()
+def token_figure(views: Mapping[str, tuple[Sequence[str], Sequence[float]]], label: str) -> Figure:
+    """A panel of coloured tokens for each title, on one scale of log-prob, which a bar with `label` shows."""
+    lines = [marks.token_lines(tokens, TOKEN_COLUMNS) for tokens, _ in views.values()]
+    fig = new_figure(8.4, 0.9 + 0.3 * sum(lines) + 0.35 * len(lines))
+    axes = fig.subplots(len(lines), height_ratios=[n + 0.6 for n in lines], squeeze=False)[:, 0]
+    lowest = min(-1.0, *(min(logps) for _, logps in views.values()))
+    scale = ScalarMappable(Normalize(lowest, 0.0), "cividis")
+    for ax, (title, (tokens, logps)) in zip(axes, views.items(), strict=True):
+        ax.set_title(title)
+        marks.tokens(ax, tokens, logps, scale, TOKEN_COLUMNS)
+    bar = fig.colorbar(scale, ax=fig.axes, location="bottom", fraction=0.05, aspect=60, pad=0.02)
+    bar.set_label(label)
+    return fig

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import matplotlib
-import pandas as pd
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from helpers.study.arms import ARM_STYLE, arm_style
+from scipy.optimize import isotonic_regression
 
 # Metric names as the trainer logs them, one panel a line: title, unit on the axis, names drawn.
 RFT_PANELS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "Reward parts": (
-            "mean reward",
-            ("rewards/hit_reward/mean", "rewards/exact_reward/mean", "rewards/format_reward/mean"),
-        ),
+        "Reward parts": ("mean reward", tuple(f"rewards/{part}_reward/mean" for part in ("hit", "exact", "format"))),
         "Entropy": ("nats per token", ("entropy",)),
         "Completion length": ("tokens", ("completions/mean_length",)),
         "Groups without a signal": ("share with equal rewards", ("frac_reward_zero_std",)),
@@ -53,30 +49,28 @@ def use_style() -> Iterator[None]:
     """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_style())
+        matplotlib.rcParams.update(
+            {
+                "font.family": "DejaVu Sans",
+                "font.size": 9.5,
+                "axes.titlesize": 10.5,
+                "axes.titlelocation": "left",
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "axes.edgecolor": GREY,
+                "axes.axisbelow": True,
+                "axes.grid": True,
+                "grid.color": "#E6E6E6",
+                "grid.linewidth": 0.8,
+                "lines.markersize": 5,
+                "lines.linewidth": 1.6,
+                "legend.frameon": False,
+                "figure.dpi": 110,
+                "savefig.dpi": "figure",
+                "svg.hashsalt": "jigsaw",  # element ids in the SVG are hashed with it: fixed, so the bytes repeat
+            }
+        )
         yield
-
-
-def _style() -> dict[str, Any]:
-    return {
-        "font.family": "DejaVu Sans",
-        "font.size": 9.5,
-        "axes.titlesize": 10.5,
-        "axes.titlelocation": "left",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": GREY,
-        "axes.axisbelow": True,
-        "axes.grid": True,
-        "grid.color": "#E6E6E6",
-        "grid.linewidth": 0.8,
-        "lines.markersize": 5,
-        "lines.linewidth": 1.6,
-        "legend.frameon": False,
-        "figure.dpi": 110,
-        "savefig.dpi": "figure",
-        "svg.hashsalt": "jigsaw",  # element ids in the SVG are hashed with it: fixed, so the bytes repeat
-    }
 
 
 @dataclass(frozen=True)
@@ -97,22 +91,20 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def arms_of(frame: pd.DataFrame) -> list[str]:
-    """The arms of a table in palette order; unknown ones are refused."""
-    for arm in frame["arm"].unique():
-        arm_style(arm)
-    return [arm for arm in ARM_STYLE if (frame["arm"] == arm).any()]
+def from_to(counts: Collection[float]) -> str:
+    """The smallest and the largest of some whole numbers: "3 to 5", or "5" where they are equal."""
+    low, high = (int(end) for end in (min(counts), max(counts)))
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def seed_note(seeds: Iterable[int]) -> str:
     """What the band is, in words, for the number(s) of seeds behind the points."""
-    counts = sorted({int(count) for count in seeds})
-    kinds = {1: "single seed: no interval", 2: "2 seeds: mean, min to max"}
-    many = [count for count in counts if count > 2]
-    words = [kinds[count] for count in counts if count in kinds]
+    counts = set(seeds)
+    few = {1: "single seed: no interval", 2: "2 seeds: mean, min to max"}
+    words = [text for count, text in few.items() if count in counts]
+    many = counts - few.keys()
     if many:
-        span = f"{many[0]}" if len(many) == 1 else f"{many[0]} to {many[-1]}"
-        words.append(f"{span} seeds: mean, 95% t interval")
+        words.append(f"{from_to(many)} seeds: mean, 95% t interval")
     return "; ".join(words)
 
 
@@ -120,44 +112,28 @@ def add_note(fig: Any, text: str) -> None:
     fig.supxlabel(text, x=0.01, ha="left", fontsize=8, color=GREY)
 
 
-def _spread(positions: Sequence[float], gap: float) -> list[float]:
+def _spread(positions: Sequence[float], gap: float) -> np.ndarray:
     """Move positions in [0, 1] as little as possible (least squares) until neighbours are `gap` apart."""
-    order = sorted(range(len(positions)), key=lambda i: positions[i])
-    pools: list[list[float]] = []  # pool-adjacent-violators on position minus its share of the gaps
-    for rank, i in enumerate(order):
-        pools.append([positions[i] - rank * gap])
-        while len(pools) > 1 and _mean(pools[-2]) > _mean(pools[-1]):
-            last = pools.pop()
-            pools[-1] += last
-    room = max(0.0, 1.0 - (len(positions) - 1) * gap)
-    flat = [min(max(_mean(pool), 0.0), room) for pool in pools for _ in pool]
-    moved = [0.0] * len(positions)
-    for rank, i in enumerate(order):
-        moved[i] = flat[rank] + rank * gap
+    order, shares = np.argsort(positions, kind="stable"), gap * np.arange(len(positions))
+    # Less their shares of the gaps, positions need only not to fall: a monotone least-squares fit.
+    flat = isotonic_regression(np.asarray(positions)[order] - shares).x
+    moved = np.empty(len(positions))
+    moved[order] = np.clip(flat, 0.0, max(0.0, 1.0 - shares[-1])) + shares
     return moved
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
 
 
 def direct_labels(ax: Axes, labels: Sequence[Label]) -> None:
     """Name each line at the right edge, joined to its end by a hairline; names keep apart."""
+    if not labels:
+        return
     bottom, top = ax.get_ylim()
     height = 72 * ax.figure.get_size_inches()[1] * ax.get_position().height
     shares = [(label.y - bottom) / (top - bottom) for label in labels]
     for label, share in zip(labels, _spread(shares, 13 / height), strict=True):
-        ax.annotate(
-            label.text,
-            xy=(min(label.x, ax.get_xlim()[1]), label.y),
-            xytext=(1.025, share),
-            textcoords="axes fraction",
-            va="center",
-            color=label.colour,
-            fontsize=9,
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": label.colour, "lw": 0.6, "relpos": (0, 0.5)},
-        )
+        arrow = {"arrowstyle": "-", "color": label.colour, "lw": 0.6, "relpos": (0, 0.5)}
+        look = {"va": "center", "color": label.colour, "fontsize": 9, "annotation_clip": False, "arrowprops": arrow}
+        end = (min(label.x, ax.get_xlim()[1]), label.y)
+        ax.annotate(label.text, end, (1.025, share), textcoords="axes fraction", **look)
 
 
 def log_x(ax: Axes, values: Iterable[float]) -> None:
@@ -177,18 +153,21 @@ def log_x(ax: Axes, values: Iterable[float]) -> None:
 
 def _apart(spots: Mapping[float, float], share: float = 1 / 9) -> list[float]:
     """Keys to tick: the last, and from the left those at least `share` of the width apart."""
-    last = max(spots, key=lambda point: spots[point])
-    gap = share * (spots[last] - min(spots.values()))
-    kept: list[float] = []
-    for point in sorted(spots):
-        free = spots[last] - spots[point] >= gap and (not kept or spots[point] - spots[kept[-1]] >= gap)
-        if free and point != last:
+    *others, last = sorted(spots)
+    gap, kept = share * (spots[last] - min(spots.values())), []
+    for point in others:
+        if spots[last] - spots[point] >= gap and (not kept or spots[point] - spots[kept[-1]] >= gap):
             kept.append(point)
     return [*kept, last]
 
 
 def short_number(name: str) -> str:
     return re.sub(r"^rewards?/|(_reward)?(/mean)?$", "", name).replace("_", " ").replace("/", " ")
+
+
+def spaced(numbers: Iterable[int]) -> str:
+    """Numbers as an answer writes them: "2 1 4 3"."""
+    return " ".join(map(str, numbers))
 
 
 def visible(token: str) -> str:

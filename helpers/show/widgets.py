@@ -18,6 +18,7 @@ from IPython.display import HTML, display
 
 from helpers.errors import UserError
 from helpers.show import plots, save
+from helpers.show.style import spaced
 
 COMPLETION_COLUMNS = ("run", "step", "puzzle_id", "prompt", "completion")
 NUMBER_COLUMNS = ("hit", "exact", "format", "advantage", "logp_policy", "logp_base", "tokens", "temperature")
@@ -80,7 +81,7 @@ def build_controls(draw: Callable[..., Any], controls: Mapping[str, Control], sh
 
     def redraw(_change: Any) -> None:
         if shown is not None:
-            shown.update(_blank())
+            shown.update(HTML(""))
         _redraw(output, draw, {name: widget.value for name, widget in widgets.items()})
 
     for widget in widgets.values():
@@ -130,10 +131,6 @@ def _widget(name: str, control: Control) -> Any:
     return slider(**common, **limits)
 
 
-def _blank() -> HTML:
-    return HTML("")
-
-
 def _message(text: str) -> HTML:
     return HTML(f'<p role="status">{html.escape(text)}</p>')
 
@@ -146,26 +143,16 @@ def puzzle_explorer(make_puzzle: Callable[..., Any], count: int = 100, sides: Se
 
     def draw(index: int, rows: int, cols: int) -> HTML:
         puzzle = make_puzzle(index, rows, cols)
-        return save.show(_puzzle_figure(puzzle), alt=_puzzle_alt(puzzle, rows, cols))
+        titles = ["picture", f"board\n<answer>{spaced(puzzle.placement)}</answer>"]
+        fig = plots.board_gallery([puzzle.picture, puzzle.board], titles, columns=2)
+        return save.show(fig, alt=_puzzle_alt(puzzle, rows, cols))
 
     explore(draw, index=Slider(0, 0, count - 1), rows=Choice(tuple(sides)), cols=Choice(tuple(sides)))
 
 
-def _puzzle_figure(puzzle: Any) -> Any:
-    titles = ["picture", f"board\n<answer>{_spaced(puzzle.placement)}</answer>"]
-    return plots.board_gallery([puzzle.picture, puzzle.board], titles, columns=2)
-
-
 def _puzzle_alt(puzzle: Any, rows: int, cols: int) -> str:
-    placement, order = _spaced(puzzle.placement), _spaced(puzzle.order)
-    return (
-        f"Left: a picture. Right: the board cut from it into {rows} x {cols} tiles and shuffled. "
-        f"Placement, the answer: {placement}. Order, its inverse: {order}."
-    )
-
-
-def _spaced(numbers: Sequence[int]) -> str:
-    return " ".join(map(str, numbers))
+    board = f"Left: a picture. Right: the board cut from it into {rows} x {cols} tiles and shuffled."
+    return f"{board} Placement, the answer: {spaced(puzzle.placement)}. Order, its inverse: {spaced(puzzle.order)}."
 
 
 def rollout_browser(completions_df: pd.DataFrame) -> None:

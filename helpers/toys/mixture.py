@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from types import MappingProxyType
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -57,7 +57,7 @@ class World:
 
 
 @dataclass(frozen=True)
-class Learner:
+class Method:
     """How a policy learns. `rate`: step of plain gradient ascent.
 
     sft: forward KL, E_target[log q]. reinforce: E_q[r] with r = log target - log q - log beta, r held fixed, which is
@@ -157,7 +157,7 @@ def accuracy(policy: Array, world: World) -> Array:
     return np.stack(scores, axis=-1)
 
 
-def log_target(x: Array, learner: Learner, world: World) -> Array:
+def log_target(x: Array, learner: Method, world: World) -> Array:
     """Log-density of what is to be learned: the new mode by itself, or the mixture of both with their weights."""
     new = log_normal(x, world.place, NEW_SD)
     if learner.target == "new":
@@ -175,18 +175,17 @@ def summed_score(points: Array, policy: Array, weights: Array) -> Array:
     old, new = mode_logs(points, policy)
     with np.errstate(over="ignore"):  # exp of a large number: the share of the new mode is 0
         is_new = 1 / (1 + np.exp(old - new))
-    weight, found = policy[:, 0], []
-    shares = (weights * (1 - is_new), weights * is_new)
-    for share, mean, sd in zip(shares, policy[:, [1, 3]].T, policy[:, [2, 4]].T, strict=True):
-        apart = points - mean[:, None]
-        mass, first = share.sum(axis=-1), (share * apart).sum(axis=-1)
-        second = (share * apart**2).sum(axis=-1)
-        found += [mass, first / sd**2, second / sd**3 - mass / sd]
-    old_mass = np.divide(found[0], weight, out=np.zeros_like(weight), where=weight > 0)
-    return np.stack([old_mass - found[3] / (1 - weight), *found[1:3], *found[4:]], axis=-1)
+    weight, mean, sd = policy[:, 0], policy[:, [1, 3]], policy[:, [2, 4]]
+    shares = np.stack([weights * (1 - is_new), weights * is_new], axis=1)  # (B, 2, n): of the old and the new mode
+    apart = points[:, None] - mean[..., None]
+    mass, first, second = shares.sum(axis=-1), (shares * apart).sum(axis=-1), (shares * apart**2).sum(axis=-1)
+    in_mean, in_sd = first / sd**2, second / sd**3 - mass / sd
+    old_mass = np.divide(mass[:, 0], weight, out=np.zeros_like(weight), where=weight > 0)
+    in_weight = old_mass - mass[:, 1] / (1 - weight)
+    return np.stack([in_weight, in_mean[:, 0], in_sd[:, 0], in_mean[:, 1], in_sd[:, 1]], axis=-1)
 
 
-def ascent(learner: Learner, world: World, policy: Array, noise: tuple[Array, Array] | None = None) -> Array:
+def ascent(learner: Method, world: World, policy: Array, noise: tuple[Array, Array] | None = None) -> Array:
     """The gradient (B, 5) that `learner` climbs from policies (B, 5), before any slow factor.
 
     `noise`: standard normal and uniform numbers (B, n) each, for an estimate from n samples; None: exact, by
@@ -198,7 +197,7 @@ def ascent(learner: Learner, world: World, policy: Array, noise: tuple[Array, Ar
     return summed_score(points, policy, weights)
 
 
-def _points(learner: Learner, world: World, policy: Array, noise: tuple[Array, Array] | None) -> tuple[Array, Array]:
+def _points(learner: Method, world: World, policy: Array, noise: tuple[Array, Array] | None) -> tuple[Array, Array]:
     """Where the learner looks, and with what weight: samples, or the whole grid under the density sampled from."""
     if noise is None:
         if learner.draws == "new mode":
@@ -213,7 +212,7 @@ def _points(learner: Learner, world: World, policy: Array, noise: tuple[Array, A
     return points, np.full(points.shape, 1 / points.shape[-1])
 
 
-def _sampled(learner: Learner, world: World, policy: Array, normal: Array, uniform: Array) -> Array:
+def _sampled(learner: Method, world: World, policy: Array, normal: Array, uniform: Array) -> Array:
     """Samples (B, n) of the target (sft), of the policy, or of the policy's new mode."""
     weight, old_mean, old_sd, new_mean, new_sd = (policy[..., part, None] for part in range(5))
     if learner.rule == "sft":
@@ -224,7 +223,7 @@ def _sampled(learner: Learner, world: World, policy: Array, normal: Array, unifo
     return np.where(uniform < weight, old_mean + old_sd * normal, new_mean + new_sd * normal)
 
 
-def _worth(learner: Learner, world: World, policy: Array, points: Array, weights: Array) -> Array:
+def _worth(learner: Method, world: World, policy: Array, points: Array, weights: Array) -> Array:
     """Importance weight times reward of each point (B, n)."""
     old, new = mode_logs(points, policy)
     only_new = learner.draws == "new mode"
@@ -235,7 +234,7 @@ def _worth(learner: Learner, world: World, policy: Array, points: Array, weights
     return reward * (1 + np.exp(old - new)) if only_new else reward
 
 
-def train(learner: Learner, world: World, effort: Effort) -> Runs:
+def train(learner: Method, world: World, effort: Effort) -> Runs:
     """All runs of one learner side by side. A run depends on its slow factor and seed only, not on its neighbours."""
     shape = (len(effort.slows), effort.seeds)
     slow = np.repeat(np.array(effort.slows, dtype=float), effort.seeds)
@@ -267,7 +266,7 @@ def _noise(generators: Sequence[np.random.Generator], seeds: Array, samples: int
     return tuple(np.stack([rows[seed][kind] for seed in seeds]) for kind in (0, 1))
 
 
-def advance(learner: Learner, world: World, policy: Array, slow: Array, noise: tuple | None = None) -> Array:
+def advance(learner: Method, world: World, policy: Array, slow: Array, noise: tuple | None = None) -> Array:
     """Policies (B, 5) after one step; `slow` (B,) multiplies the gradients of weight, old mean and old sd."""
     speed = np.ones((len(policy), 5))
     speed[:, :3] = slow[:, None] if world.modes == 2 else 0.0
@@ -278,23 +277,20 @@ def advance(learner: Learner, world: World, policy: Array, slow: Array, noise: t
     return moved
 
 
-LEARNERS: Mapping[str, Learner] = MappingProxyType(
-    {
-        "SFT, rate 0.15": Learner("sft", 0.15),
-        "SFT, rate 0.01": Learner("sft", 0.01),
-        "REINFORCE, new mode": Learner("reinforce", 0.01, draws="new mode"),
-        "REINFORCE, new mode, centred": Learner("reinforce", 0.01, draws="new mode", centred=True),
-        "REINFORCE, whole": Learner("reinforce", 0.01),
-    }
-)
+LEARNERS: Mapping[str, Method] = {
+    "SFT, rate 0.15": Method("sft", 0.15),
+    "SFT, rate 0.01": Method("sft", 0.01),
+    "REINFORCE, new mode": Method("reinforce", 0.01, draws="new mode"),
+    "REINFORCE, new mode, centred": Method("reinforce", 0.01, draws="new mode", centred=True),
+    "REINFORCE, whole": Method("reinforce", 0.01),
+}
+ONE_MODE: Mapping[str, Method] = {
+    "SFT, one mode": Method("sft", 0.05),
+    "REINFORCE, one mode": Method("reinforce", 0.005),
+}
 
 
-ONE_MODE: Mapping[str, Learner] = MappingProxyType(
-    {"SFT, one mode": Learner("sft", 0.05), "REINFORCE, one mode": Learner("reinforce", 0.005)}
-)
-
-
-def outcomes(learners: Mapping[str, Learner], world: World, effort: Effort) -> pd.DataFrame:
+def outcomes(learners: Mapping[str, Method], world: World, effort: Effort) -> pd.DataFrame:
     """The end of every run, a row each.
 
     Columns learner, slow, seed, step, reached (1 or 0: the gain), kept and drop (accuracy on the old mode, and its
@@ -331,12 +327,12 @@ def verdicts(rows: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
     pairs = rows[rows["learner"] == first].merge(rows[rows["learner"] == second], on=["slow", "seed"])
     if pairs.empty:
         raise UserError(f"There are no runs of {first} and {second} with the same seeds: run both.")
-    found = []
+    answers = []
     for slow, group in pairs.groupby("slow"):
         interval = seed_interval(group["kept_x"] - group["kept_y"])
         reached = bool((group["reached_x"] * group["reached_y"]).all())
-        found.append((slow, *interval, len(group), _verdict(interval.low, interval.high, len(group), reached)))
-    return pd.DataFrame(found, columns=["slow", "mean", "low", "high", "seeds", "verdict"])
+        answers.append((slow, *interval, len(group), _verdict(interval.low, interval.high, len(group), reached)))
+    return pd.DataFrame(answers, columns=["slow", "mean", "low", "high", "seeds", "verdict"])
 
 
 def _verdict(low: float, high: float, seeds: int, reached: bool) -> str:
@@ -362,18 +358,17 @@ def verdict_sentence(table: pd.DataFrame, first: str, second: str) -> str:
     return "; ".join(parts) + "."
 
 
-def choices(by_measure: Mapping[str, pd.DataFrame], names: Iterable[str] = tuple(LEARNERS)) -> pd.DataFrame:
+def choices(by_measure: Mapping[str, pd.DataFrame], names: Sequence[str] = tuple(LEARNERS)) -> pd.DataFrame:
     """Every REINFORCE learner against every SFT learner under every measure: the verdict at each slow factor.
 
     `by_measure`: measure -> `outcomes`. Columns measure, reinforce, sft, and one per slow factor.
     """
-    names, rows = list(names), []
-    for measure, frame in by_measure.items():
-        for first in (name for name in names if name.startswith("REINFORCE")):
-            for second in (name for name in names if name.startswith("SFT")):
-                table = verdicts(frame, first, second)
-                found = {f"{slow:g}": text for slow, text in zip(table["slow"], table["verdict"], strict=True)}
-                rows.append({"measure": measure, "reinforce": first, "sft": second} | found)
+    reinforce, sft = ([name for name in names if name.startswith(rule)] for rule in ("REINFORCE", "SFT"))
+    rows = []
+    for measure, first, second in product(by_measure, reinforce, sft):
+        table = verdicts(by_measure[measure], first, second)
+        answers = dict(zip(table["slow"].map("{:g}".format), table["verdict"], strict=True))
+        rows.append({"measure": measure, "reinforce": first, "sft": second} | answers)
     return pd.DataFrame(rows)
 
 
@@ -391,7 +386,7 @@ def crossing(rows: pd.DataFrame, first: str, second: str) -> float | None:
     return None
 
 
-def weight_pull(policy: Array, learner: Learner, world: World) -> float:
+def weight_pull(policy: Array, learner: Method, world: World) -> float:
     """What REINFORCE from the new mode only is expected to add to the old mode's weight, per unit of step size.
 
     Modes far apart: minus the mean reward over 1 - w, where the mean reward is -KL(new mode || target)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -17,21 +16,13 @@ from matplotlib.patches import Patch
 from helpers.errors import UserError
 from helpers.show import marks
 from helpers.show.marks import record, said
-from helpers.show.style import GREY, Label, add_note, direct_labels, new_figure, seed_note, use_style
+from helpers.show.style import GREY, direct_labels, new_axes, new_figure, seed_note, use_style
 from helpers.stats.curves import seed_summary
-from helpers.study.arms import ArmStyle, arm_style
-from helpers.toys.mixture import OLD_MODE, Effort, Learner, Runs, World, grid, log_normal, mode_logs, train
-from helpers.toys.softmax import (
-    AFTER,
-    BEFORE,
-    DOWN,
-    UP,
-    Lesson,
-    shared_layer,
-    shared_table,
-    squeeze_table,
-    start_logits,
-)
+from helpers.toys.mixture import OLD_MODE, Effort, Method, Runs, World, grid, log_normal, mode_logs, train
+from helpers.toys.softmax import Lesson, shared_layer, shared_table, squeeze_table, start_logits
+
+BEFORE, AFTER = "#666666", "#0072B2"
+UP, DOWN = "#0072B2", "#A84300"
 
 
 @use_style()
@@ -47,14 +38,18 @@ def squeeze_panels(rows: pd.DataFrame, steps: int) -> Figure:
         part = rows[rows["panel"] == name]
         _word_panel(column, part)
         column[0].set_title(name)
-        column[2].set_xlabel("word")
-        column[2].set_xticks([1, 5, 10, 15, 20] if len(part) == 20 else [1, len(part)])
-    axes[0, 0].set_ylabel("probability")
-    axes[1, 0].set_ylabel("log-prob (nats)")
-    axes[2, 0].set_ylabel("change in one step (nats)")
-    _squeeze_legend(fig, steps)
-    moved = rows.assign(gain=rows["after"] - rows["before"])
-    most = moved.loc[moved.groupby("panel", sort=False)["gain"].idxmax()]
+        column[2].set(xlabel="word", xticks=[1, 5, 10, 15, 20] if len(part) == 20 else [1, len(part)])
+    for ax, label in zip(axes[:, 0], ("probability", "log-prob (nats)", "change in one step (nats)"), strict=True):
+        ax.set_ylabel(label)
+    handles = [
+        Line2D([], [], color=BEFORE, marker="o", mfc="white", lw=1, label="before"),
+        Line2D([], [], color=AFTER, marker="s", lw=1, label=f"after {steps} step{'s' * (steps > 1)}"),
+        Patch(color=UP, label="one step: rises"),
+        Patch(color=DOWN, label="one step: falls"),
+        Line2D([], [], color="black", marker="x", ls="none", label="predicted by A K G"),
+    ]
+    marks.legend(fig, handles=handles)
+    most = rows.loc[(rows["after"] - rows["before"]).groupby(rows["panel"], sort=False).idxmax()]
     words = "; ".join(f"{r.panel}: word {r.word} from {r.before:.2f} to {r.after:.2f}" for r in most.itertuples())
     alt = "Probabilities and log-probs of all words before and after, and one step against A K G. Gains most:"
     return record(fig, rows, f"{alt} {words}.")
@@ -66,22 +61,9 @@ def _word_panel(axes: Sequence[Axes], part: pd.DataFrame) -> None:
     for ax, change in ((axes[0], lambda p: p), (axes[1], np.log)):
         ax.plot(word, change(part["before"]), "o-", color=BEFORE, mfc="white", lw=1, ms=4)
         ax.plot(word, change(part["after"]), "s-", color=AFTER, lw=1, ms=3.5)
-    colours = [UP if value > 0 else DOWN for value in part["one_step"]]
-    axes[2].bar(word, part["one_step"], color=colours, width=0.7)
+    axes[2].bar(word, part["one_step"], color=np.where(part["one_step"] > 0, UP, DOWN), width=0.7)
     axes[2].plot(word, part["predicted"], "x", color="black", ms=5, mew=1.2)
     axes[2].axhline(0, color=GREY, lw=0.8)
-
-
-def _squeeze_legend(fig: Figure, steps: int) -> None:
-    plural = "" if steps == 1 else "s"
-    handles = [
-        Line2D([], [], color=BEFORE, marker="o", mfc="white", lw=1, label="before"),
-        Line2D([], [], color=AFTER, marker="s", lw=1, label=f"after {steps} step{plural}"),
-        Patch(color=UP, label="one step: rises"),
-        Patch(color=DOWN, label="one step: falls"),
-        Line2D([], [], color="black", marker="x", ls="none", label="predicted by A K G"),
-    ]
-    fig.legend(handles=handles, loc="outside upper center", ncols=5)
 
 
 @use_style()
@@ -90,32 +72,26 @@ def squeeze_sweep_panels(rows: pd.DataFrame, steps: int) -> Figure:
 
     `rows` as from `squeeze_sweep`. Drawn columns: peak, word, winner, winner_gain, bystander_shift.
     """
-    fig = new_figure(9.4, 3.9)
-    left, right = fig.subplots(1, 2)
-    words = sorted(rows["word"].unique())
-    for place, word in enumerate(words):
-        part, look = rows[rows["word"] == word].sort_values("peak"), _rank_look(place, len(words))
-        left.plot(part["peak"], part["winner_gain"], label=f"word {word}", **look)
-        right.plot(part["peak"], part["bystander_shift"], **look)
-    for ax in (left, right):
+    titles = {"winner_gain": "The most probable other word", "bystander_shift": "All remaining words"}
+    fig, axes = marks.panels(titles, 9.4, 3.9)
+    words, dashes, looks = sorted(rows["word"].unique()), ("-", "--", "-.", ":", (0, (5, 1))), {}
+    for place, word in enumerate(words):  # from dark to light with rank; markers and dashes need no colour
+        look = {"marker": "osD^v"[place % 5], "linestyle": dashes[place % 5], "markersize": 4}
+        looks[f"word {word}"] = look | {"color": colormaps["cividis"](0.85 * place / max(1, len(words) - 1))}
+    named = rows.sort_values("word").assign(name="word " + rows["word"].astype(str))
+    for value, ax in axes.items():
+        marks.lines(ax, named.assign(mean=rows[value]), "peak", "name", looks.get, band=0)
         ax.axhline(0, color=GREY, lw=0.8)
         ax.set_xlabel("peak of the start (0: uniform)")
-    left.set(ylabel="gain in probability", title="The most probable other word")
-    right.set(ylabel="mean shift (nats)", title="All remaining words")
-    fig.legend(loc="outside right center", title="pushed down")
-    add_note(fig, f"{steps} negative steps on one word; words are named by their rank at the start")
+    axes["winner_gain"].set_ylabel("gain in probability")
+    axes["bystander_shift"].set_ylabel("mean shift (nats)")
+    marks.legend(fig, "right center", title="pushed down", ncols=1)
     most = rows[rows["word"] != 1].nlargest(1, "winner_gain").iloc[0]
     words = f"word {most['word']:.0f} down, word {most['winner']:.0f} up by {most['winner_gain']:.2f}"
     alt = "Gain of the most probable other word, and mean shift of the rest, against the peak of the start. Most:"
     drawn = rows[["peak", "word", "winner", "winner_gain", "bystander_shift"]]
-    return record(fig, drawn, f"{alt} {words}, peak {most['peak']:g}.")
-
-
-def _rank_look(place: int, count: int) -> dict:
-    """From dark to light with rank; markers and dashes tell the lines apart without colour."""
-    colour = colormaps["cividis"](0.85 * place / max(1, count - 1))
-    dashes = ("-", "--", "-.", ":", (0, (5, 1)))
-    return {"color": colour, "marker": "osD^v"[place % 5], "linestyle": dashes[place % 5], "ms": 4}
+    note = f"{steps} negative steps on one word; words are named by their rank at the start"
+    return record(fig, drawn, f"{alt} {words}, peak {most['peak']:g}.", note)
 
 
 def squeeze_view(word: int, push: str, rate: float, peak: float, steps: int) -> Figure:
@@ -131,28 +107,24 @@ def shared_view(word: int, push: str, similarity: float, peak: float, steps: int
 
 
 # Looks are borrowed from arms: browns learn from given data, blues from their own samples.
-BORROWED: Mapping[str, str] = MappingProxyType(
-    {
-        "SFT, rate 0.15": "sft-answer",
-        "SFT, rate 0.01": "sft-expert",
-        "SFT, one mode": "sft-answer",
-        "REINFORCE, new mode": "rft",
-        "REINFORCE, new mode, centred": "reinforce-1-0",
-        "REINFORCE, whole": "rft-no-kl",
-        "REINFORCE, one mode": "rft-no-kl",
-    }
-)
-
-
+BORROWED: Mapping[str, str] = {
+    "SFT, rate 0.15": "sft-answer",
+    "SFT, rate 0.01": "sft-expert",
+    "SFT, one mode": "sft-answer",
+    "REINFORCE, new mode": "rft",
+    "REINFORCE, new mode, centred": "reinforce-1-0",
+    "REINFORCE, whole": "rft-no-kl",
+    "REINFORCE, one mode": "rft-no-kl",
+}
 MOMENTS = {"start": 0.0, "half way": 0.5, "end": 1.0}
 
 
-def learner_style(name: str) -> ArmStyle:
+def learner_look(name: str) -> marks.Look:
     """The look of a learner: its own, or that of its kind."""
-    return arm_style(BORROWED.get(name, "sft-answer" if name.startswith("SFT") else "rft"))
+    return marks.arm_look(BORROWED.get(name, "sft-answer" if name.startswith("SFT") else "rft"))
 
 
-def density_rows(learners: Mapping[str, Learner], world: World, effort: Effort) -> pd.DataFrame:
+def density_rows(learners: Mapping[str, Method], world: World, effort: Effort) -> pd.DataFrame:
     """Densities of seed 0 at the start, half way and at the end of every run, for `mixture_panels`.
 
     Columns learner, slow, moment, step, x, density, kept, gain (accuracy on the old mode and gain at that step).
@@ -182,18 +154,22 @@ def mixture_panels(rows: pd.DataFrame, world: World) -> Figure:
     `rows` as from `density_rows`, which are also what is drawn. Dashed: the two modes to hold.
     """
     names, slows = list(rows["learner"].unique()), sorted(rows["slow"].unique())
-    fig = new_figure(max(6.4, 3.0 * len(names)), 1.0 + 2.5 * len(slows))
-    axes = fig.subplots(len(slows), len(names), sharex=True, sharey=True, squeeze=False)
-    for line, slow in zip(axes, slows, strict=True):
-        for ax, name in zip(line, names, strict=True):
-            _density_panel(ax, rows[(rows["learner"] == name) & (rows["slow"] == slow)], world)
-        line[0].set_ylabel(f"slow factor {slow:g}\ndensity" if world.modes == 2 else "density")
-    for ax, name in zip(axes[0], names, strict=True):
-        ax.set_title(name)
-    for ax in axes[-1]:
-        ax.set_xlabel("x")
-    axes[0, 0].set(xlim=(-7.5, max(7.0, world.place + 2)), ylim=(0, 0.72), xticks=(-6, -3, 0, 3, 6))
-    _density_legend(fig, 4 if len(names) > 2 else 2)
+    titles = {(slow, name): name if slow == slows[0] else "" for slow in slows for name in names}
+    size = {"width": max(6.4, 3.0 * len(names)), "height": 2.5, "room": 1.0, "columns": len(names)}
+    fig, axes = marks.panels(titles, **size, share="xy", xlabel="x", ylabel="density")
+    for (slow, name), ax in axes.items():
+        _density_panel(ax, rows[(rows["learner"] == name) & (rows["slow"] == slow)], world)
+        ax.set(xlim=(-7.5, max(7.0, world.place + 2)), ylim=(0, 0.72), xticks=(-6, -3, 0, 3, 6))
+        if name == names[0] and world.modes == 2:
+            ax.set_ylabel(f"slow factor {slow:g}\ndensity")
+        ax.label_outer()
+    handles = [
+        Line2D([], [], color="black", ls="--", lw=1, label="the two modes"),
+        Line2D([], [], color=GREY, ls=":", label="policy at the start"),
+        Line2D([], [], color=GREY, alpha=0.5, lw=1.2, label="half way"),
+        Line2D([], [], color=GREY, lw=2, label="where the run stops"),
+    ]
+    marks.legend(fig, handles=handles, ncols=4 if len(names) > 2 else 2)
     last = rows[rows["moment"] == "end"].drop_duplicates(["learner", "slow"])
     words = "; ".join(f"{r.learner} at slow factor {r.slow:g} keeps {r.kept:.2f}" for r in last.itertuples())
     alt = "Density of the policy at the start, half way and at equal gain, per learner and slow factor, seed 0."
@@ -201,25 +177,15 @@ def mixture_panels(rows: pd.DataFrame, world: World) -> Figure:
 
 
 def _density_panel(ax: Axes, part: pd.DataFrame, world: World) -> None:
-    style = learner_style(part["learner"].iloc[0])
+    colour = learner_look(part["learner"].iloc[0])["color"]
     for weight, mean, sd in (OLD_MODE, world.new_mode):
         ax.plot(grid(), weight * np.exp(log_normal(grid(), mean, sd)), color="black", ls="--", lw=1)
-    looks = {"start": {"color": GREY, "ls": ":"}, "half way": {"color": style.colour, "alpha": 0.4, "lw": 1.2}}
+    looks = {"start": {"color": GREY, "ls": ":"}, "half way": {"color": colour, "alpha": 0.4, "lw": 1.2}}
     for moment, rows in part.groupby("moment", sort=False):
-        ax.plot(rows["x"], rows["density"], **looks.get(moment, {"color": style.colour, "lw": 2}))
+        ax.plot(rows["x"], rows["density"], **looks.get(moment, {"color": colour, "lw": 2}))
     first, last = part[part["moment"] == "start"].iloc[0], part[part["moment"] == "end"].iloc[0]
     text = f"old kept {first['kept']:.2f} to {last['kept']:.2f}\nnew gained {last['gain']:.2f}, step {last['step']}"
     ax.text(0.03, 0.97, text, transform=ax.transAxes, va="top", fontsize=8.5)
-
-
-def _density_legend(fig: Figure, columns: int) -> None:
-    handles = [
-        Line2D([], [], color="black", ls="--", lw=1, label="the two modes"),
-        Line2D([], [], color=GREY, ls=":", label="policy at the start"),
-        Line2D([], [], color=GREY, alpha=0.5, lw=1.2, label="half way"),
-        Line2D([], [], color=GREY, lw=2, label="where the run stops"),
-    ]
-    fig.legend(handles=handles, loc="outside upper center", ncols=columns)
 
 
 @use_style()
@@ -229,40 +195,32 @@ def slow_curves(rows: pd.DataFrame, start: float) -> Figure:
     `rows` as from `outcomes`; `start`: that accuracy before training. Runs that never reached the gain are left out.
     Drawn columns: learner, slow, mean, low, high, seeds, start.
     """
-    summary = seed_summary(_reached(rows), ["learner", "slow"], "kept")
-    fig = new_figure(8.4, 4.4)
-    ax = fig.add_subplot()
-    labels = _kept_lines(ax, summary, "slow")
+    summary = _kept(rows, ["learner", "slow"])
+    ax = new_axes(8.4, 4.4)
+    labels = marks.lines(ax, summary, "slow", "learner", learner_look)
     labels.append(marks.level(ax, start, f"before training {start:.2f}", dash=":"))
     ax.set_xscale("log")
-    ax.set_xticks(sorted(summary["slow"].unique()))
-    ax.set_xticks([], minor=True)
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    marks.ticks(ax, "x", sorted(summary["slow"].unique()))
     ax.set(ylim=(-0.02, 0.9), xlabel="slow factor on the old mode's gradients (log scale; 1: no slowing)")
     ax.set(ylabel="accuracy kept on the old mode", title="What is kept at equal gain")
     direct_labels(ax, labels)
-    add_note(fig, seed_note(summary["seeds"]))
     alt = "Accuracy kept on the old mode at equal gain against the slow factor, a line and band per learner."
-    return record(fig, summary.assign(start=start), f"{alt} {_from_to(summary, 'slow')}; before training {start:.2f}.")
+    words = f"{alt} {_from_to(summary, 'slow')}; before training {start:.2f}."
+    return record(ax.figure, summary.assign(start=start), words, seed_note(summary["seeds"]))
 
 
-def _reached(rows: pd.DataFrame) -> pd.DataFrame:
+def _kept(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """`seed_summary` of the accuracy kept by the runs that reached the gain. Raises UserError where none did."""
     there = rows[rows["reached"] == 1]
     if there.empty:
         raise UserError("No run reached the gain, so nothing compares: give more steps or ask for a smaller gain.")
-    return there
-
-
-def _kept_lines(ax: Axes, summary: pd.DataFrame, x: str) -> list[Label]:
-    """A line with its band per learner; returns the labels for their ends."""
-    return marks.lines(ax, summary, x, "learner", lambda name: learner_style(name).line())
+    return seed_summary(there, by, "kept")
 
 
 def _from_to(summary: pd.DataFrame, x: str) -> str:
     """Where each learner's line begins and ends."""
-    first, last = (said(rows.groupby("learner", sort=False)["mean"].first()) for rows in
-                   (summary.sort_values(x), summary.sort_values(x, ascending=False)))  # fmt: skip
-    return f"At {x} {summary[x].min():g}: {first}; at {summary[x].max():g}: {last}"
+    kept = summary.sort_values(["learner", x]).groupby("learner")["mean"]
+    return f"At {x} {summary[x].min():g}: {said(kept.first())}; at {summary[x].max():g}: {said(kept.last())}"
 
 
 @use_style()
@@ -272,26 +230,24 @@ def distance_panels(rows: pd.DataFrame) -> Figure:
     `rows`: `outcomes` of several worlds with a column place. Drawn columns: learner, slow, place, mean, low, high,
     seeds.
     """
-    summary = seed_summary(_reached(rows), ["learner", "slow", "place"], "kept")
+    summary = _kept(rows, ["learner", "slow", "place"])
     slows = sorted(summary["slow"].unique())
-    fig = new_figure(1.8 + 3.6 * len(slows), 3.9)
-    axes = fig.subplots(1, len(slows), sharey=True, squeeze=False)[0]
-    for ax, slow in zip(axes, slows, strict=True):
-        _kept_lines(ax, summary[summary["slow"] == slow], "place")
-        ax.set(xlabel="mean of the new mode", title=f"slow factor {slow:g}")
-        ax.set_xticks(sorted(summary["place"].unique()))
-    axes[0].set(ylim=(-0.02, 0.9), ylabel="accuracy kept on the old mode")
-    handles, names = axes[0].get_legend_handles_labels()
-    fig.legend(handles, names, loc="outside right center")
-    add_note(fig, seed_note(summary["seeds"]))
+    titles = {slow: f"slow factor {slow:g}" for slow in slows}
+    labels = {"xlabel": "mean of the new mode", "ylabel": "accuracy kept on the old mode"}
+    fig, axes = marks.panels(titles, 1.8 + 3.6 * len(slows), 3.9, share="y", **labels)
+    for slow, ax in axes.items():
+        marks.lines(ax, summary[summary["slow"] == slow], "place", "learner", learner_look)
+        ax.set(ylim=(-0.02, 0.9), xticks=sorted(summary["place"].unique()))
+        ax.label_outer()
+    marks.legend(fig, "right center", ncols=1)
     alt = "Accuracy kept at equal gain against the place of the new mode, a panel per slow factor."
     slowest = _from_to(summary[summary["slow"] == slows[0]], "place")
-    return record(fig, summary, f"{alt} Slow factor {slows[0]:g}. {slowest}.")
+    return record(fig, summary, f"{alt} Slow factor {slows[0]:g}. {slowest}.", seed_note(summary["seeds"]))
 
 
 def mixture_view(slow: float, sft_rate: float, reinforce_rate: float, place: float, draws: str, modes: int) -> Figure:
     """SFT and REINFORCE on a one-dimensional mixture: densities before, half way and at equal gain."""
-    draws = draws if modes == 2 else "whole"
-    learners = {"SFT": Learner("sft", sft_rate), "REINFORCE": Learner("reinforce", reinforce_rate, draws=draws)}
+    reinforce = Method("reinforce", reinforce_rate, draws=draws if modes == 2 else "whole")
+    learners = {"SFT": Method("sft", sft_rate), "REINFORCE": reinforce}
     world = World(place, modes)
     return mixture_panels(density_rows(learners, world, Effort((slow,), seeds=1)), world)

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy.special import log_softmax
 
 from helpers.errors import UserError
 
 Array = np.ndarray
 WORDS = 20
-BEFORE, AFTER = "#666666", "#0072B2"
-UP, DOWN = "#0072B2", "#A84300"
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,12 @@ class Lesson:
 
     def vector(self, words: int) -> Array:
         """Advantages (words,), 0 where nothing is said. Raises UserError for a word outside 1..words."""
-        found = np.zeros(words)
+        vector = np.zeros(words)
         for word, advantage in self.advantages:
             if not 1 <= word <= words:
                 raise UserError(f"There is no word {word}: choose 1 to {words}.")
-            found[word - 1] += advantage
-        return found
+            vector[word - 1] += advantage
+        return vector
 
 
 def start_logits(peak: float, words: int = WORDS) -> Array:
@@ -51,12 +50,6 @@ def start_logits(peak: float, words: int = WORDS) -> Array:
     if words < 2 or peak < 0:
         raise UserError(f"A start needs two words or more and a peak of 0 or more, not {words} and {peak}.")
     return -peak * np.log(np.arange(1, words + 1))
-
-
-def log_softmax(logits: Array) -> Array:
-    """Log-probs in nats along the last axis."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def residual(logits: Array, advantage: Array) -> Array:
@@ -78,9 +71,8 @@ def predicted_shift(observed: Array, trained: Array, lesson: Lesson, similarity:
     A at the `observed` logits, G at the `trained` ones, K = similarity times the identity: 1 where the logits
     themselves are the weights, the inner product of the two inputs under a shared linear layer.
     """
-    words = len(trained)
-    kernel = similarity * np.eye(words)
-    return -lesson.rate * a_matrix(observed) @ kernel @ residual(trained, lesson.vector(words))
+    kernel = similarity * np.eye(len(trained))
+    return -lesson.rate * a_matrix(observed) @ kernel @ residual(trained, lesson.vector(len(trained)))
 
 
 def learn(logits: Array, lesson: Lesson) -> Array:
@@ -98,9 +90,9 @@ def rises(logits: Array, word: int) -> Array:
     `word` itself never does.
     """
     probabilities = np.exp(log_softmax(logits))
-    found = probabilities + probabilities[word - 1] > (probabilities**2).sum()
-    found[word - 1] = False
-    return found
+    rising = probabilities + probabilities[word - 1] > (probabilities**2).sum()
+    rising[word - 1] = False
+    return rising
 
 
 @dataclass(frozen=True)
