@@ -125,12 +125,12 @@ def early_rollouts(completions: pd.DataFrame) -> Figure:
     values = values.assign(logp_base=values["logp_base"].clip(lower=lowest))  # stragglers count in the first bin
     edges = np.linspace(lowest, highest, 25)
     ax, frames = new_axes(7.0, 3.6), []
+    looks = {"correct": {"color": "#0072B2", "linestyle": "-"}, "wrong": {"color": "#A84300", "linestyle": "--"}}
     kinds = values.groupby(np.where(values["exact"] == 1, "correct", "wrong"))["logp_base"]
     for kind, logps in kinds:
-        look = {"color": "#0072B2", "linestyle": "-"} if kind == "correct" else {"color": "#A84300", "linestyle": "--"}
         share = np.histogram(logps, edges)[0] / len(logps)
-        ax.stairs(share, edges, linewidth=2, label=f"{kind} ({len(logps)})", **look)
-        ax.axvline(logps.median(), linewidth=0.9, **look)
+        ax.stairs(share, edges, linewidth=2, label=f"{kind} ({len(logps)})", **looks[kind])
+        ax.axvline(logps.median(), linewidth=0.9, **looks[kind])
         rows = {"kind": kind, "low": edges[:-1], "high": edges[1:], "share": share, "n": len(logps)}
         frames.append(pd.DataFrame(rows))
     ax.set(xlabel="base log-prob of the completion (nats; right: more probable)", ylabel="share of rollouts")

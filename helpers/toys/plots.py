@@ -218,7 +218,7 @@ def _kept(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def _from_to(summary: pd.DataFrame, x: str) -> str:
-    """Where each learner's line begins and ends."""
+    """Where each learner's line begins and ends, by name: sorting by `x` alone would leave the order to chance."""
     kept = summary.sort_values(["learner", x]).groupby("learner")["mean"]
     return f"At {x} {summary[x].min():g}: {said(kept.first())}; at {summary[x].max():g}: {said(kept.last())}"
 
