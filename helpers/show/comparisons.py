@@ -288,8 +288,8 @@ def shift_panels(shifted: pd.DataFrame, value: str = "per_token") -> Figure:
     if trained.empty:
         raise UserError("None of these runs was trained, so nothing has shifted: score the probes of another arm.")
     summary = seed_summary(trained, ["arm", "probe", "step"], value)
-    labels, arms = {"xlabel": "step (log scale)", "ylabel": "nats per token"}, marks.in_order(summary["arm"])
-    fig, axes = marks.panels(arms, 9.4, 2.7, columns=2, room=0.9, **labels)
+    labels = {"xlabel": "step (log scale)", "ylabel": "nats per token"}
+    fig, axes = marks.panels(marks.in_order(summary["arm"]), 9.4, 2.7, columns=2, room=0.9, **labels)
     for arm, ax in axes.items():
         _probe_lines(ax, summary[summary["arm"] == arm])
     for kind, look in PROBE_LOOK.items():
