@@ -14,11 +14,12 @@ from helpers.world.answers import score
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 PIECES = (
-    *TAGS, *TAGS, "<answer>", "</answer>", "2 1 4 3", "3 1 4 2", "2 1 4", "2 1 4 3 1", "2, 1, 4, 3", "2,1,4,3", "2 1,,4 3",
-    "0", "1", "2", "3", "4", "5", "-1", "1e0", "+2", "02", "2.0", "٢ ١ ٤ ٣", "２ １ ４ ３", "²", "一", " ", "\n", "\t", "\x0b",
-    "\x00", "\u00a0", "\u2003", "\u200b", "\ufffd", "\ud800", "🧩", ",", ";", "/", "|", "[2, 1, 4, 3]", "<answer", "answer>",
-    "< answer>", "<ANSWER>", "</ answer>", "<<answer>>", "<answer/>", "&lt;answer&gt;", "the answer is", "2 1 4 3\n3 1 4 2",
-    "<|im_end|>", "<|image_pad|>", "\\boxed{2 1 4 3}", "9" * 5000, "reward=1", "exact", "1 2 3 4 " * 20,
+    *TAGS, *TAGS, "<answer>", "</answer>", "2 1 4 3", "3 1 4 2", "2 1 4", "2 1 4 3 1", "2, 1, 4, 3", "2,1,4,3",
+    "2 1,,4 3", "0", "1", "2", "3", "4", "5", "-1", "1e0", "+2", "02", "2.0", "٢ ١ ٤ ٣", "２ １ ４ ３", "²", "一", " ",
+    "\n", "\t", "\x0b", "\x00", "\u00a0", "\u2003", "\u200b", "\ufffd", "\ud800", "🧩", ",", ";", "/", "|",
+    "[2, 1, 4, 3]", "<answer", "answer>", "< answer>", "<ANSWER>", "</ answer>", "<<answer>>", "<answer/>",
+    "&lt;answer&gt;", "the answer is", "2 1 4 3\n3 1 4 2", "<|im_end|>", "<|image_pad|>", "\\boxed{2 1 4 3}",
+    "9" * 5000, "reward=1", "exact", "1 2 3 4 " * 20,
 )  # fmt: skip
 TRUTH = (2, 1, 4, 3)
 

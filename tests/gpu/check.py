@@ -154,7 +154,11 @@ def replayed(processor: Any, boards: Boards, texts: list[str]) -> Callable[[list
             board = next(b["image"] for b in message[-1]["content"] if b["type"] == "image").tobytes()
             turn[board] = turn.get(board, -1) + 1
             drawn.append(known[board][turn[board] % size])
-        return {"prompt_ids": [prompt] * len(drawn), "completion_ids": drawn, "logprobs": [[0.0] * len(d) for d in drawn]}
+        return {
+            "prompt_ids": [prompt] * len(drawn),
+            "completion_ids": drawn,
+            "logprobs": [[0.0] * len(d) for d in drawn],
+        }
 
     return rollout
 
