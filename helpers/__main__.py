@@ -78,6 +78,16 @@ def publish(options: argparse.Namespace) -> None:
         writers[name]()
 
 
+def migrate(options: argparse.Namespace) -> None:
+    """Bring published records of an older version of this suite to the present one."""
+    from helpers.model.processor import encode_target, load_processor
+    from helpers.study.migrate import migrate
+
+    tokenizer = load_processor().tokenizer
+    lost = migrate(options.folder, lambda text: encode_target(tokenizer, text)[:-1])
+    print(f"{options.folder} is of the present version; {lost} rows lost a log-prob that was of other tokens.")
+
+
 def pretrain(options: argparse.Namespace) -> None:
     """Rebuild the base model from nothing, resumably."""
     from helpers.train.pretrain import Recipe, pretrain
@@ -108,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="python -m helpers", description="Jigsaw Lab's commands.")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
     made = {}
-    for command in (train, controls, score, publish, pretrain, tables):
+    for command in (train, controls, score, publish, pretrain, tables, migrate):
         made[command] = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
         made[command].set_defaults(command=command)
     commands.add_parser("run", help="Execute the notebooks, as ./run_all.sh does.", add_help=False)
@@ -124,6 +134,7 @@ def parser() -> argparse.ArgumentParser:
     made[controls].add_argument("--no-training", action="store_true", help="measure only")
     made[score].add_argument("--n", type=int, default=64, help="held-out boards, and prior samples")
     made[publish].add_argument("what", nargs="*", metavar="WHAT", help=f"{', '.join(RECORDS)} (default: study)")
+    made[migrate].add_argument("folder", nargs="?", type=Path, default=Path("figures/records"))
     made[pretrain].add_argument("--folder", type=Path, default=Path("work/base"), help="where all of it goes")
     made[pretrain].add_argument("--minutes", type=float, help="stop (resumably) after this many minutes")
     for steps in ("--eye-steps", "--steps", "--practice"):

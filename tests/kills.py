@@ -167,7 +167,7 @@ def outcome(kind: str, folder: Path) -> dict[str, str]:
         return dict(_of_run(next(folder.glob("[!.]*"))))
     top = folder / ".venv" if kind == "set-up" else folder
     files = [top / "installed.txt", top / "bin" / "jupyter"] if kind == "set-up" else top.rglob("*")
-    kept = sorted(path for path in files if path.is_file() and path.suffix != ".tmp")
+    kept = sorted(path for path in files if path.is_file() and path.suffix != ".tmp" and path.name[0] != ".")
     # A folder's own name stands in the scripts of its environment.
     return {str(path.relative_to(top)): _digest(path.read_bytes().replace(bytes(folder), b"")) for path in kept}
 

@@ -47,6 +47,7 @@ def completion(step: int, puzzle_id: int = 0, text: str = "<answer>1 2 3 4</answ
     """One row of completions."""
     parts = {"hit": 0.5, "exact": 0.0, "format": 1.0, "advantage": -0.25}
     scores = {"logp_policy": -3.0, "logp_base": -4.0, "temperature": 1.0, "dtype": "float32", "tokens": 9}
+    scores["ids"] = list(range(9))
     return {"step": step, "puzzle_id": puzzle_id, "prompt": "solve", "completion": text} | parts | scores
 
 
@@ -487,13 +488,13 @@ def test_other_columns_under_the_known_version_are_refused(store: RunStore) -> N
 
 def test_a_run_finished_by_another_project_version_is_never_overwritten(store: RunStore) -> None:
     folder = finished(store).folder
-    (folder / "DONE").write_text('{"schema": 2}')
+    (folder / "DONE").write_text('{"schema": 1}')
     for call in (
         lambda: store.plan([SPEC]),
         lambda: store.start(SPEC),
         lambda: load_table(store.root, "probes"),
     ):
-        with pytest.raises(UserError, match="has schema version 2 and this project reads 1"):
+        with pytest.raises(UserError, match="has schema version 1 and this project reads 2"):
             call()
     assert folder.exists()
 
@@ -502,7 +503,7 @@ def test_the_schema_version_is_in_every_file(store: RunStore) -> None:
     run = finished(store)
     for table in TABLES:
         metadata = parquet.read_schema(run.folder / f"{table}.parquet").metadata
-        assert metadata[b"schema_version"] == b"1"
+        assert metadata[b"schema_version"] == (b"2" if table == "completions" else b"1")
         assert metadata[b"table"] == table.encode()
 
 
@@ -560,7 +561,7 @@ def test_published_tables_and_specs_come_back(store: RunStore, tmp_path: Path) -
     run.checkpoints.joinpath("weights.bin").write_bytes(b"heavy")
     store.start(RunSpec("rft", 5, 10, 1e-4, 2))  # Unfinished: stays out.
     paths = publish(store, tmp_path / "published")
-    assert {path.name for path in (tmp_path / "published").iterdir()} == {path.name for path in paths}
+    assert {path.name for path in (tmp_path / "published").glob("[!.]*")} == {path.name for path in paths}
     assert {path.name for path in paths} == {f"{table}.parquet" for table in TABLES} | {"specs.json"}
     for table in TABLES:
         pd.testing.assert_frame_equal(load_published(tmp_path / "published", table), load_table(store.root, table))
@@ -647,6 +648,7 @@ def test_published_files_that_are_missing_cut_or_newer_are_told(store: RunStore,
     cut(destination / "metrics.parquet")
     with pytest.raises(UserError, match="metrics.parquet is missing or cut short"):
         load_published(destination, "metrics")
+    publish(store, destination)
     rewrite_version(destination / "probes.parquet", "probes", "7")
     with pytest.raises(UserError, match="schema version 7"):
         load_published(destination, "probes")

@@ -39,7 +39,15 @@ from helpers.study import checkpoints
 from helpers.study.arms import get_arm
 from helpers.study.controls import GROUPS, SMOKE_ARM, SMOKE_ARMS, SMOKE_GROUPS, control_specs
 from helpers.study.profiles import Profile
-from helpers.study.published import as_published, provenance, published_runs, write_runs, write_table
+from helpers.study.published import (
+    as_published,
+    check_published,
+    provenance,
+    published_runs,
+    publishing,
+    write_runs,
+    write_table,
+)
 from helpers.study.schema import read_table
 from helpers.study.spec import RunSpec
 from helpers.train.engine import settings
@@ -326,7 +334,10 @@ def _published(source: Path = PUBLISHED) -> Tables:
         path = source / f"{name}.csv"
         if name in RECORDS:
             return published_table(source, name)
-        return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=RUN_COLUMNS)
+        if not path.exists():
+            return pd.DataFrame(columns=RUN_COLUMNS)
+        check_published(path)
+        return pd.read_csv(path)
 
     return Tables.of(table)
 
@@ -341,22 +352,18 @@ def publish_controls(profile: Profile, destination: Path = PUBLISHED) -> list[Pa
     if all(local[name].empty for name in ("runs", *ANALYSES)):
         raise UserError("There is no finished control and no result to publish: run python -m helpers controls first.")
     tables = _joined(local, Tables.of(lambda name: before[name][before[name]["run"].isin(valid)]))
-    for name in ("runs", *(name for name in ANALYSES if len(tables[name]))):
-        rows = tables[name].sort_values(["group", "label", "seed"], kind="stable")
-        write_file(destination / f"{name}.csv", rows.to_csv(index=False, float_format="%.6g"))
-    if len(tables.runs):
-        _publish_records(profile, tables, destination)
-    return sorted(destination.iterdir())
-
-
-def _publish_records(profile: Profile, tables: Tables, destination: Path) -> None:
-    """The control runs' own tables and specs, without completions."""
-    known = set(tables.runs["run"])
-    runs = published_runs(destination) if (destination / "specs.json").exists() else {}
-    runs |= {name: provenance(store(profile).root / name) for name in known & is_done(profile)}
-    write_runs(destination, {name: runs[name] for name in runs if name in known})
-    write_table(destination, "metrics", tables.metrics[tables.metrics["name"].isin(METRICS)])
-    write_table(destination, "evaluations", tables.evaluations)
+    with publishing(destination):
+        for name in ("runs", *(name for name in ANALYSES if len(tables[name]))):
+            rows = tables[name].sort_values(["group", "label", "seed"], kind="stable")
+            write_file(destination / f"{name}.csv", rows.to_csv(index=False, float_format="%.6g"))
+        if len(tables.runs):
+            write_table(destination, "metrics", tables.metrics[tables.metrics["name"].isin(METRICS)])
+            write_table(destination, "evaluations", tables.evaluations)
+        known = set(tables.runs["run"])
+        runs = published_runs(destination) if (destination / "specs.json").exists() else {}
+        runs |= {name: provenance(store(profile).root / name) for name in known & is_done(profile)}
+        write_runs(destination, {name: runs[name] for name in runs if name in known})
+    return sorted(path for path in destination.iterdir() if not path.name.startswith("."))
 
 
 def hashes(tables: Tables) -> list[str]:

@@ -27,12 +27,22 @@ from helpers.model import build, score
 from helpers.model.build import Loaded
 from helpers.model.forward import Model
 from helpers.model.score import completion_logps
+from helpers.processes import end_with
 from helpers.stats.intervals import in_words, seed_interval
 from helpers.study import checkpoints, published
 from helpers.study.arms import SOURCE_ARM
 from helpers.study.profiles import Profile, specs
-from helpers.study.published import PUBLISHED, as_published, published_specs, write_table
-from helpers.study.records import RunStore
+from helpers.study.published import (
+    PUBLISHED,
+    as_published,
+    check_published,
+    published_runs,
+    published_specs,
+    publishing,
+    write_runs,
+    write_table,
+)
+from helpers.study.records import Run, RunStore
 from helpers.study.spec import RunSpec
 from helpers.train import corpora, engine
 from helpers.train.corpora import answer
@@ -210,9 +220,14 @@ def score_run(profile: Profile, spec: RunSpec, n: int) -> None:
     Log-probs are kept to a thousandth of a nat: further digits would double the published file and say nothing.
     """
     store = ProbeStore(profile)
-    run = store.scores.start(spec)
-    if run.done:
-        return
+    with store.scores.owned(spec.name):
+        run = store.scores.start(spec)
+        if not run.done:
+            _score(run, profile, n)
+
+
+def _score(run: Run, profile: Profile, n: int) -> None:
+    spec, store = run.spec, ProbeStore(profile)
     build.quiet_cpu()
     torch.set_num_threads(1)
     probes, folder = store.probes(n), published.store(profile).checkpoints(spec)
@@ -248,7 +263,7 @@ def score_study(profile: Profile, arms: Sequence[str], n: int, jobs: int = 2) ->
         for spec in wanted:
             score_run(profile, spec, n)
         return
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), end_with, (os.getpid(),)) as pool:
         for done in [pool.submit(score_run, profile, spec, n) for spec in wanted]:
             done.result()
 
@@ -269,8 +284,10 @@ def publish_probes(profile: Profile, arms: Sequence[str], destination: Path = PU
     if scored is None:
         raise UserError(f"Not all runs are scored: python -m helpers score --profile {profile.name} first.")
     _together(store.set_file, scored)
-    write_table(destination, "probes", scored)
-    write_file(destination / "probe_set.csv", store.set_file.read_bytes())
+    with publishing(destination):
+        write_table(destination, "probes", scored)
+        write_file(destination / "probe_set.csv", store.set_file.read_bytes())
+        write_runs(destination, published_runs(destination))
 
 
 def probe_tables(profile: Profile, arms: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -292,6 +309,7 @@ def _known(profile: Profile, arms: Sequence[str]) -> tuple[pd.DataFrame, pd.Data
         return _together(store.set_file, made)
     if profile.name != "cpu" or not path.exists():
         return None
+    check_published(path)
     scored = published_table(PUBLISHED, "probes")
     if scored.empty:  # as publishing a study anew leaves it
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-from helpers.model.forward import Model, Patches, patches_of, scored_logits
+from helpers.model.forward import Model, Patches, base_of, patches_of, scored_logits
 from helpers.model.generate import Sampling, banned_tokens, generate
 from helpers.model.packing import Branch, Group, Packed, pack
 from helpers.model.processor import encode_prefix, encode_question, encode_targets, image_settings
@@ -22,16 +22,23 @@ Prompts = Sequence[Prompted]
 Texts = Sequence[Sequence[str]]  # completions of each of several prompts
 
 
-def patches(processor: ProcessorMixin, pictures: Sequence[np.ndarray]) -> Patches:
-    """Patches of equal-sized pictures, each (H, W, 3) uint8, with the settings of a model's processor.
+Written = str | Sequence[int]
+"""A completion: its text, or the token ids that were sampled, whose text may encode to others."""
+MOST_LOGITS = 2**29  # numbers, 2 GiB in fp32: with a vocabulary of 150,000 a batch's logits are the largest thing
 
-    Pictures whose sides are no multiples of the model's unit are enlarged to the next one (bicubic).
+
+def patches(processor: ProcessorMixin, pictures: Sequence[np.ndarray]) -> Patches:
+    """Patches of equal-sized pictures, each (H, W, 3) uint8, as the model's own image processor makes them.
+
+    Pictures that have to be resized go through that processor, so that there is one rule for sizes, its own.
     """
-    settings = image_settings(processor.image_processor)
-    height, width = (-(-side // settings.unit) * settings.unit for side in pictures[0].shape[:2])
-    if (height, width) != pictures[0].shape[:2]:
-        pictures = [np.asarray(Image.fromarray(p).resize((width, height), Image.Resampling.BICUBIC)) for p in pictures]
-    return patches_of(torch.from_numpy(np.stack(list(pictures))), settings)
+    settings, images = image_settings(processor.image_processor), processor.image_processor
+    height, width = pictures[0].shape[:2]
+    if settings.fits(width, height):
+        return patches_of(torch.from_numpy(np.stack(list(pictures))), settings)
+    batch = images(images=[Image.fromarray(picture) for picture in pictures], return_tensors="pt")
+    _, rows, columns = batch["image_grid_thw"][0].tolist()
+    return Patches(batch["pixel_values"].reshape(len(pictures), rows * columns, -1), rows, columns, settings.merge)
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, text: str, grid: tuple[int, int]) -> list[int]:
@@ -44,19 +51,47 @@ def _known_prompt(tokenizer: PreTrainedTokenizerBase, text: str, image_tokens: i
     return (*encode_prefix(tokenizer, image_tokens), *encode_question(tokenizer, text))
 
 
-def complete(
-    model: Model, processor: ProcessorMixin, prompts: Prompts, sampling: Sampling | None = None, chunk: int = 64
-) -> list[list[str]]:
-    """Texts of the completions of each prompt (greedy, one per prompt, unless `sampling` says otherwise)."""
+@dataclass(frozen=True)
+class Drawn:
+    """A completion that a model wrote: its text without the end token, and the token ids with it, if it came."""
+
+    text: str
+    ids: tuple[int, ...]
+
+
+def draw(
+    model: Model,
+    processor: ProcessorMixin,
+    prompts: Sequence[Prompted],
+    sampling: Sampling | None = None,
+    chunk: int = 64,
+) -> list[list[Drawn]]:
+    """Completions of each prompt (greedy, one per prompt, unless `sampling` says otherwise)."""
     sampling = sampling or Sampling(temperature=0.0)
-    tokenizer, texts = processor.tokenizer, []
+    tokenizer, drawn = processor.tokenizer, []
     for start in range(0, len(prompts), chunk):
         part = prompts[start : start + chunk]
         pictures = patches(processor, [p.pixels for p in part])
         ids = [prompt_ids(tokenizer, p.text, pictures.grid) for p in part]
         for row in generate(model, tokenizer, ids, pictures, sampling):
-            texts.append([tokenizer.decode([i for i in r.ids if i != tokenizer.eos_token_id]) for r in row])
-    return texts
+            drawn.append([Drawn(text_of(tokenizer, r.ids), r.ids) for r in row])
+    return drawn
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """What token ids say, the end token left out."""
+    return tokenizer.decode([i for i in ids if i != tokenizer.eos_token_id])
+
+
+def complete(
+    model: Model,
+    processor: ProcessorMixin,
+    prompts: Sequence[Prompted],
+    sampling: Sampling | None = None,
+    chunk: int = 64,
+) -> list[list[str]]:
+    """Texts of the completions of each prompt, as `draw` draws them."""
+    return [[one.text for one in row] for row in draw(model, processor, prompts, sampling, chunk)]
 
 
 def completion_logps(
@@ -86,8 +121,9 @@ def judged(
     ones before it: then decoding token by token takes the same way.
     """
     rows: list[list[Judged]] = []
-    for start in range(0, len(prompts), chunk):
-        part = list(zip(prompts[start : start + chunk], completions[start : start + chunk], strict=True))
+    targets = iter(_targets(processor.tokenizer, [c for row in completions for c in row], -1))
+    encoded = [(prompt, list(islice(targets, len(row)))) for prompt, row in zip(prompts, completions, strict=True)]
+    for part in _parts(encoded, chunk, base_of(model).config.text_config.vocab_size):
         packed, pictures = pack_completions(processor, part)
         with torch.inference_mode():
             logits, target = logits_and_targets(model, packed, pictures)
@@ -96,10 +132,30 @@ def judged(
             # In place, behind the log-probs: a vocabulary's worth of logits per token is the largest thing here.
             first = logits.index_fill_(-1, banned, float("-inf")).argmax(-1) == target
         # The tokens of all completions stand in one row, one completion behind the other; an empty one has none.
-        counts = torch.bincount(packed.branch, minlength=sum(len(texts) for _, texts in part)).tolist()
+        counts = torch.bincount(packed.branch, minlength=sum(len(ids) for _, ids in part)).tolist()
         pieces = map(Judged, logps.split(counts), (bool(same.all()) for same in first.split(counts)))
-        rows += [list(islice(pieces, len(texts))) for _, texts in part]
+        rows += [list(islice(pieces, len(ids))) for _, ids in part]
     return rows
+
+
+def _targets(tokenizer: PreTrainedTokenizerBase, completions: Sequence[Written], end: int | None) -> list[list[int]]:
+    """Token ids to score: of texts with their end token and what the template puts behind it, up to `end`."""
+    # All texts in one call, because a call costs more than a text.
+    encoded = iter(encode_targets(tokenizer, [c for c in completions if isinstance(c, str)]))
+    return [next(encoded)[:end] if isinstance(c, str) else list(c) for c in completions]
+
+
+def _parts(rows: list[tuple[Prompted, list[list[int]]]], chunk: int, vocabulary: int) -> Iterator[list]:
+    """The rows in parts of at most `chunk`, and of no more than `MOST_LOGITS` numbers unless a single row has more."""
+    part, tokens = [], 0
+    for row in rows:
+        own = sum(len(ids) for ids in row[1])
+        if part and (len(part) == chunk or (tokens + own) * vocabulary > MOST_LOGITS):
+            yield part
+            part, tokens = [], 0
+        part, tokens = [*part, row], tokens + own
+    if part:
+        yield part
 
 
 def greedy_texts(model: Model, processor: ProcessorMixin, prompts: Prompts, guesses: Sequence[str]) -> list[str]:
@@ -120,22 +176,52 @@ def filled(model: Model, processor: ProcessorMixin, prompts: Prompts, texts: Seq
 
 
 def pack_completions(
-    processor: ProcessorMixin, part: Sequence[tuple[Prompted, Sequence[str]]], line_break: bool = False
+    processor: ProcessorMixin, part: Sequence[tuple[Prompted, Sequence[Written]]], line_break: bool = False
 ) -> tuple[Packed, Patches]:
-    """Packed rows, one per prompt, with its completions and their end tokens as branches.
+    """Packed rows, one per prompt, with its completions as branches: texts with their end tokens, ids as they are.
 
-    `line_break`: with the one that the chat template puts behind each, as it is trained; none is ever sampled.
+    `line_break`: texts with the one that the chat template puts behind each, as it is trained; none is ever sampled.
     """
     tokenizer = processor.tokenizer
     pictures = patches(processor, [p.pixels for p, _ in part])
-    targets = iter(encode_targets(tokenizer, [text for _, texts in part for text in texts]))
-    end = None if line_break else -1
+    targets = iter(_targets(tokenizer, [c for _, row in part for c in row], None if line_break else -1))
     groups = [
-        Group(prompt_ids(tokenizer, prompt.text, pictures.grid), row, [Branch(next(targets)[:end]) for _ in texts])
-        for row, (prompt, texts) in enumerate(part)
+        Group(prompt_ids(tokenizer, prompt.text, pictures.grid), row, [Branch(next(targets)) for _ in written])
+        for row, (prompt, written) in enumerate(part)
     ]
     image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     return pack(groups, image_id, pictures.grid), pictures
+
+
+def stock_logps(
+    model: Model,
+    processor: ProcessorMixin,
+    prompts: Sequence[Prompted],
+    completions: Sequence[Sequence[Written]],
+    temperature: float = 1.0,
+) -> list[list[torch.Tensor]]:
+    """`completion_logps` by the model's own forward pass, one completion at a time: for where packing cannot be."""
+    return [
+        [_stock_logps(model, processor, prompt, (ids, temperature)) for ids in _targets(processor.tokenizer, row, -1)]
+        for prompt, row in zip(prompts, completions, strict=True)
+    ]
+
+
+def _stock_logps(
+    model: Model, processor: ProcessorMixin, prompt: Prompted, how: tuple[list[int], float]
+) -> torch.Tensor:
+    ids, temperature = how
+    pictures = patches(processor, [prompt.pixels])
+    start = prompt_ids(processor.tokenizer, prompt.text, pictures.grid)
+    tokens = torch.tensor([[*start, *ids]], device=model.device)
+    grid = torch.tensor([[1, pictures.rows, pictures.columns]], device=model.device)
+    values = pictures.values[0].to(model.device, model.dtype)
+    # 1 marks a picture's token, whose places count in two directions.
+    kinds = (tokens == processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")).int()
+    given = {"input_ids": tokens, "pixel_values": values, "image_grid_thw": grid, "mm_token_type_ids": kinds}
+    with torch.inference_mode():
+        logits = model(**given, use_cache=False).logits[0, len(start) - 1 : -1].float() / temperature
+    return logits.log_softmax(-1).gather(1, tokens[0, len(start) :, None])[:, 0]
 
 
 def token_logps(model: Model, packed: Packed, pictures: Patches | None) -> torch.Tensor:

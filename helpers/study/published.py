@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ import pyarrow as pa
 
 from helpers.errors import UserError
 from helpers.files import DamagedFile, json_bytes, read_json, write_file
+from helpers.processes import owned
 from helpers.study.arms import STUDY_ARMS
 from helpers.study.profiles import Profile, get_profile, specs
 from helpers.study.records import RunStore, check_contents, finished_folders, own_table, read_spec
@@ -49,15 +51,18 @@ def publish(
         raise UserError(f"there is no finished run in {store.root}: finish one before publishing.")
     for folder in folders:
         check_contents(folder)
-    runs = {folder.name: provenance(folder) for folder in folders}
+    runs, place = {folder.name: provenance(folder) for folder in folders}, Path(destination)
     # All is encoded before the first file is written: a damaged table leaves what was published whole.
-    files = {
-        table_file(Path(destination), table): encode_table(_joined(folders, table, completion_groups))
-        for table in TABLES
-    }
-    for path, data in files.items():
-        write_file(path, data)
-    return [*files, write_runs(Path(destination), runs)]
+    files = {table_file(place, t): encode_table(_joined(folders, t, completion_groups)) for t in TABLES}
+    with publishing(place):
+        for path, data in files.items():
+            write_file(path, data)
+        return [*files, write_runs(place, runs)]
+
+
+def publishing(destination: Path) -> AbstractContextManager[None]:
+    """Own a folder of published records while a block writes to it."""
+    return owned(destination / ".lock", str(destination), wait=True)
 
 
 def as_published(store: RunStore, table: str, names: Iterable[str]) -> pd.DataFrame:
@@ -78,8 +83,9 @@ def _joined(folders: Sequence[Path], table: str, groups: int) -> pa.Table:
 
 
 def _in_order(content: pa.Table) -> pa.Table:
-    """The rows sorted by every column, so that their order does not tell when each was written."""
-    return content.sort_by([(name, "ascending") for name in content.column_names])
+    """The rows sorted by every column but the ids, so that their order does not tell when each was written."""
+    plain = [field.name for field in content.schema if not pa.types.is_list(field.type)]  # Arrow cannot sort lists
+    return content.sort_by([(name, "ascending") for name in plain])
 
 
 def _thinned(completions: pa.Table, groups: int) -> pa.Table:
@@ -113,31 +119,57 @@ def write_table(destination: Path, table: str, frame: pd.DataFrame) -> None:
 
 
 def load_published(destination: str | Path, table: str) -> pd.DataFrame:
-    """One published table. Raises `UserError` when it is missing, damaged or of an unknown schema version."""
-    return read_table(Path(destination), table, _REMEDY).to_pandas()
+    """One published table.
+
+    Raises `UserError` when it is missing, damaged, changed since it was published, or of an unknown schema version.
+    """
+    content = read_table(Path(destination), table, _REMEDY)
+    check_published(table_file(Path(destination), table))
+    return content.to_pandas()
+
+
+def check_published(path: Path) -> None:
+    """Raise `DamagedFile` unless a published file is byte for byte what the list of runs beside it vouches for."""
+    sealed = _listed(path.parent).get("files", {})
+    if not path.is_file() or sealed.get(path.name) != hashlib.sha256(path.read_bytes()).hexdigest():
+        raise DamagedFile(f"{path} is missing or not what was published with {path.parent / 'specs.json'}: {_REMEDY}.")
 
 
 def published_specs(destination: str | Path) -> dict[str, RunSpec]:
-    """The published runs' specs by name. Raises `UserError` when the list is missing, damaged or newer."""
-    return {
+    """The published runs' specs by name. Raises `UserError` when the list is missing, damaged, edited or newer."""
+    specs = {
         name: RunSpec.from_json(json.dumps(entry["spec"])) for name, entry in published_runs(Path(destination)).items()
     }
+    strangers = [name for name, spec in specs.items() if spec.name != name]
+    if strangers:
+        raise DamagedFile(f"{destination} lists {strangers[0]} with the spec of another run: {_REMEDY}.")
+    return specs
 
 
 def published_runs(destination: Path) -> dict[str, dict[str, object]]:
     """The published runs by name, each with its `provenance`. Raises as `published_specs`."""
-    path = destination / "specs.json"
-    listed = read_json(path, _REMEDY)
-    check_version(path, listed.get("schema"))
+    listed = _listed(destination)
     if not isinstance(listed.get("runs"), dict):
-        raise DamagedFile(f"{path} lists no runs: {_REMEDY}.")
+        raise DamagedFile(f"{destination / 'specs.json'} lists no runs: {_REMEDY}.")
     return listed["runs"]
 
 
-def write_runs(destination: Path, runs: Mapping[str, Mapping[str, object]]) -> Path:
-    """Write the list of published runs, name to `provenance`; returns its path."""
+def _listed(destination: Path) -> dict[str, object]:
     path = destination / "specs.json"
-    write_file(path, json_bytes({"schema": SCHEMA_VERSION, "runs": runs}))
+    listed = read_json(path, _REMEDY)
+    check_version(path, listed.get("schema"))
+    return listed
+
+
+def write_runs(destination: Path, runs: Mapping[str, Mapping[str, object]]) -> Path:
+    """Write the list of published runs, name to `provenance`, and seal every file beside it; returns its path.
+
+    Last of what is published together: a process that dies before it leaves files that `check_published` refuses.
+    """
+    path = destination / "specs.json"
+    files = (p for p in destination.glob("*") if p.suffix in (".parquet", ".csv"))
+    sealed = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    write_file(path, json_bytes({"schema": SCHEMA_VERSION, "runs": runs, "files": sealed}))
     return path
 
 
@@ -209,6 +241,7 @@ def records_digest(profile_name: str) -> str:
     try:
         for name in TABLES:
             rows = table(profile_name, name)
+            rows = rows.assign(ids=rows["ids"].map(tuple)) if "ids" in rows else rows
             digest.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
     except UserError:
         return ""

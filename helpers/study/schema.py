@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -16,16 +17,19 @@ import pyarrow.parquet as parquet
 from helpers.errors import UserError
 from helpers.files import DamagedFile
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # of a record as a whole; a table's own is in `VERSIONS`
+VERSIONS: Mapping[str, int] = MappingProxyType({"completions": 2})
+"""Which version each table is in, 1 unless it stands here. 2: completions keep the ids that were sampled."""
 REMEDY = "delete the folder it is in and run again"  # of a run whose file is damaged
 _TEXT, _INT, _FLOAT = pa.string(), pa.int64(), pa.float64()
+_IDS = pa.list_(pa.field("item", pa.int32(), nullable=False))
 _IDENTITY = {"run": _TEXT, "arm": _TEXT, "seed": _INT}
 
 
 def _schema(table: str, columns: Mapping[str, pa.DataType], empty: Sequence[str] = ()) -> pa.Schema:
     """A table's Arrow schema, the schema version in its metadata; only the columns `empty` may hold nothing."""
     fields = [pa.field(name, kind, nullable=name in empty) for name, kind in columns.items()]
-    return pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION), "table": table})
+    return pa.schema(fields, metadata={"schema_version": str(VERSIONS.get(table, 1)), "table": table})
 
 
 # fmt: off
@@ -34,15 +38,16 @@ SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType({
     "metrics": _schema("metrics", {
         **_IDENTITY, "step": _INT, "samples": _INT, "name": _TEXT, "value": _FLOAT,
     }),
-    # One completion; log-probs in nats, summed over its `tokens`: `logp_policy` at the
-    # sampling `temperature`, `logp_base` at T = 1.
-    # `logp_base` is empty at steps that were not scored under the base model.
+    # One completion: its text and the `ids` of the `tokens` that were sampled, of which the text may be no faithful
+    # image. Log-probs in nats, summed over these very ids: `logp_policy` at the sampling `temperature`, `logp_base`
+    # at T = 1.
+    # `logp_base` is empty at steps that were not scored under the base model, `ids` where an older record lost them.
     "completions": _schema("completions", {
         "run": _TEXT, "seed": _INT, "step": _INT, "puzzle_id": _INT, "prompt": _TEXT,
         "completion": _TEXT, "tokens": _INT, "hit": _FLOAT, "exact": _FLOAT, "format": _FLOAT,
         "advantage": _FLOAT, "logp_policy": _FLOAT, "logp_base": _FLOAT, "temperature": _FLOAT,
-        "dtype": _TEXT,
-    }, empty=["logp_base"]),
+        "dtype": _TEXT, "ids": _IDS,
+    }, empty=["logp_base", "ids"]),
     # One measure of one task (`puzzle` or a prior task), the mean over `n` items.
     "evaluations": _schema("evaluations", {
         **_IDENTITY, "step": _INT, "samples": _INT, "task": _TEXT, "measure": _TEXT, "value": _FLOAT,
@@ -110,18 +115,22 @@ def _check_row(table: str, index: int, row: Mapping[str, object]) -> None:
         raise UserError(f"{table}, row {index}: there is no column {', '.join(unknown)}; use {', '.join(names)}.")
     if missing:
         raise UserError(f"{table}, row {index}: column {', '.join(missing)} is missing; give it a value.")
+    if row.get("ids") is not None and len(row["ids"]) != row.get("tokens"):
+        raise UserError(f"{table}, column ids, row {index}: holds {len(row['ids'])} and tokens says {row['tokens']}.")
     if "measure" in names and row["measure"] not in MEASURES:
         measures = ", ".join(MEASURES)
         raise UserError(f"{table}, column measure, row {index}: use one of {measures}, got {shown(row['measure'])}.")
 
 
-def _fitting(table: str, index: int, field: pa.Field, value: object) -> str | int | float | None:
+def _fitting(table: str, index: int, field: pa.Field, value: object) -> str | int | float | list[int] | None:
     """`value` as its column holds it.
 
     Stricter than Arrow, which takes True for 1.0, cuts 1.5 to 1, and lets None and NaN into any column.
     """
     if value is None and field.nullable:
         return None
+    if field.type == _IDS:
+        return _ids(table, index, value)
     kind, cast, wanted = _KINDS[field.type]
     with suppress(OverflowError, UnicodeEncodeError):
         if isinstance(value, kind) and not isinstance(value, bool):
@@ -129,6 +138,15 @@ def _fitting(table: str, index: int, field: pa.Field, value: object) -> str | in
             if kind is str or math.isfinite(found):
                 return found
     raise UserError(f"{table}, column {field.name}, row {index}: must be {wanted}, got {shown(value)}.")
+
+
+def _ids(table: str, index: int, value: object) -> list[int]:
+    """Token ids as whole numbers of at most 31 bits."""
+    if isinstance(value, list | tuple | np.ndarray) and len(value):
+        ids = [int(i) for i in value if isinstance(i, Integral) and not isinstance(i, bool) and 0 <= i < 2**31]
+        if len(ids) == len(value):
+            return ids
+    raise UserError(f"{table}, column ids, row {index}: must be token ids, one or more, got {shown(value)}.")
 
 
 def shown(value: object) -> str:
@@ -156,7 +174,8 @@ def read_table(folder: Path, table: str, remedy: str = REMEDY) -> pa.Table:
     try:
         with parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
-            check_version(path, (schema.metadata or {}).get(b"schema_version", b"none").decode())
+            version = (schema.metadata or {}).get(b"schema_version", b"none").decode()
+            check_version(path, version, VERSIONS.get(table, 1))
             if not schema.equals(SCHEMAS[table]):
                 raise UserError(f"{path} does not have the columns of {table}: move it away and run again.")
             return file.read()
@@ -164,11 +183,11 @@ def read_table(folder: Path, table: str, remedy: str = REMEDY) -> pa.Table:
         raise DamagedFile(f"{path} is missing or cut short: {remedy}.") from error
 
 
-def check_version(path: Path, version: object) -> None:
+def check_version(path: Path, version: object, known: int = SCHEMA_VERSION) -> None:
     """Refuse a record of another schema version, with the way out."""
-    if str(version) != str(SCHEMA_VERSION):
+    if str(version) != str(known):
         raise UserError(
-            f"{path} has schema version {version} and this project reads {SCHEMA_VERSION}: "
+            f"{path} has schema version {version} and this project reads {known}: "
             "use the project version that wrote it, or move it away and make it again."
         )
 

@@ -10,7 +10,7 @@ import torch
 from transformers import TrainerCallback
 
 from helpers.model.forward import Model
-from helpers.model.score import completion_logps
+from helpers.model.score import completion_logps, stock_logps
 from helpers.study.checkpoints import evaluation_steps, settle
 from helpers.study.profiles import checkpoint_steps
 from helpers.study.records import Run
@@ -18,6 +18,7 @@ from helpers.study.schema import read_table
 from helpers.study.spec import RunSpec
 from helpers.train.engine import Engine, dtype, evaluate, identity_columns, load_base, update_norm
 from helpers.world import answers
+from helpers.world.boards import Boards
 
 Advantages = Callable[[RunSpec, Sequence[answers.Score]], list[float]]
 
@@ -37,34 +38,42 @@ class Recorder:
         self.scored_steps = {*range(1, 11), *checkpoint_steps(engine.spec.steps, per_octave=6)}
         self.used: list[float] = []
 
-    def __call__(self, completions, completion_ids, puzzle_id, placement, logp_policy, trainer_state, **_):
-        """Zeros, after the batch is written down. The arguments are TRL's: columns of the data and of rollouts."""
-        spec, boards = self.engine.spec, self.engine.boards
+    def __call__(
+        self, completions, completion_ids, puzzle_id, placement, trainer_state, logp_policy=None, **_
+    ) -> list[float]:
+        """Zeros, after the batch is written down. The arguments are TRL's: columns of the data and of rollouts.
+
+        TRL's own generation hands on no log-probs: those of the policy are then taken here.
+        """
+        spec, boards = self.engine.spec, self.engine.boards.only(puzzle_id[:: self.engine.spec.group_size])
         texts = [c[0]["content"] for c in completions]
         scores = [answers.score(t, p) for t, p in zip(texts, placement, strict=True)]
         step = trainer_state.global_step + 1  # the batch is drawn before the step is counted
         logp_base: list[float | None] = [None] * len(texts)
         if step in self.scored_steps:
-            logp_base = _base_logps(self.engine, self.base, puzzle_id[:: spec.group_size], texts, completion_ids)
+            logp_base = self._logps(self.base, boards, completion_ids)
+        if logp_policy is None:
+            logp_policy = self._logps(self.engine.model, boards, completion_ids, spec.temperature)
         self.used = self.advantages(spec, scores)
         rows = zip(puzzle_id, texts, completion_ids, scores, self.used, logp_policy, logp_base, strict=True)
         self.engine.run.append("completions", [
             {"run": spec.name, "seed": spec.seed, "step": step, "puzzle_id": i,
              "prompt": boards.text, "completion": text, "tokens": len(ids), "hit": s.hit, "exact": s.exact,
              "format": s.format, "advantage": a, "logp_policy": p, "logp_base": b,
-             "temperature": spec.temperature, "dtype": dtype(spec)}
+             "temperature": spec.temperature, "dtype": dtype(spec), "ids": ids}
             for i, text, ids, s, a, p, b in rows
         ])  # fmt: skip
         return [0.0] * len(texts)
 
-
-def _base_logps(engine: Engine, base: Model, boards: Sequence[int], texts: Sequence[str], ids: Sequence) -> list[float]:
-    """Log-prob under the base of each completion; `boards`: one number per group, `ids`: the completions' tokens."""
-    size, asked = engine.spec.group_size, engine.boards.only(boards).prompted()
-    shared = [texts[i : i + size] for i in range(0, len(texts), size)]
-    scored = [x for row in completion_logps(base, engine.processor, asked, shared) for x in row]
-    # a completion that was cut off has no end token to score
-    return [float(x[: len(own)].sum()) for x, own in zip(scored, ids, strict=True)]
+    def _logps(
+        self, model: Model, boards: Boards, ids: Sequence[Sequence[int]], temperature: float = 1.0
+    ) -> list[float]:
+        """Log-prob of each group's completions, of the very ids that were sampled; `boards`: one per group."""
+        size, judge = self.engine.spec.group_size, completion_logps if self.engine.settings.fast else stock_logps
+        groups = [ids[i : i + size] for i in range(0, len(ids), size)]
+        more = {} if temperature == 1 else {"temperature": temperature}
+        scored = judge(model, self.engine.processor, boards.prompted(), groups, **more)
+        return [float(logps.sum()) for row in scored for logps in row]
 
 
 def reward_scale(spec: RunSpec) -> str:
