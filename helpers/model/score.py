@@ -55,8 +55,13 @@ def complete(
         pictures = patches(processor, [p.pixels for p in part])
         ids = [prompt_ids(tokenizer, p.text, pictures.grid) for p in part]
         for row in generate(model, tokenizer, ids, pictures, sampling):
-            texts.append([tokenizer.decode([i for i in r.ids if i != tokenizer.eos_token_id]) for r in row])
+            texts.append([tokenizer.decode(strip(tokenizer, r.ids)) for r in row])
     return texts
+
+
+def strip(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
+    """Token ids without the end token."""
+    return [i for i in ids if i != tokenizer.eos_token_id]
 
 
 def completion_logps(
