@@ -30,6 +30,7 @@ from helpers.world.questions import EASY_VQA, Question, ask, with_instruction
 from helpers.world.scenes import CELL_NAMES, cell_labels, draw_scene
 
 Labels = dict[str, torch.Tensor]  # (N, 16) per question of the eyes
+Batch = tuple[Packed, Patches]
 Worker = tuple[int, int]  # rank, number of workers
 
 # Shares of scenes and weights of tasks, phase by phase. What the eyes are trained on: mostly things of known shape.
@@ -180,9 +181,7 @@ def corpus_texts(n: int = 4000, recipe: Recipe | None = None) -> list[str]:
     return texts + [f"{word}\n {word}" for words in EASY_VQA.values() for word in words] * (n // 50)
 
 
-def batch(
-    tokenizer: PreTrainedTokenizerBase, recipe: Recipe, step: int, worker: Worker = (0, 1)
-) -> tuple[Packed, Patches]:
+def batch(tokenizer: PreTrainedTokenizerBase, recipe: Recipe, step: int, worker: Worker = (0, 1)) -> Batch:
     """(packed batch, patches) of one pretraining step: a row per picture, a branch per question.
 
     `worker` = (rank, workers): each worker takes every so-many-th picture of the same step.
@@ -292,7 +291,7 @@ def train_step(learner: Learner, step: int, worker: Worker = (0, 1)) -> tuple[fl
     return mean, float(norm)
 
 
-def text_loss(model: Model, data: tuple[Packed, Patches]) -> tuple[torch.Tensor, int]:
+def text_loss(model: Model, data: Batch) -> tuple[torch.Tensor, int]:
     """(summed cross-entropy in nats, scored tokens) of a packed batch."""
     packed, patches = data
     return cross_entropy(scored_logits(model, packed, patches), packed.target, reduction="sum"), len(packed.target)

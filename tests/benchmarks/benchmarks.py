@@ -532,7 +532,7 @@ def _battery(load: Load, checked: bool) -> Sides:
         for prompts in asked.values():
             inputs = stock_inputs(processor, prompts)
             ids = stock_generate(model, processor.tokenizer, inputs, do_sample=False, max_new_tokens=128)
-            answers["stock"] += [processor.tokenizer.decode(score.strip(processor.tokenizer, i)) for i in ids]
+            answers["stock"] += [score.text_of(processor.tokenizer, i) for i in ids]
 
     def apart() -> float:
         """Share of samples whose answers differ."""
