@@ -125,12 +125,12 @@ def early_rollouts(completions: pd.DataFrame) -> Figure:
     values = values.assign(logp_base=values["logp_base"].clip(lower=lowest))  # stragglers count in the first bin
     edges = np.linspace(lowest, highest, 25)
     ax, frames = new_axes(7.0, 3.6), []
+    looks = {"correct": {"color": "#0072B2", "linestyle": "-"}, "wrong": {"color": "#A84300", "linestyle": "--"}}
     kinds = values.groupby(np.where(values["exact"] == 1, "correct", "wrong"))["logp_base"]
     for kind, logps in kinds:
-        look = {"color": "#0072B2", "linestyle": "-"} if kind == "correct" else {"color": "#A84300", "linestyle": "--"}
         share = np.histogram(logps, edges)[0] / len(logps)
-        ax.stairs(share, edges, linewidth=2, label=f"{kind} ({len(logps)})", **look)
-        ax.axvline(logps.median(), linewidth=0.9, **look)
+        ax.stairs(share, edges, linewidth=2, label=f"{kind} ({len(logps)})", **looks[kind])
+        ax.axvline(logps.median(), linewidth=0.9, **looks[kind])
         rows = {"kind": kind, "low": edges[:-1], "high": edges[1:], "share": share, "n": len(logps)}
         frames.append(pd.DataFrame(rows))
     ax.set(xlabel="base log-prob of the completion (nats; right: more probable)", ylabel="share of rollouts")
@@ -288,8 +288,8 @@ def shift_panels(shifted: pd.DataFrame, value: str = "per_token") -> Figure:
     if trained.empty:
         raise UserError("None of these runs was trained, so nothing has shifted: score the probes of another arm.")
     summary = seed_summary(trained, ["arm", "probe", "step"], value)
-    labels, arms = {"xlabel": "step (log scale)", "ylabel": "nats per token"}, marks.in_order(summary["arm"])
-    fig, axes = marks.panels(arms, 9.4, 2.7, columns=2, room=0.9, **labels)
+    labels = {"xlabel": "step (log scale)", "ylabel": "nats per token"}
+    fig, axes = marks.panels(marks.in_order(summary["arm"]), 9.4, 2.7, columns=2, room=0.9, **labels)
     for arm, ax in axes.items():
         _probe_lines(ax, summary[summary["arm"] == arm])
     for kind, look in PROBE_LOOK.items():

@@ -8,8 +8,8 @@ short function: a table, `panels` of marks, a `legend`, `record`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from helpers.show.style import GREY, Label, add_note, new_figure, visible, wrap_words
 from helpers.study.arms import ARM_STYLE, arm_style
 
+Name = TypeVar("Name", bound=Hashable)
 Look = Mapping[str, Any]
 """Keyword arguments of `Axes.plot`: colour, marker, line style."""
 
@@ -96,14 +97,14 @@ def key(ax: Axes, label: str, **look: Any) -> None:
 
 
 def panels(
-    names: Iterable[str] | Mapping[str, str],
+    names: Iterable[Name] | Mapping[Name, str],
     width: float,
     height: float,
     columns: int = 0,
     room: float = 0.0,
     share: str = "",
     **labels: str,
-) -> tuple[Figure, dict[str, Axes]]:
+) -> tuple[Figure, dict[Name, Axes]]:
     """A figure with a panel per name, titled by it (or by its value in a mapping): the figure, and axes by name.
 
     `columns` panels a line; 0: one line. In inches: `width` of the figure, `height` of each line of panels, `room` for

@@ -251,6 +251,7 @@ def train(learner: Method, world: World, effort: Effort) -> Runs:
         policy, scores = policy.copy(), accuracies[-1].copy()
         policy[going] = advance(learner, world, policy[going], slow[going], noise)
         scores[going] = accuracy(policy[going], world)
+        # `going` numbers the runs; the condition picks some of those numbers, and only they get a stop.
         stopped[going[scores[going, 1] - accuracies[0][going, 1] >= effort.gain]] = step
         policies.append(policy)
         accuracies.append(scores)
@@ -296,25 +297,24 @@ def outcomes(learners: Mapping[str, Method], world: World, effort: Effort) -> pd
     Columns learner, slow, seed, step, reached (1 or 0: the gain), kept and drop (accuracy on the old mode, and its
     fall), gain, old_weight (of the policy's old mode).
     """
-    frames = [_ends(name, train(learner, world, effort), effort) for name, learner in learners.items()]
+    frames = []
+    for name, learner in learners.items():
+        runs = train(learner, world, effort)
+        first, last = runs.accuracies[0].reshape(-1, 2), runs.accuracies[-1].reshape(-1, 2)
+        stopped = runs.stopped.ravel()
+        ends = {
+            "learner": name,
+            "slow": np.repeat(effort.slows, effort.seeds),
+            "seed": np.tile(np.arange(effort.seeds), len(effort.slows)),
+            "step": np.where(stopped < 0, len(runs.policies) - 1, stopped),
+            "reached": (stopped >= 0).astype(int),
+            "kept": last[:, 0],
+            "drop": first[:, 0] - last[:, 0],
+            "gain": last[:, 1] - first[:, 1],
+            "old_weight": runs.policies[-1, ..., 0].ravel(),
+        }
+        frames.append(pd.DataFrame(ends))
     return pd.concat(frames, ignore_index=True)
-
-
-def _ends(name: str, runs: Runs, effort: Effort) -> pd.DataFrame:
-    last, first = runs.accuracies[-1].reshape(-1, 2), runs.accuracies[0].reshape(-1, 2)
-    stopped, never = runs.stopped.ravel(), runs.stopped.ravel() < 0
-    columns = {
-        "learner": name,
-        "slow": np.repeat(effort.slows, effort.seeds),
-        "seed": np.tile(np.arange(effort.seeds), len(effort.slows)),
-        "step": np.where(never, len(runs.policies) - 1, stopped),
-        "reached": (~never).astype(int),
-        "kept": last[:, 0],
-        "drop": first[:, 0] - last[:, 0],
-        "gain": last[:, 1] - first[:, 1],
-        "old_weight": runs.policies[-1, ..., 0].ravel(),
-    }
-    return pd.DataFrame(columns)
 
 
 def verdicts(rows: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
@@ -396,4 +396,4 @@ def weight_pull(policy: Array, learner: Method, world: World) -> float:
     ratio = sd / NEW_SD
     divergence = (ratio**2 - 1) / 2 - math.log(ratio) + (mean - world.place) ** 2 / (2 * NEW_SD**2)
     reward = 0.0 if learner.centred else -divergence - math.log1p(-weight) - math.log(learner.beta)
-    return float((0.0 - reward) / (1 - weight))
+    return float((0.0 - reward) / (1 - weight))  # of no reward 0, where -reward would be -0

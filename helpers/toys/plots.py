@@ -23,6 +23,7 @@ from helpers.toys.softmax import Lesson, shared_layer, shared_table, squeeze_tab
 
 BEFORE, AFTER = "#666666", "#0072B2"
 UP, DOWN = "#0072B2", "#A84300"
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)))
 
 
 @use_style()
@@ -74,9 +75,9 @@ def squeeze_sweep_panels(rows: pd.DataFrame, steps: int) -> Figure:
     """
     titles = {"winner_gain": "The most probable other word", "bystander_shift": "All remaining words"}
     fig, axes = marks.panels(titles, 9.4, 3.9)
-    words, dashes, looks = sorted(rows["word"].unique()), ("-", "--", "-.", ":", (0, (5, 1))), {}
+    words, looks = sorted(rows["word"].unique()), {}
     for place, word in enumerate(words):  # from dark to light with rank; markers and dashes need no colour
-        look = {"marker": "osD^v"[place % 5], "linestyle": dashes[place % 5], "markersize": 4}
+        look = {"marker": "osD^v"[place % 5], "linestyle": DASHES[place % 5], "markersize": 4}
         looks[f"word {word}"] = look | {"color": colormaps["cividis"](0.85 * place / max(1, len(words) - 1))}
     named = rows.sort_values("word").assign(name="word " + rows["word"].astype(str))
     for value, ax in axes.items():
@@ -219,8 +220,9 @@ def _kept(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 def _from_to(summary: pd.DataFrame, x: str) -> str:
     """Where each learner's line begins and ends."""
-    kept = summary.sort_values(["learner", x]).groupby("learner")["mean"]
-    return f"At {x} {summary[x].min():g}: {said(kept.first())}; at {summary[x].max():g}: {said(kept.last())}"
+    rising, falling = (summary.sort_values(x, ascending=up).groupby("learner", sort=False) for up in (True, False))
+    first, last = said(rising["mean"].first()), said(falling["mean"].first())
+    return f"At {x} {summary[x].min():g}: {first}; at {summary[x].max():g}: {last}"
 
 
 @use_style()
