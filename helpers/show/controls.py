@@ -201,12 +201,12 @@ def line_panels(lines: pd.DataFrame) -> Figure:
     """
     measures, by = {"exact": "puzzle exact match", "score": "mean prior score"}, ["start", "arm", "share"]
     drawn = _each_over_seeds(lines.sort_values(by), by, measures).sort_values("start", kind="stable")
-    starts, panels = drawn["start"].unique(), drawn.groupby(["start", "measure"])
-    titles = [f"{measures[measure]}, from {start}" for start, measure in panels.groups]
+    starts, parts = drawn["start"].unique(), dict(list(drawn.groupby(["start", "measure"])))
+    titles = {(start, measure): f"{measures[measure]}, from {start}" for start, measure in parts}
     axis = f"share of the way from {starts[-1]} to the arm"
     fig, axes = marks.panels(titles, 8.6, 2.6, columns=2, room=0.7, xlabel=axis)
-    for ax, (_, rows) in zip(axes.values(), panels, strict=True):
-        marks.lines(ax, rows, "share", band=0.12)
+    for panel, ax in axes.items():
+        marks.lines(ax, parts[panel], "share", band=0.12)
         ax.set_ylim(-0.03, 1.03)
     marks.legend(fig, "right upper", ncols=1)
     half = drawn[(drawn["start"] == starts[0]) & (drawn["share"] == 0.5) & (drawn["measure"] == "score")]
@@ -281,7 +281,7 @@ def recovery_lines(recovery: pd.DataFrame) -> Figure:
     """
     titles, by = {"score": "mean prior score", "likelihood": "likelihood score"}, ["arm", "half", "samples"]
     drawn = _each_over_seeds(recovery.sort_values(by, kind="stable"), by, titles)
-    counts = sorted(drawn["samples"].unique())
+    counts = sorted(drawn["samples"].unique())  # evenly spaced on the axis, which has a 0 and would else be a log
     curves = drawn.assign(place=drawn["samples"].map(counts.index), name=drawn["arm"] + ", " + drawn["half"])
     fig, axes = marks.panels(titles, 9.0, 3.9, share="y", xlabel="prior samples learned again")
     for measure, ax in axes.items():

@@ -76,12 +76,11 @@ def chance_table(shapes: Sequence[Shape]) -> pd.DataFrame:
     """Chance levels per shape: by the formula and, where all pairs fit in memory, by counting."""
     rows = []
     for shape in shapes:
-        spec, hit, exact = puzzles.PuzzleSpec(*shape, size=96), "too many", "too many"
-        if spec.n_placements**2 <= MOST_PAIRS:
-            chances = count_chance(spec)
-            hit, exact = f"{chances[0]:.4f}", f"{chances[1]:.3g}"
-        formula = f"{spec.chance_hit:.4f}", f"{spec.chance_exact:.3g}"
-        rows.append(("{} x {}".format(*shape), f"{spec.n_placements:,}", formula[0], hit, formula[1], exact))
+        spec = puzzles.PuzzleSpec(*shape, size=96)
+        counted = count_chance(spec) if spec.n_placements**2 <= MOST_PAIRS else None
+        hit, exact = (f"{counted[0]:.4f}", f"{counted[1]:.3g}") if counted else ("too many", "too many")
+        by_formula = f"{spec.chance_hit:.4f}", f"{spec.chance_exact:.3g}"
+        rows.append(("{} x {}".format(*shape), f"{spec.n_placements:,}", by_formula[0], hit, by_formula[1], exact))
     names = ["hit rate, formula", "hit rate, counted", "exact match, formula", "exact match, counted"]
     return pd.DataFrame(rows, columns=["shape", "placements", *names])
 

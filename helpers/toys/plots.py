@@ -219,9 +219,10 @@ def _kept(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def _from_to(summary: pd.DataFrame, x: str) -> str:
-    """Where each learner's line begins and ends, by name: sorting by `x` alone would leave the order to chance."""
-    kept = summary.sort_values(["learner", x]).groupby("learner")["mean"]
-    return f"At {x} {summary[x].min():g}: {said(kept.first())}; at {summary[x].max():g}: {said(kept.last())}"
+    """Where each learner's line begins and ends."""
+    rising, falling = (summary.sort_values(x, ascending=up).groupby("learner", sort=False) for up in (True, False))
+    first, last = said(rising["mean"].first()), said(falling["mean"].first())
+    return f"At {x} {summary[x].min():g}: {first}; at {summary[x].max():g}: {last}"
 
 
 @use_style()
