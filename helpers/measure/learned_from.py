@@ -179,8 +179,7 @@ def _different(completions: pd.DataFrame, n: int) -> pd.DataFrame:
 
 def gold_samples(tasks: Sequence[str], numbers: Sequence[int]) -> list[Sample]:
     """Gold answers of the held-out battery samples `numbers` of each task; the kind is the task."""
-    drawn = [(task, battery_samples(task, max(numbers) + 1)) for task in tasks]
-    chosen = [(task, samples[k]) for task, samples in drawn for k in numbers]
+    chosen = [(task, battery_samples(task, max(numbers) + 1)[k]) for task in tasks for k in numbers]
     return [Sample(Prompted(s.pixels, s.question.text), s.question.completion, task) for task, s in chosen]
 
 
@@ -196,8 +195,7 @@ def puzzle_samples(profile: Profile, base: Loaded, n: int) -> list[Sample]:
     taught = corpora.expert_completions(boards) if (profile.rows, profile.cols) == (2, 2) else [None] * n
     samples = []
     for i, (placement, prompt) in enumerate(zip(boards.placements.tolist(), boards.prompted(), strict=True)):
-        turned = corpora.answer([*placement[1:], placement[0]])
-        wrong = own[i] and own[i].split("<answer>")[0] + turned
+        wrong = own[i] and own[i].split("<answer>")[0] + corpora.answer([*placement[1:], placement[0]])
         texts = {"bare": corpora.answer(placement), "own": own[i], "wrong": wrong, "taught": taught[i]}
         samples += [Sample(prompt, text, f"puzzle {name}") for name, text in texts.items() if text]
     return samples

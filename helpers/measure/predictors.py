@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,10 +37,12 @@ class Sizes:
 def scores(loaded: Loaded, spec: PuzzleSpec, sizes: Sizes) -> dict[str, float]:
     """exact (puzzle), score, likelihood and format_failure (means over the prior tasks) of a model."""
     exact = evaluate.score_puzzles(*loaded, boards.held_out_boards(spec, sizes.boards))["exact"]
-    tasks = evaluate.score_battery(*loaded, sizes.battery).values()
-    return {"exact": exact} | {
-        m: float(np.mean([t[m] for t in tasks])) for m in ("score", "likelihood", "format_failure")
-    }
+    return {"exact": exact} | mean_scores(list(evaluate.score_battery(*loaded, sizes.battery).values()))
+
+
+def mean_scores(tasks: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over the scores of some prior tasks, with equal weight per task."""
+    return {m: float(np.mean([task[m] for task in tasks])) for m in ("score", "likelihood", "format_failure")}
 
 
 def written_by(loaded: Loaded, prompts: Sequence[Prompted]) -> Corpus:

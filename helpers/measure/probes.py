@@ -263,6 +263,7 @@ def score_study(profile: Profile, arms: Sequence[str], n: int, jobs: int = 2) ->
         for spec in wanted:
             score_run(profile, spec, n)
         return
+    # Spawned, not forked: torch's threads do not survive a fork.
     with ProcessPoolExecutor(jobs, get_context("spawn"), end_with, (os.getpid(),)) as pool:
         for done in [pool.submit(score_run, profile, spec, n) for spec in wanted]:
             done.result()

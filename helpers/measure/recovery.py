@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from helpers.measure.linear import weights_of
-from helpers.measure.predictors import Sizes
+from helpers.measure.predictors import Sizes, mean_scores
 from helpers.measure.updates import put
 from helpers.model import evaluate, score
 from helpers.model.build import Loaded
@@ -56,11 +56,8 @@ def train_on_few(loaded: Loaded, samples: Sequence[PriorSample], how: Recovery) 
 def half_scores(loaded: Loaded, battery: int) -> pd.DataFrame:
     """Columns half (shown, unshown), score, likelihood, format_failure: means over the tasks of each half."""
     scores = evaluate.score_battery(*loaded, battery)
-    rows = []
-    for half, tasks in zip(("shown", "unshown"), halves(battery_tasks()), strict=True):
-        means = {m: float(np.mean([scores[t][m] for t in tasks])) for m in ("score", "likelihood", "format_failure")}
-        rows.append({"half": half} | means)
-    return pd.DataFrame(rows)
+    parts = zip(("shown", "unshown"), halves(battery_tasks()), strict=True)
+    return pd.DataFrame([{"half": half} | mean_scores([scores[t] for t in tasks]) for half, tasks in parts])
 
 
 def recovery_table(
@@ -90,8 +87,7 @@ def flips(before: Loaded, after: Loaded, tasks: Sequence[str], n: int) -> pd.Dat
     """
     rows = []
     for task in tasks:
-        first, second = (_right(model, task, n) for model in (before, after))
-        pairs = list(zip(first, second, strict=True))
+        pairs = list(zip(_right(before, task, n), _right(after, task, n), strict=True))
         shares = [pairs.count(kind) / n for kind in ((True, True), (True, False), (False, True), (False, False))]
         rows.append((task, *shares, n))
     return pd.DataFrame(rows, columns=["task", "kept", "lost", "gained", "never", "n"])

@@ -50,17 +50,26 @@ def parse(text: str, n: int) -> Parsed:
     think before it, and "text outside the tags" otherwise: the placement then still counts, the format
     reward does not. (The format reward also demands the think, which "ok" does not.)
     """
+    body, reason = single_answer(text)
+    parsed = Parsed(None, reason) if body is None else _read_numbers(body, n)
+    if parsed.placement is not None and not _THINK_OPTIONAL.fullmatch(text):
+        return Parsed(parsed.placement, _TEXT_OUTSIDE)
+    return parsed
+
+
+def single_answer(text: str) -> tuple[str | None, str]:
+    """What stands in the text's single answer tag, and "ok"; None and the reason where there is no such tag.
+
+    The one reading for puzzles and prior tasks: a second tag, or a think that is still open, leaves no answer.
+    """
     opens, closes = text.count("<answer>"), text.count("</answer>")
     before, _, rest = text.partition("<answer>")
     body, closed, _ = rest.partition("</answer>")
     if opens and closes and opens + closes > 2:
-        return Parsed(None, _TWO_ANSWERS)
+        return None, _TWO_ANSWERS
     if not closed or _inside_think(before):
-        return Parsed(None, _NO_ANSWER)
-    parsed = _read_numbers(body, n)
-    if parsed.placement is not None and not _THINK_OPTIONAL.fullmatch(text):
-        return Parsed(parsed.placement, _TEXT_OUTSIDE)
-    return parsed
+        return None, _NO_ANSWER
+    return body, _OK
 
 
 def _inside_think(before: str) -> bool:
@@ -171,13 +180,12 @@ exact_reward = _reward("exact_reward", lambda s: s.exact)  # 1 where the whole p
 format_reward = _reward("format_reward", lambda s: s.format)  # 1 for one think and one answer and nothing else
 correct_reward = _reward("correct_reward", lambda s: s.correct)  # 1 for what is right and well formed
 REWARDS = (hit_reward, exact_reward, format_reward)  # in the order of `RunSpec.reward_weights`; a new one comes last
-_ANY_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 def extract(text: str) -> str | None:
-    """The content of the one answer tag, with single spaces; None where there is none, or more than one."""
-    contents = _ANY_ANSWER.findall(text)
-    return " ".join(contents[0].split()) if len(contents) == text.count("<answer>") == 1 else None
+    """The content of the one answer tag, with single spaces; None where `single_answer` finds none."""
+    body, _ = single_answer(text)
+    return None if body is None else " ".join(body.split())
 
 
 def score_answer(text: str, question: Question) -> float:

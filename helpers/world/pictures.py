@@ -5,7 +5,9 @@ Drawn scenes live in `helpers.world.scenes`. Everything here works without a net
 
 from __future__ import annotations
 
+import os
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -62,45 +64,76 @@ def load_picture(path: str | Path) -> Picture:
     Grey, 16-bit, palette and CMYK pictures become RGB; transparency is laid on white. Of an animation the first frame
     is taken. `facts` holds "file", "width", "height" (pixels). Raises UserError, naming the file, if it cannot be read.
     """
-    file = Path(path)
+    file = Path(path).expanduser()
+    # A name in another encoding than UTF-8 could be neither shown nor written into a notebook.
+    name = os.fsencode(file.name).decode("utf-8", "backslashreplace")
     if not file.is_file():
         raise UserError(f"There is no picture file at {file}: check the path, or pick a file that exists.")
     try:
         with Image.open(file, formats=_FORMATS) as raw:
-            image = _to_rgb(ImageOps.exif_transpose(raw))
+            image = _to_rgb(_upright(raw))
     except _BROKEN as error:
         raise UserError(
-            f"{file} cannot be read as a JPEG, PNG or WebP picture ({error}): "
+            f"{file.with_name(name)} cannot be read as a JPEG, PNG or WebP picture ({error}): "
             "save it again in one of these formats, or take it out."
         ) from error
-    return Picture(image, file.name, {"file": file.name, "width": image.width, "height": image.height})
+    return Picture(image, name, {"file": name, "width": image.width, "height": image.height})
+
+
+def _upright(raw: Image.Image) -> Image.Image:
+    """The picture as the camera meant it; as it lies in the file where that note is damaged and the picture is not."""
+    try:
+        return ImageOps.exif_transpose(raw)
+    except _BROKEN:
+        return raw
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow mode that JPEG, PNG or WebP can have, as RGB on white."""
     if image.mode.startswith("I"):
-        # Pillow clips 16-bit grey at 255 on convert, which would turn nearly every pixel white.
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8))
+        # Pillow clips 16-bit grey at 255 on convert, which would turn nearly every pixel white; it also forgets which
+        # grey stands for transparency.
+        grey, clear = np.asarray(image).astype(np.uint32), image.info.get("transparency")
+        image = Image.fromarray((grey // 257).clip(0, 255).astype(np.uint8))
+        image = image if clear is None else Image.fromarray(np.where(grey == clear, 255, np.asarray(image)))
     if image.has_transparency_data:
         top = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", top.size, "white"), top)
     return image.convert("RGB")
 
 
-def photo_folder(path: str | Path) -> list[Picture]:
-    """Every JPEG, PNG and WebP picture directly inside a folder, sorted by file name.
+def photo_folder(path: str | Path, least: int = 2) -> list[Picture]:
+    """Every JPEG, PNG and WebP picture directly inside a folder that can be read, sorted by file name.
 
-    Suffixes count in any case; other files, subfolders and hidden files (name starting with a dot) are skipped.
-    Raises UserError when the folder is missing or holds no picture, or when a picture is broken.
+    Suffixes count in any case; other files, subfolders and hidden files (name starting with a dot) are skipped. What
+    cannot be read, or has a side below `least` pixels (a board's tiles in a row), is left out with a warning that
+    names it and says why. Raises UserError when the folder is missing or no picture is left.
     """
-    folder = Path(path)
+    folder = Path(path).expanduser()
     if not folder.is_dir():
         raise UserError(f"There is no folder at {folder}: create it and put photographs in, or check the path.")
     visible = [file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")]
-    files = [file for file in visible if file.suffix.lower() in _SUFFIXES]
+    files = sorted((file for file in visible if file.suffix.lower() in _SUFFIXES), key=lambda file: file.name)
     if not files:
         raise UserError(f"The folder {folder} holds no picture: put files ending in {', '.join(_SUFFIXES)} into it.")
-    return [load_picture(file) for file in sorted(files, key=lambda file: file.name)]
+    read = [_try(file, least) for file in files]
+    pictures, trouble = [p for p in read if isinstance(p, Picture)], [t for t in read if isinstance(t, str)]
+    if not pictures:
+        raise UserError(f"No picture in {folder} can be used. {' '.join(trouble)}")
+    if trouble:
+        warnings.warn(f"{len(trouble)} of {len(files)} pictures were left out. {' '.join(trouble)}", stacklevel=2)
+    return pictures
+
+
+def _try(file: Path, least: int) -> Picture | str:
+    """A picture, or why it is left out."""
+    try:
+        picture = load_picture(file)
+    except UserError as error:
+        return str(error)
+    size = f"{picture.image.width} x {picture.image.height}"
+    small = f"{picture.name} has {size} pixels, fewer than the {least} tiles of a board."
+    return small if min(picture.image.size) < least else picture
 
 
 def packaged_photos() -> list[Picture]:
