@@ -26,13 +26,11 @@ RECORDS = ("study", "controls", "probes")
 def train(options: argparse.Namespace) -> None:
     """Train the runs of the study that are missing, some side by side."""
     profile = chosen(options.profile, options.seeds)
-    if options.spec:
-        from helpers.train import run
+    from helpers.train import jobs, run
 
+    if options.spec:
         run.carry_out(RunSpec.from_json(options.spec), profile)
         return
-    from helpers.train import jobs
-
     asked = [s for s in specs(get_profile(options.profile), options.arms) if s.seed in profile.seeds or s.steps == 0]
     jobs.run_missing(profile, asked, options.jobs)  # there is one base, whatever the seeds
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import socket
 
 import numpy as np
@@ -235,3 +237,68 @@ def test_random_crops_are_repeatable_squares(width, height, size):
     crops = random_crops(picture, size, 3)
     assert [c.size for c in crops] == [(size, size)] * 3
     assert [c.tobytes() for c in crops] == [c.tobytes() for c in random_crops(picture, size, 3)]
+
+
+# --- what people really have in a folder ---
+
+
+def photo(seed: int = 0) -> Image.Image:
+    """A picture that shows which way is up."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (24, 36, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xff\x01", b"\x00\x01\x01\x12\x00\x03\xff\xff\xff\xff\xff\xff", b""])
+def test_damaged_exif_does_not_cost_the_picture(tmp_path, damage):
+    photo().save(tmp_path / "a.jpg", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08" + damage)
+    assert pictures.load_picture(tmp_path / "a.jpg").image.size == (36, 24)
+
+
+def test_where_turning_fails_the_picture_is_read_as_it_lies(tmp_path, monkeypatch):
+    def fail(image):
+        raise SyntaxError("not a TIFF file")
+
+    photo().save(tmp_path / "a.png")
+    monkeypatch.setattr(pictures.ImageOps, "exif_transpose", fail)
+    assert pictures.load_picture(tmp_path / "a.png").image.size == (36, 24)
+
+
+def test_transparency_of_16_bit_grey_is_laid_on_white(tmp_path):
+    grey = np.array([[0, 257 * 10], [257 * 20, 257 * 10]], dtype=np.uint16)
+    Image.fromarray(grey).save(tmp_path / "grey.png", transparency=257 * 10)
+    shown = np.asarray(pictures.load_picture(tmp_path / "grey.png").image)[..., 0]
+    assert shown.tolist() == [[0, 255], [20, 255]]
+
+
+def test_a_file_name_in_another_encoding_can_be_shown(tmp_path):
+    path = os.fsencode(tmp_path) + b"/b\xe4r.png"
+    photo().save(tmp_path / "plain.png")
+    os.rename(tmp_path / "plain.png", path)
+    (picture,) = pictures.photo_folder(tmp_path)
+    assert picture.name == "b\\xe4r.png" == picture.facts["file"]
+    json.dumps(picture.facts).encode()
+
+
+def test_a_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "photos").mkdir()
+    photo().save(tmp_path / "photos" / "a.png")
+    assert [p.name for p in pictures.photo_folder("~/photos")] == ["a.png"]
+    assert pictures.load_picture("~/photos/a.png").name == "a.png"
+
+
+def test_what_cannot_be_used_is_named_and_the_rest_is_read(tmp_path):
+    for name in ("b.png", "a.jpg"):
+        photo().save(tmp_path / name)
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    Image.new("RGB", (2, 40)).save(tmp_path / "narrow.png")
+    with pytest.warns(UserWarning, match="2 of 4 pictures were left out") as told:
+        assert [p.name for p in pictures.photo_folder(tmp_path, least=3)] == ["a.jpg", "b.png"]
+    assert "broken.jpg cannot be read" in str(told[0].message)
+    assert "narrow.png has 2 x 40 pixels, fewer than the 3 tiles of a board." in str(told[0].message)
+
+
+def test_a_folder_of_which_nothing_is_left_is_refused(tmp_path):
+    for name in ("a.jpg", "b.png"):
+        (tmp_path / name).write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"No picture in .* can be used\. .*a\.jpg cannot.*b\.png cannot"):
+        pictures.photo_folder(tmp_path)

@@ -17,14 +17,17 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from peft import LoraConfig
+from PIL import Image
 from swapping import swap
 from transformers import Trainer
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from helpers.errors import UserError
 from helpers.model import build, forward, processor, score
-from helpers.study.checkpoints import checkpoint_numbers
+from helpers.study.checkpoints import checkpoint_at, checkpoint_numbers
 from helpers.study.records import RunStore, verify
 from helpers.study.spec import RunSpec
 from helpers.train import engine, recipes, trainers
@@ -347,6 +350,47 @@ def test_recorded_advantages_are_those_the_trainer_used(puzzler, tmp_path: Path,
     assert rows["advantage"].abs().max() > 0.5
 
 
+def test_with_stock_trl_rft_trains_too_and_leaves_the_same_kind_of_record(puzzler, tmp_path: Path) -> None:
+    spec, rows = run_spec("rft", puzzler.folder, steps=2, beta=0.1), {}
+    for fast in (True, False):
+        store = RunStore(tmp_path / str(fast))
+        assert train(spec, store, replace(QUICK, fast=fast)).done
+        rows[fast] = table(store, spec, "completions")
+        ours = table(store, spec, "evaluations")
+        rows[fast].attrs["start"] = ours[ours["step"] == 0]["value"].tolist()
+    model, processor = puzzler.load()
+    ours, stock = rows[True], rows[False]
+    assert list(ours.columns) == list(stock.columns) and len(ours) == len(stock) == 16
+    assert ours.attrs == stock.attrs
+    assert ours["puzzle_id"].tolist() == stock["puzzle_id"].tolist()
+    boards = training_boards(BOARDS, 4, 1).prompted()
+    for drawn in (ours, stock):
+        first = drawn[drawn["step"] == 1]
+        asked = [boards[i] for i in first["puzzle_id"]]
+        known = score.completion_logps(model, processor, asked, [[ids] for ids in first["ids"]])
+        by_hand = pytest.approx([float(logps.sum()) for (logps,) in known], abs=1e-4)
+        assert first["logp_policy"].tolist() == by_hand and first["logp_base"].tolist() == by_hand
+        assert first["completion"].tolist() == [score.text_of(processor.tokenizer, ids) for ids in first["ids"]]
+        assert drawn["advantage"].abs().max() > 0.5
+
+
+@pytest.mark.parametrize("arm", ["rft", "rft-stale"])
+def test_a_group_at_a_time_gives_the_same_steps_in_less_memory(puzzler, tmp_path: Path, arm: str) -> None:
+    more = {"extra": (("steps_per_generation", 2),)} if arm == "rft-stale" else {}
+    spec, weights, rows = run_spec(arm, puzzler.folder, steps=2, beta=0.1, batch_size=3, **more), {}, {}
+    for groups in (0, 1):
+        store = RunStore(tmp_path / str(groups))
+        assert train(spec, store, replace(QUICK, groups_at_once=groups)).done
+        weights[groups] = build.load(checkpoint_at(store.checkpoints(spec))).model.state_dict()
+        rows[groups] = table(store, spec, "completions")
+    assert len(rows[0]) == len(rows[1]) == 24
+    assert rows[0]["completion"].tolist() == rows[1]["completion"].tolist()
+    before = puzzler.load().model.state_dict()
+    moved = max(float((weights[0][name] - before[name]).abs().max()) for name in before)
+    apart = max(float((weights[0][name] - weights[1][name]).abs().max()) for name in before)
+    assert apart < 0.02 * moved
+
+
 def test_a_run_leaves_a_whole_record(puzzler, tmp_path: Path) -> None:
     store, spec = RunStore(tmp_path), run_spec("rft", puzzler.folder)
     run = train(spec, store, QUICK)
@@ -437,13 +481,22 @@ def test_a_base_that_is_no_model_is_named(tmp_path: Path) -> None:
         train(run_spec("sft-answer", tmp_path / "nothing"), RunStore(tmp_path / "runs"), QUICK)
 
 
-def test_boards_that_do_not_fit_the_model_are_enlarged(puzzler) -> None:
-    _, processor = puzzler.load()
-    board = np.full((40, 40, 3), 200, dtype=np.uint8)
-    enlarged = score.patches(processor, [board])
-    stock = score.patches(processor, [np.full((48, 48, 3), 200, dtype=np.uint8)])
-    assert (enlarged.rows, enlarged.columns) == (stock.rows, stock.columns) == (6, 6)
-    assert torch.equal(enlarged.values, stock.values)  # a plain board stays plain
+@settings(max_examples=150, deadline=None)
+@given(st.integers(8, 400), st.integers(8, 400))
+def test_pictures_of_every_size_become_what_the_models_own_processor_makes_of_them(width: int, height: int) -> None:
+    own = processor.load_processor()
+    picture = np.random.default_rng(width).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    ours = score.patches(own, [picture, picture])
+    stock = own.image_processor(images=[Image.fromarray(picture)], return_tensors="pt")
+    assert [1, ours.rows, ours.columns] == stock["image_grid_thw"][0].tolist()
+    assert torch.allclose(ours.values[1], stock["pixel_values"], atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [20, 50, 72, 256])
+@pytest.mark.parametrize("arm", ["rft", "sft-answer"])
+def test_boards_of_any_size_are_trained_on(puzzler, tmp_path: Path, arm: str, size: int) -> None:
+    store, spec = RunStore(tmp_path), run_spec(arm, puzzler.folder, steps=1, size=size)
+    assert train(spec, store, replace(QUICK, puzzle_tests=1, final_tests=1, battery=1, final_battery=1)).done
 
 
 # --------------------------------------------------------------------------------------- resuming

@@ -11,6 +11,7 @@ from transformers import ProcessorMixin
 from helpers.model import build
 from helpers.model.evaluate import score_battery, score_puzzles
 from helpers.model.forward import Model
+from helpers.model.processor import BASES
 from helpers.study.profiles import Profile
 from helpers.study.records import Run
 from helpers.study.spec import RunSpec
@@ -24,6 +25,8 @@ class Settings:
 
     `puzzle_tests` held-out boards and `battery` samples per prior task at each checkpoint; `final_tests` and
     `final_battery` at the last one and for the base model. `fast` packs forward passes and shares prefixes.
+    `groups_at_once`: groups of completions whose gradients are taken together, all of a step's where it is 0; with a
+    vocabulary of 150,000 the logits of a whole step do not fit.
     """
 
     puzzle_tests: int = 250
@@ -32,6 +35,7 @@ class Settings:
     final_battery: int = 200
     fast: bool = True
     per_octave: int = 2
+    groups_at_once: int = 0
 
 
 @dataclass
@@ -94,4 +98,5 @@ def dtype(spec: RunSpec) -> str:
 def settings(profile: Profile) -> Settings:
     """Evaluation settings of a profile: the same prior items at every step, or drops would be offset."""
     items = profile.battery_per_task
-    return Settings(profile.puzzle_test_size // 4, profile.puzzle_test_size, items, items)
+    groups = 0 if profile.model in BASES else 1
+    return Settings(profile.puzzle_test_size // 4, profile.puzzle_test_size, items, items, groups_at_once=groups)

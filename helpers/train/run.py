@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import warnings
@@ -120,8 +121,12 @@ def _make_sft(engine: Engine, recipe: Sft) -> trainers.StudySFTTrainer:
 
 def _make_rft(engine: Engine, recipe: Rft) -> trainers.StudyGRPOTrainer:
     spec, fast = engine.spec, engine.settings.fast
+    groups = math.gcd(engine.settings.groups_at_once or spec.batch_size, spec.batch_size)
+    options = recipe.options(spec) | {"gradient_accumulation_steps": spec.batch_size // groups}
+    if "steps_per_generation" in options:  # TRL counts batches here, not steps of the optimiser
+        options["steps_per_generation"] *= spec.batch_size // groups
     arguments = GRPOConfig(
-        per_device_train_batch_size=spec.batch_size * spec.group_size,
+        per_device_train_batch_size=groups * spec.group_size,
         num_generations=spec.group_size,
         max_completion_length=spec.max_completion_length,
         temperature=spec.temperature,
@@ -129,7 +134,7 @@ def _make_rft(engine: Engine, recipe: Rft) -> trainers.StudyGRPOTrainer:
         scale_rewards=reward_scale(spec),
         reward_weights=[*recipe.weights(spec), 0.0],
         log_completions=False,
-        **recipe.options(spec),
+        **options,
         **_common_arguments(engine),
     )
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental
