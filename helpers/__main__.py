@@ -15,7 +15,6 @@ from pathlib import Path
 from helpers import runner
 from helpers.errors import UserError
 from helpers.processes import interrupt_on_signals
-from helpers.study.arms import STUDY_ARMS
 from helpers.study.controls import GROUPS, control_specs
 from helpers.study.profiles import PROFILES, Profile, get_profile, specs
 from helpers.study.spec import RunSpec
@@ -31,8 +30,9 @@ def train(options: argparse.Namespace) -> None:
     if options.spec:
         run.carry_out(RunSpec.from_json(options.spec), profile)
         return
-    asked = [s for s in specs(get_profile(options.profile), options.arms) if s.seed in profile.seeds or s.steps == 0]
-    jobs.run_missing(profile, asked, options.jobs)  # there is one base, whatever the seeds
+    planned = specs(get_profile(options.profile), options.arms or profile.study_arms)
+    asked = [s for s in planned if s.seed in profile.seeds or s.steps == 0]  # there is one base, whatever the seeds
+    jobs.run_missing(profile, asked, options.jobs)
 
 
 def controls(options: argparse.Namespace) -> None:
@@ -58,7 +58,7 @@ def score(options: argparse.Namespace) -> None:
     profile = chosen(options.profile, options.seeds)
     if get_profile(options.profile).seeds[0] not in profile.seeds:
         raise UserError("The probe set comes from the runs of the profile's first seed: name it among the seeds.")
-    probes.score_study(profile, STUDY_ARMS, options.n, options.jobs)
+    probes.score_study(profile, profile.study_arms, options.n, options.jobs)
 
 
 def publish(options: argparse.Namespace) -> None:
@@ -70,7 +70,7 @@ def publish(options: argparse.Namespace) -> None:
     writers = {
         "study": lambda: publish_records(profile.name),
         "controls": lambda: analyses.publish_controls(profile),
-        "probes": lambda: probes.publish_probes(profile, STUDY_ARMS),
+        "probes": lambda: probes.publish_probes(profile, profile.study_arms),
     }
     for name in options.what or RECORDS[:1]:
         writers[name]()
@@ -125,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
     for command in (train, controls, score):
         made[command].add_argument("--seeds", nargs="+", type=int, help="some of the profile's seeds")
         made[command].add_argument("--jobs", type=int, default=2, help="runs side by side (default: 2)")
-    made[train].add_argument("--arms", nargs="+", default=list(STUDY_ARMS), metavar="ARM")
+    made[train].add_argument("--arms", nargs="+", metavar="ARM", help="default: those of the study")
     made[train].add_argument("--spec", help=argparse.SUPPRESS)
     made[controls].add_argument("--only", nargs="+", metavar="GROUP", help="some of the groups of controls")
     made[controls].add_argument("--list", action="store_true", help="say what is there and what is not, and stop")

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from helpers.errors import UserError
 from helpers.files import package_version
-from helpers.study.arms import STUDY_ARMS
 from helpers.study.profiles import Profile, get_profile
 from helpers.study.spec import RunSpec
 
@@ -111,12 +110,12 @@ class Lab:
         """Train missing runs (at `cpu` published records stand in for runs); returns those trained now."""
         from helpers.train import jobs
 
-        return jobs.ensure(self.name, self.retrain, STUDY_ARMS if arms is None else tuple(arms))
+        return jobs.ensure(self.name, self.retrain, tuple(arms or ()))
 
     def study(self, *arms: str) -> Study:
         """The finished runs of some arms and of the base (none named: all); trains what is missing."""
         self.ensure(("base", *arms) if arms else None)
-        return self._published().Study(self.profile, arms or STUDY_ARMS)
+        return self._published().Study(self.profile, arms or self.profile.study_arms)
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of all runs of this profile: evaluations, metrics, completions or probes."""

@@ -398,7 +398,7 @@ def iterative(folder: Path, steps: int = 9) -> RunSpec:
 def test_iterative_sft_draws_from_the_current_model_every_k_steps(puzzler, tmp_path: Path, monkeypatch) -> None:
     draws = []
 
-    def listen(writer: build.Loaded, boards: Any, seed: int, **more: Any) -> list[str]:
+    def listen(writer: build.Loaded, boards: Any, seed: int, limit: int, **more: Any) -> list[str]:
         start = dict(puzzler.load()[0].named_parameters())
         apart = [(p - start[n]).detach().square().sum() for n, p in writer.model.named_parameters()]
         moved = math.sqrt(float(sum(apart)))

@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.errors import UserError
+from helpers.model.processor import encode_target, load_processor
 from helpers.study.arms import ARM_DESCRIPTIONS, ARMS, REGISTRY
 from helpers.study.profiles import PROFILES, checkpoint_steps, get_profile, specs
 from helpers.study.spec import LARGEST_WHOLE, RunSpec
+from helpers.train.recipes import get_recipe
+from helpers.world import answers
 
 GOLDEN_JSON = (
     '{"arm":"rft","base":"shipped","batch_size":16,"beta":0.0,"cols":2,"extra":[],"freeze_vision":false,'
@@ -46,6 +49,7 @@ extras = st.dictionaries(st.text(min_size=1, max_size=5), extra_values, max_size
 def run_specs(draw: st.DrawFn) -> RunSpec:
     """Any spec that may be run."""
     arm = draw(st.sampled_from([arm for arm in ARMS if arm != "base"]))
+    rows, cols = REGISTRY[arm].explains or (draw(st.integers(1, 4)), draw(st.integers(2, 4)))
     return RunSpec(
         arm=arm,
         seed=draw(st.integers(0, 2**32)),
@@ -53,8 +57,8 @@ def run_specs(draw: st.DrawFn) -> RunSpec:
         learning_rate=draw(positives),
         batch_size=draw(wholes),
         group_size=draw(st.integers(2, 64)),
-        rows=draw(st.integers(1, 4)),
-        cols=draw(st.integers(2, 4)),
+        rows=rows,
+        cols=cols,
         size=draw(st.integers(4, 512)),
         beta=draw({"rft-no-kl": st.just(0.0), "sft-kl": positives, "distill": positives}.get(arm, reals)),
         weight_decay=draw(reals),
@@ -108,7 +112,7 @@ def test_every_setting_reaches_the_hash() -> None:
     changes = {
         "arm": "reinforce-1-0", "seed": 1, "steps": 2, "learning_rate": 1e-5, "batch_size": 2,
         "group_size": 4, "rows": 3, "cols": 3, "size": 96, "beta": 0.1, "weight_decay": 0.1, "lora_rank": 8,
-        "freeze_vision": True, "reward_weights": (1, 0, 1), "temperature": 0.7, "max_completion_length": 8,
+        "freeze_vision": True, "reward_weights": (1, 0, 1), "temperature": 0.7, "max_completion_length": 12,
         "base": "other", "source": SOURCE, "extra": (("a", 1),),
     }  # fmt: skip
     assert set(changes) == set(json.loads(GOLDEN_JSON))
@@ -149,7 +153,8 @@ def test_a_spec_is_frozen() -> None:
         ({"reward_weights": (1, 1)}, "three numbers"),
         ({"reward_weights": (0, 0, 0)}, "all 0"),
         ({"reward_weights": (1, 1, float("nan"))}, "reward_weights is nan"),
-        ({"max_completion_length": 0}, "max_completion_length is 0"),
+        ({"max_completion_length": 11}, "max_completion_length is 11"),
+        ({"max_completion_length": -1}, "max_completion_length is -1"),
         ({"freeze_vision": 1}, "True or False"),
         ({"base": ""}, "base must name"),
         ({"source": "rft"}, "source must be a run's name"),
@@ -214,9 +219,11 @@ def test_every_profile_makes_valid_specs_for_every_arm_and_seed(name: str) -> No
     profile = get_profile(name)
     made = specs(profile)
     assert profile.name == name
-    assert len(made) == 1 + len(profile.seeds) * (len(ARMS) - 1)
+    arms = [arm for arm in ARMS if (name, arm) != ("gpu", "sft-expert")]  # whose teacher explains 2 x 2 boards only
+    assert list(profile.arms) == arms
+    assert len(made) == 1 + len(profile.seeds) * (len(arms) - 1)
     assert len({spec.name for spec in made}) == len(made)
-    assert [spec.arm for spec in made if spec.seed == profile.seeds[0]] == list(ARMS)
+    assert [spec.arm for spec in made if spec.seed == profile.seeds[0]] == arms
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -295,3 +302,34 @@ def test_checkpoint_steps_start_at_0_end_at_total_and_leave_no_wide_gap(total: i
 def test_impossible_schedules_are_refused(total: object, per_octave: int) -> None:
     with pytest.raises(UserError):
         checkpoint_steps(total, per_octave)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_what_a_profile_plans_can_be_run(name: str) -> None:
+    """Every arm with a line: its settings fit together, it has a recipe, and its answers fit into a completion."""
+    profile = get_profile(name)
+    planned = [line.arm for line in profile.budgets]
+    assert set(profile.study_arms) - {"base"} <= set(planned)
+    for spec in specs(profile, planned):
+        assert get_recipe(spec.arm) and spec.max_completion_length >= answers.shortest(spec.rows * spec.cols)
+    assert {"rft", "sft-answer", "sft-rollout"} <= set(profile.study_arms)
+
+
+def test_what_cannot_be_run_is_refused_when_it_is_planned() -> None:
+    with pytest.raises(UserError, match="sft-expert: its outside teacher explains 2 x 2 boards only"):
+        RunSpec("sft-expert", 0, 1, 1e-3, 2, rows=3, cols=3)
+    with pytest.raises(UserError, match="max_completion_length is 32, but an answer for 4 x 4 tiles takes 43 tokens"):
+        RunSpec("rft", 0, 1, 1e-3, 2, rows=4, cols=4, max_completion_length=32)
+    assert "sft-expert" not in get_profile("gpu").study_arms
+    with pytest.raises(UserError, match="profile gpu has no budget for arm sft-expert"):
+        specs(get_profile("gpu"), ["sft-expert"])
+
+
+@given(st.integers(1, 5), st.integers(2, 5))
+def test_the_room_for_a_completion_comes_from_the_grid_and_a_right_answer_fits(rows: int, cols: int) -> None:
+    tiles, tokenizer = rows * cols, load_processor().tokenizer
+    spec = RunSpec("rft", 0, 1, 1e-3, 2, rows=rows, cols=cols)
+    assert spec.max_completion_length == answers.room(tiles) < answers.room(tiles, outside=True)
+    numbers = " ".join(map(str, range(tiles, 0, -1)))
+    text = f"<think></think><answer>{numbers}</answer>"
+    assert len(encode_target(tokenizer, text)) - 1 == answers.shortest(tiles) <= spec.max_completion_length

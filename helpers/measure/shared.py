@@ -16,7 +16,7 @@ from helpers.model import build
 from helpers.model.build import Loaded
 from helpers.model.forward import Model
 from helpers.study import checkpoints
-from helpers.study.arms import STUDY_ARMS, get_arm
+from helpers.study.arms import get_arm
 from helpers.study.profiles import Profile, specs
 from helpers.study.published import load_published, store
 from helpers.study.schema import SCHEMAS, table_file
@@ -84,7 +84,7 @@ def load_shared(profile: Profile) -> Shared:
 
 def study_specs(profile: Profile) -> list[RunSpec]:
     """The study's runs that train."""
-    return specs(profile, [arm for arm in STUDY_ARMS if get_arm(arm).trains])
+    return specs(profile, [arm for arm in profile.study_arms if get_arm(arm).trains])
 
 
 def is_done(profile: Profile) -> set[str]:

@@ -16,11 +16,13 @@ from helpers.world.battery import battery_samples
 from helpers.world.boards import Boards, Prompted
 
 
-def score_puzzles(
-    model: Model, processor: ProcessorMixin, tests: Boards, sampling: Sampling | None = None
-) -> dict[str, float]:
-    """Mean exact match, hit rate and format failure over held-out boards (greedy unless `sampling` is given)."""
-    texts = complete(model, processor, tests.prompted(), sampling)
+def score_puzzles(model: Model, processor: ProcessorMixin, tests: Boards, limit: int = 0) -> dict[str, float]:
+    """Mean exact match, hit rate and format failure of greedy completions of held-out boards.
+
+    They may take `limit` tokens, and never less than an outside teacher needs (`answers.room`).
+    """
+    most = max(limit, answers.room(tests.spec.tiles, outside=True))
+    texts = complete(model, processor, tests.prompted(), Sampling(temperature=0.0, max_tokens=most))
     scores = [answers.score(t, p) for row, p in zip(texts, tests.placements, strict=True) for t in row]
     return {
         "exact": float(np.mean([s.exact for s in scores])),

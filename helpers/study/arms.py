@@ -44,6 +44,7 @@ class Arm:
     or of the completions that RFT recorded the first "groups" with a signal, "late" or "early" correct ones, or
     "thinks" with the true placement. `reference`: whether the runs of its seed are rescaled to its update's length, and
     (of RFT) joined with its end by a line; `recovered`: whether it is measured how what it forgot comes back.
+    `explains`: the one grid (rows, cols) that its outside teacher can explain; None where there is no such limit.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Arm:
     stand_in: Literal["", "rules", "groups", "late", "early", "thinks"] = ""
     reference: bool = False
     recovered: bool = False
+    explains: tuple[int, int] | None = None
 
     @property
     def trains(self) -> bool:
@@ -82,7 +84,7 @@ _ENTRIES = (
     Arm("sft-answer", "SFT on the bare true placement", "sft", "corpus", ArmStyle("#A84300", "^", "--"),
         in_study=True, stand_in="rules", reference=True, recovered=True),
     Arm("sft-expert", "SFT on the true placement with an outside teacher's reasoning, in its own voice",
-        "sft", "corpus", ArmStyle("#C58900", "v", "-."), in_study=True, stand_in="rules",
+        "sft", "corpus", ArmStyle("#C58900", "v", "-."), in_study=True, explains=(2, 2), stand_in="rules",
         differs_from="sft-answer", differs_in="a teacher's reasoning before the placement"),
     Arm("sft-rollout", "SFT on correct rollouts of the RFT model: the decisive arm",
         "sft", "corpus", ArmStyle("#007A59", "D", (0, (7, 2))), source="rft", in_study=True, stand_in="late",

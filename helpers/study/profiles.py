@@ -12,8 +12,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from helpers.errors import UserError
-from helpers.study.arms import ARMS, REGISTRY, Arm, get_arm
+from helpers.study.arms import REGISTRY, Arm, get_arm
 from helpers.study.spec import Extra, RunSpec, whole_number
+from helpers.world.answers import room
 from helpers.world.puzzles import PuzzleSpec
 
 
@@ -47,7 +48,22 @@ class Profile:
     rows: int = 2
     cols: int = 2
     size: int = 64
-    max_completion_length: int = 32
+    max_completion_length: int = 0  # 0: what the grid needs
+
+    def __post_init__(self) -> None:
+        """Derive the room for a completion from the grid, unless it is given."""
+        object.__setattr__(self, "max_completion_length", self.max_completion_length or room(self.rows * self.cols))
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms that this profile plans: those with a line in its table, and the base."""
+        planned = {line.arm for line in self.budgets}
+        return tuple(name for name, arm in REGISTRY.items() if name in planned or not arm.trains)
+
+    @property
+    def study_arms(self) -> tuple[str, ...]:
+        """Those of them that belong to the study."""
+        return tuple(name for name in self.arms if REGISTRY[name].in_study)
 
     @property
     def puzzle(self) -> PuzzleSpec:
@@ -109,7 +125,7 @@ _CPU_BUDGETS = (
 _GPU_BUDGETS = (
     Budget("rft",           2000,    16, 1e-6, beta=0.04),
     Budget("sft-answer",    1000,    32, 1e-6),
-    Budget("sft-expert",    1000,    32, 1e-6),
+    # no sft-expert: its teacher explains 2 x 2 boards only
     Budget("sft-rollout",   1000,    32, 1e-6),
     Budget("sft-self",      1000,    32, 1e-6, extra=(("source_step", 128),)),
     Budget("self-sft",      1000,    32, 1e-6),
@@ -145,7 +161,7 @@ _SIZES = (
         puzzle_test_size=1000,
         battery_per_task=500,
         group_size=8,
-        max_completion_length=512,
+        max_completion_length=512,  # a large instruct model thinks at length
         budgets=_GPU_BUDGETS,
     ),
 )
@@ -161,14 +177,14 @@ def get_profile(name: str) -> Profile:
     return PROFILES[name]
 
 
-def specs(profile: Profile, arms: Iterable[str] = ARMS) -> list[RunSpec]:
-    """The runs of `arms` under `profile`, seed by seed, each seed in design order.
+def specs(profile: Profile, arms: Iterable[str] | None = None) -> list[RunSpec]:
+    """The runs of `arms` (None: all that it plans) under `profile`, seed by seed, each seed in design order.
 
     Going seed by seed completes one seed of every arm first; design order puts a source run before those it
     feeds (a source that was not asked for is named, not added). The base model is the same for every seed, so
     it gets one run. Raises `UserError` for an unknown arm or one without a budget.
     """
-    asked = [arms] if isinstance(arms, str) else list(arms)
+    asked = [arms] if isinstance(arms, str) else list(profile.arms if arms is None else arms)
     for arm in asked:
         profile.budget(arm)
     ordered = [arm for name, arm in REGISTRY.items() if name in asked]

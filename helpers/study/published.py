@@ -16,7 +16,6 @@ import pyarrow as pa
 from helpers.errors import UserError
 from helpers.files import DamagedFile, json_bytes, read_json, write_file
 from helpers.processes import owned
-from helpers.study.arms import STUDY_ARMS
 from helpers.study.profiles import Profile, get_profile, specs
 from helpers.study.records import RunStore, check_contents, finished_folders, own_table, read_spec
 from helpers.study.schema import SCHEMA_VERSION, TABLES, check_version, encode_table, read_table, table_file, to_arrow
@@ -198,7 +197,7 @@ class Study:
     """The finished runs of some arms of a profile, and of its base, as notebooks read them."""
 
     profile: Profile
-    arms: tuple[str, ...] = STUDY_ARMS
+    arms: tuple[str, ...]
 
     @cached_property
     def evaluations(self) -> pd.DataFrame:
@@ -253,7 +252,7 @@ def records_digest(profile_name: str) -> str:
 
 def _study_names(profile: Profile) -> set[str]:
     """The names of a profile's runs of the study."""
-    return {spec.name for spec in specs(profile, STUDY_ARMS)}
+    return {spec.name for spec in specs(profile, profile.study_arms)}
 
 
 def publish_records(profile_name: str = "cpu", destination: Path = PUBLISHED) -> list[Path]:

@@ -12,6 +12,7 @@ from numbers import Integral, Real
 
 from helpers.errors import UserError
 from helpers.study.arms import REGISTRY, get_arm
+from helpers.world.answers import room, shortest
 
 Extra = tuple[tuple[str, float | int | str], ...]
 
@@ -27,7 +28,7 @@ _WHOLE_FIELDS = (
     ("cols", 1),
     ("size", 1),
     ("lora_rank", 0),
-    ("max_completion_length", 1),
+    ("max_completion_length", 0),
 )
 
 
@@ -63,7 +64,7 @@ class RunSpec:
     freeze_vision: bool = False
     reward_weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
     temperature: float = 1.0
-    max_completion_length: int = 32
+    max_completion_length: int = 0
     base: str = "shipped"
     source: str = ""
     extra: Extra = ()
@@ -79,6 +80,9 @@ class RunSpec:
         self._settle("extra", _extra(self.extra))
         _check_texts(self)
         _check_geometry(self)
+        if not self.max_completion_length:
+            self._settle("max_completion_length", room(self.rows * self.cols))
+        _check_room(self)
         _check_arm_rules(self)
 
     def _settle(self, name: str, value: object) -> None:
@@ -202,6 +206,16 @@ def _check_geometry(spec: RunSpec) -> None:
         raise UserError(f"size {spec.size} is too small for {spec.rows} x {spec.cols} tiles: use more pixels.")
 
 
+def _check_room(spec: RunSpec) -> None:
+    """An answer must fit into a completion: cut off in the midst it would earn nothing, however right it was."""
+    tiles = spec.rows * spec.cols
+    if spec.max_completion_length < shortest(tiles):
+        raise UserError(
+            f"max_completion_length is {spec.max_completion_length}, but an answer for {spec.rows} x {spec.cols} tiles "
+            f"takes {shortest(tiles)} tokens: raise it, or leave it out."
+        )
+
+
 def _check_arm_rules(spec: RunSpec) -> None:
     """Refuse settings under which the named arm would not be what its entry in the registry says."""
     arm = get_arm(spec.arm)
@@ -221,6 +235,11 @@ def _check_arm_rules(spec: RunSpec) -> None:
         raise UserError(f"arm {arm.name} has no KL term, but beta is {spec.beta}: set beta to 0 or change the arm.")
     if spec.lora_rank and not arm.lora:
         raise UserError(f"{arm.name} has no LoRA variant, whose reference model is its own base: set lora_rank to 0.")
+    if arm.explains and (spec.rows, spec.cols) != arm.explains:
+        grid = "{} x {}".format(*arm.explains)
+        raise UserError(
+            f"arm {arm.name}: its outside teacher explains {grid} boards only; choose that grid or leave it out."
+        )
     if arm.source and not spec.source:
         raise UserError(f"arm {arm.name} learns from another run: give that run's name as source.")
 

@@ -6,6 +6,7 @@ The boards (drawn scenes, cut and shuffled) are fixed by the run's seed; corpora
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from helpers.errors import UserError
 from helpers.model.build import Loaded
@@ -52,25 +53,29 @@ def _expert(placement: list[int], light: str, land: tuple[str, ...] | None) -> s
     return f"<think>{think}</think>{answer(placement)}"
 
 
-def rollout_completions(writer: Loaded, boards: Boards, seed: int, tries: int = 4, rounds: int = 1) -> Completions:
+def rollout_completions(
+    writer: Loaded, boards: Boards, seed: int, limit: int = 0, *, tries: int = 4, rounds: int = 1
+) -> Completions:
     """`sft-rollout` (and `self-sft`): a correct completion that the writer itself wrote, T = 1; None where none came.
 
-    Each board gets `tries` completions a round until one is correct and well-formed; the first such is kept.
+    Each board gets `tries` completions a round, of at most `limit` tokens (0: as many as `answers.room` says), until
+    one is correct and well-formed; the first such is kept.
     """
     kept: Completions = [None] * len(boards)
     for turn in range(rounds):
         open_ = [i for i, text in enumerate(kept) if text is None]
         if not open_:
             break
-        drawn = _sample(writer, boards.only(open_), seed + seeds.ROUND * turn, tries)
+        drawn = _sample(writer, boards.only(open_), Sampling(tries, 1.0, limit, seed + seeds.ROUND * turn))
         for i, row in zip(open_, drawn, strict=True):
             truth = boards.placements[i].tolist()
             kept[i] = next((text for text in row if answers.score(text, truth).correct), None)
     return kept
 
 
-def _sample(writer: Loaded, boards: Boards, seed: int, tries: int) -> list[list[str]]:
-    return complete(*writer, boards.prompted(), Sampling(tries, 1.0, 32, seed), chunk=32)
+def _sample(writer: Loaded, boards: Boards, sampling: Sampling) -> list[list[str]]:
+    limit = sampling.max_tokens or answers.room(boards.spec.tiles)
+    return complete(*writer, boards.prompted(), replace(sampling, max_tokens=limit), chunk=32)
 
 
 def closed_think(text: str) -> str | None:
@@ -79,24 +84,29 @@ def closed_think(text: str) -> str | None:
     return think + closed if closed and text.startswith("<think>") else None
 
 
-def self_completions(writer: Loaded, boards: Boards, seed: int) -> Completions:
-    """`sft-self`: the think that a barely trained model writes, with the true placement behind it."""
-    thinks = [closed_think(text) for (text,) in _sample(writer, boards, seed, 1)]
+def self_completions(writer: Loaded, boards: Boards, seed: int, limit: int = 0) -> Completions:
+    """`sft-self`: the think that a barely trained model writes, with the true placement behind it.
+
+    `limit`: tokens that the model may write, as for `rollout_completions`.
+    """
+    thinks = [closed_think(text) for (text,) in _sample(writer, boards, Sampling(1, 1.0, limit, seed))]
     return [think and think + true for think, true in zip(thinks, answer_completions(boards), strict=True)]
 
 
-def oracle_completions(base: Loaded, boards: Boards, seed: int, thinks: int) -> Completions:
+def oracle_completions(base: Loaded, boards: Boards, seed: int, limit: int = 0, *, thinks: int) -> Completions:
     """`sft-oracle`: of `thinks` thinks that the base writes for a board, each with the true placement behind it, the
     completion with the highest base log-prob (nats, summed); None where no think closes.
     """
     options = []
-    for texts, true in zip(_sample(base, boards, seed, thinks), answer_completions(boards), strict=True):
+    for texts, true in zip(
+        _sample(base, boards, Sampling(thinks, 1.0, limit, seed)), answer_completions(boards), strict=True
+    ):
         closed = dict.fromkeys(think for text in texts if (think := closed_think(text)))
         options.append([think + true for think in closed])
     open_ = [i for i, row in enumerate(options) if row]
     prompts = boards.only(open_).prompted()
     scored = completion_logps(*base, prompts, [options[i] for i in open_])
-    found: Completions = [None] * len(boards)
+    best: Completions = [None] * len(boards)
     for i, row in zip(open_, scored, strict=True):
-        found[i] = options[i][max(range(len(row)), key=lambda k: float(row[k].sum()))]
-    return found
+        best[i] = options[i][max(range(len(row)), key=lambda k: float(row[k].sum()))]
+    return best

@@ -64,12 +64,13 @@ def evaluate(engine: Engine, step: int, full: bool) -> list[dict[str, Any]]:
     engine.model.eval()
     boards, n = (settings.final_tests, settings.final_battery) if full else (settings.puzzle_tests, settings.battery)
     tests = held_out_boards(puzzle_spec(spec), boards)
-    found = [("puzzle", k, v, boards) for k, v in score_puzzles(engine.model, engine.processor, tests).items()]
+    solved = score_puzzles(engine.model, engine.processor, tests, spec.max_completion_length)
+    marks = [("puzzle", measure, value, boards) for measure, value in solved.items()]
     for task, result in score_battery(engine.model, engine.processor, n).items():
-        found += [(task, measure, value, n) for measure, value in result.items()]
+        marks += [(task, measure, value, n) for measure, value in result.items()]
     engine.model.train()
     common = identity_columns(spec, step)
-    return [common | {"task": t, "measure": m, "value": v, "n": c} for t, m, v, c in found]
+    return [common | {"task": t, "measure": m, "value": v, "n": c} for t, m, v, c in marks]
 
 
 def identity_columns(spec: RunSpec, step: int) -> dict[str, Any]:

@@ -11,20 +11,19 @@ from graphlib import TopologicalSorter
 
 from helpers.errors import UserError
 from helpers.processes import bound, owner, stop
-from helpers.study.arms import STUDY_ARMS
 from helpers.study.profiles import Profile, get_profile, specs
 from helpers.study.published import PUBLISHED, publish_records, store
 from helpers.study.spec import RunSpec, whole_number
 
 
-def ensure(profile_name: str, retrain: bool = False, arms: Sequence[str] = STUDY_ARMS, jobs: int = 2) -> list[RunSpec]:
-    """Train what is missing of a profile's runs; returns the specs that were trained now.
+def ensure(profile_name: str, retrain: bool = False, arms: Sequence[str] = (), jobs: int = 2) -> list[RunSpec]:
+    """Train what is missing of a profile's runs, of some arms or of its study; returns the specs trained now.
 
     At `cpu` the published records stand in for runs unless `retrain` asks for new ones; `smoke` always trains. Raises
     UserError for an arm that the profile lacks, and where a run fails.
     """
     profile = get_profile(profile_name)
-    asked = specs(profile, arms)
+    asked = specs(profile, arms or profile.study_arms)
     if profile_name == "cpu" and not retrain and (PUBLISHED / "specs.json").exists():
         return []
     wanted = store(profile).plan(asked)

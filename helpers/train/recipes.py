@@ -51,9 +51,9 @@ class Given(NamedTuple):
         return Loaded(load_base(self.spec).model, self.processor)
 
     @property
-    def asked(self) -> tuple[Boards, int]:
-        """The boards that are written for, and the seed of what is written."""
-        return self.boards, self.spec.seed
+    def asked(self) -> tuple[Boards, int, int]:
+        """The boards that are written for, the seed of what is written, and how many tokens it may take."""
+        return self.boards, self.spec.seed, self.spec.max_completion_length
 
     def source(self, step: int | None = None) -> Loaded:
         """The model of the run's source at a step, or at its end. Raises UserError where there is no checkpoint."""
@@ -67,7 +67,7 @@ def _answers(given: Given) -> Completions:
 
 def _oracle(given: Given) -> Completions:
     thinks = int(given.spec.settings.get("thinks", 8))
-    return corpora.oracle_completions(given.base(), *given.asked, thinks)
+    return corpora.oracle_completions(given.base(), *given.asked, thinks=thinks)
 
 
 def _corpus_boards(spec: RunSpec, _: RunStore) -> int:
@@ -142,7 +142,8 @@ def _correct_samples(engine: Engine, phase: int) -> list[tuple[int, str]]:
     chosen = [k % len(engine.boards) for k in range(phase * each, (phase + 1) * each)]
     training, seed = engine.model.training, spec.seed + seeds.PHASE * (phase + 1)
     writer = Loaded(engine.model.eval(), engine.processor)
-    texts = corpora.rollout_completions(writer, engine.boards.only(chosen), seed, rounds=FRESH_ROUNDS)
+    asked = engine.boards.only(chosen), seed, spec.max_completion_length
+    texts = corpora.rollout_completions(writer, *asked, rounds=FRESH_ROUNDS)
     engine.model.train(training)
     pairs = [(board, text) for board, text in zip(chosen, texts, strict=True) if text is not None]
     if not pairs:

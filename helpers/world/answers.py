@@ -20,6 +20,7 @@ REASONS = (
     "ok", "no answer", "two answers", "not numbers", "wrong length", "out of range", "repeated", "text outside the tags"
 )  # fmt: skip
 _OK, _NO_ANSWER, _TWO_ANSWERS, _NOT_NUMBERS, _WRONG_LENGTH, _OUT_OF_RANGE, _REPEATED, _TEXT_OUTSIDE = REASONS
+_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _BODY = r"(?:(?!</?(?:think|answer)>).)*"  # any text that holds none of the four tags
 _THINK, _ANSWER = rf"<think>{_BODY}</think>", rf"<answer>{_BODY}</answer>"
 _WHOLE = re.compile(rf"\s*{_THINK}\s*{_ANSWER}\s*", re.DOTALL)
@@ -92,6 +93,19 @@ def _read_numbers(body: str, n: int) -> Parsed:
     if len(set(words)) != n:
         return Parsed(None, _REPEATED)
     return Parsed(tuple(values[word] for word in words), _OK)
+
+
+def shortest(tiles: int) -> int:
+    """Tokens of the shortest right answer to a board: digits, spaces between numbers, tags of think and answer, end.
+
+    Digits and the four tags are tokens of their own for the shipped tokenizer; others take more for the tags.
+    """
+    return sum(len(str(place)) for place in range(1, tiles + 1)) + (tiles - 1) + len(_TAGS) + 1
+
+
+def room(tiles: int, outside: bool = False) -> int:
+    """Tokens that a completion may take: 8 a tile in the model's own words, 32 a tile in an outside teacher's."""
+    return (32 if outside else 8) * tiles
 
 
 @dataclass(frozen=True)
