@@ -58,7 +58,7 @@ def test_controls_are_runs_that_can_be_trained_and_that_the_study_does_not_have(
     found = control_specs(profile)
     own = {spec.name for spec in specs(profile)}
     names = [control.spec.name for control in found]
-    assert len(set(names)) == len(names) and not {s.name for s in specs(profile, arms.STUDY_ARMS)} & set(names)
+    assert len(set(names)) == len(names) and not {s.name for s in specs(profile, profile.study_arms)} & set(names)
     for control in found:
         assert control.spec.arm in (*SFT_ARMS, *RFT_ARMS) and control.isolates == GROUPS[control.group]
         assert not control.spec.source or control.spec.source in own
