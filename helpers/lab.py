@@ -90,10 +90,12 @@ class Lab:
     ) -> SavedFigure:
         """`save.savefig` into this notebook's folder; as a cell's last line the result displays itself.
 
+        `specs`: the runs behind it, each as its spec, its hash, or its name (which ends in the hash).
         `own`: made of what only this reader has (own photographs, a training of a minute ago), so never published.
         """
         save, folder = self._save(), HERE if own and self.figures == PUBLISHED else self.figures
-        source = save.Source.of(specs, self._published().records_digest(self.name))
+        hashes = [spec.rsplit("-", 1)[-1] if isinstance(spec, str) else spec.hash for spec in specs]
+        source = save.Source.of(hashes, self._published().records_digest(self.name))
         return save.savefig(fig, id, alt=alt, data=data, source=source, folder=folder)
 
     def present(
@@ -133,15 +135,6 @@ class Lab:
 
         return published
 
-    @property
-    def has_records(self) -> bool:
-        """Whether `table` has anything to give."""
-        try:
-            self.table("evaluations")
-        except UserError:
-            return False
-        return True
-
     def load_base(self) -> tuple[Any, Any]:
         """(model, processor) of this profile's base model, ready for evaluation.
 
@@ -177,8 +170,11 @@ def start(profile: str, retrain: bool = False, figures: str | Path = HERE, quiet
 
 
 def check(answer: Any, accept: Callable[[Any], bool], hint: str) -> None:
-    """Say whether an exercise's answer is right. `None`: not answered yet; an `accept` that fails is a no."""
-    if answer is None:
+    """Say whether an exercise's answer is right; an `accept` that fails is a no.
+
+    `None`, alone or as a part of a tuple of answers: not answered yet.
+    """
+    if any(part is None for part in (answer if isinstance(answer, tuple) else (answer,))):
         print("Not answered yet: put your answer in place of None and run the cell again.")
         return
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from dataclasses import replace
@@ -9,12 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from swapping import swap
 
 from helpers.errors import UserError
 from helpers.lab import check, start
 from helpers.show import plots
-from helpers.study import published
 from helpers.study.arms import STUDY_ARMS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,6 +124,13 @@ def test_save_writes_into_the_profiles_folder(tmp_path):
     assert {p.suffix for p in (tmp_path / "f").glob("two.*")} == {".png", ".svg", ".csv", ".txt", ".json"}
 
 
+@pytest.mark.parametrize("run", ["rft-0-abc123", "abc123"])
+def test_a_figure_knows_its_runs_by_name_or_hash(run, tmp_path):
+    lab = start("smoke", False, tmp_path / "f")
+    lab.save(plots.heat_tokens(["a", "b"], [-1.0, -2.0]), "two", alt="Two tokens.", specs=[run])
+    assert json.loads((tmp_path / "f" / "two.json").read_text())["specs"] == ["abc123"]
+
+
 @pytest.mark.parametrize(
     ("answer", "said"), [(None, "Not answered yet"), (4, "Right."), (3, "Not yet. Think."), ("x", "Not yet.")]
 )
@@ -133,13 +139,9 @@ def test_check_marks_an_answer(answer, said, capsys):
     assert capsys.readouterr().out.startswith(said)
 
 
-def test_has_records_says_whether_there_is_a_table(monkeypatch):
-    lab = start("smoke")
-    swap(monkeypatch, published, "table", lambda profile, name: (profile, name))
-    assert lab.has_records and lab.table("metrics") == ("smoke", "metrics")
-
-    def missing(profile, name):
-        raise UserError("none")
-
-    swap(monkeypatch, published, "table", missing)
-    assert not lab.has_records
+@pytest.mark.parametrize(
+    ("answer", "said"), [((None, None), "Not answered yet"), ((1, None), "Not answered yet"), ((1, 2), "Right.")]
+)
+def test_a_pair_is_marked_once_both_parts_are_given(answer, said, capsys):
+    check(answer, lambda a: a == (1, 2), "Think.")
+    assert capsys.readouterr().out.startswith(said)
