@@ -20,7 +20,7 @@ run_tests() {
 step "style" .venv/bin/python -m ruff check helpers tests notebooks
 step "layout" .venv/bin/python -m ruff format --check helpers tests notebooks
 step "tests" run_tests
-step "notebooks" ./run_all.sh --profile smoke --fresh --jobs 2
+step "notebooks, without a network" .venv/bin/python -m tests.offline ./run_all.sh --profile smoke --fresh --jobs 2
 
 if [ ${#failed[@]} -gt 0 ]; then
     echo "== failed: ${failed[*]}"

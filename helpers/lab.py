@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from helpers.errors import UserError
@@ -160,6 +160,7 @@ def start(profile: str, retrain: bool = False, figures: str | Path = HERE, quiet
         raise UserError(f"RETRAIN is {retrain!r}: it must be True or False.")
     lab = Lab(get_profile(profile), retrain, _folder(profile, ROOT / figures))
     _enter_root()
+    _tell_in_one_sentence()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     if profile != "gpu":
@@ -167,6 +168,18 @@ def start(profile: str, retrain: bool = False, figures: str | Path = HERE, quiet
     if not quiet:
         print(_greeting(lab))
     return lab
+
+
+def _tell_in_one_sentence() -> None:
+    """In a notebook, let what a user can mend be told in its one sentence instead of a traceback of forty lines."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is not None:
+        shell.set_custom_exc((UserError,), _tell)
+
+
+def _tell(shell: Any, kind: type, error: UserError, trace: TracebackType, tb_offset: int | None = None) -> None:
+    # IPython's own way out, which sends Jupyter and papermill the error of a failed cell with the lines given here.
+    shell._showtraceback(kind, error, [str(error)])
 
 
 def check(answer: Any, accept: Callable[[Any], bool], hint: str) -> None:
@@ -203,7 +216,7 @@ def _greeting(lab: Lab) -> str:
     folder = os.path.relpath(lab.figures, ROOT)
     kept = "" if lab.figures == PUBLISHED else " Published figures stay as they are."
     records = "trained anew" if lab.retrain else "published where there are any"
-    return (
+    return (  # the last sentence is for whoever meets a NameError further down
         f"Profile {lab.name}: {MEANING[lab.name]}. Records: {records}. Figures go to {folder}/.{kept}\n"
-        f"Python {platform.python_version()}, {versions}."
+        f"Python {platform.python_version()}, {versions}. After a restart of the kernel begin here again."
     )

@@ -322,5 +322,5 @@ def test_a_table_line_by_line() -> None:
     assert lines[4].endswith("| – | 0 | undecided: not run | 05, `x` |")
     assert claims.count_sentence(rows) == (
         "Of 3 claims 1 hold, 0 fail and 2 are undecided: 0 have an interval across the threshold, "
-        "1 have values of fewer than 5 seeds and 1 were not run."
+        "1 have values of fewer than 5 seeds (0 because runs never reached the accuracy) and 1 were not run."
     )

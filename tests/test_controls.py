@@ -29,7 +29,6 @@ from helpers.show.controls import (
 )
 from helpers.show.save import drawn
 from helpers.stats.tables import PREDICTORS, fits_table, norm_points, part_table, rate_paths
-from helpers.study import arms
 from helpers.study.arms import ARMS, RFT_ARMS, SFT_ARMS
 from helpers.study.controls import GROUPS, control_specs
 from helpers.study.profiles import PROFILES, Profile, get_profile, specs

@@ -189,7 +189,8 @@ def table(profile_name: str, name: str) -> pd.DataFrame:
         return as_published(made, name, wanted)
     if profile_name == "cpu" and (PUBLISHED / "specs.json").exists():
         return load_published(PUBLISHED, name)
-    raise UserError(f"There are no records for profile {profile_name}; make them with ./run_all.sh --retrain.")
+    how = "" if profile_name == "cpu" else f" --profile {profile_name}"
+    raise UserError(f"There are no records for profile {profile_name}; make them with ./run_all.sh{how} --retrain.")
 
 
 @dataclass(frozen=True)

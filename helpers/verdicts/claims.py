@@ -148,9 +148,9 @@ def count_sentence(rows: pd.DataFrame) -> str:
     """How many claims hold, fail and are undecided, in words."""
     counts, reasons = rows["verdict"].value_counts(), rows["reason"].fillna("")
     missing, few = int((reasons == NO_VALUE).sum()), int(reasons.str.contains("of at least").sum())
-    undecided = int(counts.get("undecided", 0))
+    undecided, short = int(counts.get("undecided", 0)), int(reasons.str.contains("reached by").sum())
     return (
         f"Of {len(rows)} claims {counts.get('holds', 0)} hold, {counts.get('fails', 0)} fail and {undecided} are "
         f"undecided: {undecided - missing - few} have an interval across the threshold, {few} have values of fewer "
-        f"than {LEAST_SEEDS} seeds and {missing} were not run."
+        f"than {LEAST_SEEDS} seeds ({short} because runs never reached the accuracy) and {missing} were not run."
     )
