@@ -36,6 +36,7 @@ from helpers.stats.summary import csv_text
 from helpers.study.profiles import get_profile, specs
 from helpers.study.published import PUBLISHED, load_published, published_specs
 from helpers.study.records import RunStore
+from helpers.study.schema import read_table
 from helpers.study.spec import RunSpec
 from helpers.train import rows, trainers
 from helpers.train.engine import Settings, puzzle_spec
@@ -275,7 +276,11 @@ def steps_of(arm: str, folder: Path, fast: bool, tiny: bool) -> dict[str, Any]:
         trainer.remove_callback(StudyCallback)  # neither evaluations nor checkpoints of 36 GB
         trainer.add_callback(clock)
         trainer.train()
-        tokens = trainer.state.num_input_tokens_seen or sum(row["tokens"] for row in run.waiting("completions")) / 2
+        run.flush()
+        drawn = (
+            read_table(run.folder, "completions").to_pandas() if (run.folder / "completions.parquet").exists() else None
+        )
+        tokens = drawn["tokens"].sum() / 2 if drawn is not None else trainer.state.num_input_tokens_seen / 2
     memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
     how = "this suite" if fast else "stock TRL"
     return {"arm": arm, "trainer": how, "seconds": clock.seconds[-1], "tokens per second": tokens / clock.seconds[-1],
