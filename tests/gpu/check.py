@@ -36,7 +36,6 @@ from helpers.stats.summary import csv_text
 from helpers.study.profiles import get_profile, specs
 from helpers.study.published import PUBLISHED, load_published, published_specs
 from helpers.study.records import RunStore
-from helpers.study.schema import read_table
 from helpers.study.spec import RunSpec
 from helpers.train import rows, trainers
 from helpers.train.engine import Settings, puzzle_spec
@@ -256,6 +255,25 @@ class Clock(TrainerCallback):
         self.seconds.append(_now() - self.begin)
 
 
+def _count_tokens(trainer: Any) -> list[int]:
+    """Completion tokens of every batch that a trainer learns from, as they come."""
+    counted, stock_step, stock_inputs = [], trainer.training_step, trainer._prepare_inputs
+
+    def step(model: Any, inputs: dict, *more: Any) -> torch.Tensor:
+        if "labels" in inputs:
+            counted.append(int((inputs["labels"] != -100).sum()))
+        return stock_step(model, inputs, *more)
+
+    def prepared(batch: Any) -> Any:
+        ready = stock_inputs(batch)
+        if "completion_mask" in ready:  # of RFT, which draws its completions here
+            counted.append(int(ready["completion_mask"].sum()))
+        return ready
+
+    trainer.training_step, trainer._prepare_inputs = step, prepared
+    return counted
+
+
 def _now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -265,7 +283,7 @@ def _now() -> float:
 def steps_of(arm: str, folder: Path, fast: bool, tiny: bool) -> dict[str, Any]:
     """Two steps of an arm of the `gpu` profile, the first to warm up: the second's seconds, tokens and memory."""
     spec = next(s for s in specs(get_profile("gpu"), [arm]) if s.seed == 0)
-    less = {"batch_size": 2, "group_size": 2, "max_completion_length": 16} if tiny else {}
+    less = {"batch_size": 2, "group_size": 2, "max_completion_length": 24} if tiny else {}
     spec = replace(spec, base=str(folder), steps=2, **less)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -275,16 +293,16 @@ def steps_of(arm: str, folder: Path, fast: bool, tiny: bool) -> dict[str, Any]:
         trainer = make_trainer(prepare(spec, store, run, Settings(fast=fast, groups_at_once=1)))
         trainer.remove_callback(StudyCallback)  # neither evaluations nor checkpoints of 36 GB
         trainer.add_callback(clock)
+        counted = _count_tokens(trainer)
         trainer.train()
-        run.flush()
-        drawn = (
-            read_table(run.folder, "completions").to_pandas() if (run.folder / "completions.parquet").exists() else None
-        )
-        tokens = drawn["tokens"].sum() / 2 if drawn is not None else trainer.state.num_input_tokens_seen / 2
     memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
-    how = "this suite" if fast else "stock TRL"
-    return {"arm": arm, "trainer": how, "seconds": clock.seconds[-1], "tokens per second": tokens / clock.seconds[-1],
-            "peak GiB": memory}  # fmt: skip
+    return {
+        "arm": arm,
+        "trainer": "this suite" if fast else "stock TRL",
+        "seconds": clock.seconds[-1],
+        "tokens per second": sum(counted) / 2 / clock.seconds[-1],
+        "peak GiB": memory,
+    }
 
 
 def speed(tiny: bool, minutes: float) -> pd.DataFrame:
