@@ -15,7 +15,7 @@ from helpers.measure.probes import PROBES, probe_boards
 from helpers.model.build import Loaded
 from helpers.model.generate import Sampling
 from helpers.model.processor import encode_target
-from helpers.model.score import complete, completion_logps
+from helpers.model.score import completion_logps, draw
 from helpers.stats.intervals import perplexity_interval, wilson
 from helpers.study.profiles import Profile
 from helpers.study.schema import is_correct
@@ -27,17 +27,17 @@ from helpers.world.boards import Boards, Corpus, Prompted, make_boards
 def own_samples(base: Loaded, profile: Profile, boards: int, samples: int) -> pd.DataFrame:
     """What the base itself writes about the first probe boards at T = 1, and how probable that is.
 
-    Columns board, completion, exact, format, logp (nats, end token included), tokens, per_token.
+    Columns board, completion, exact, format, logp (nats, of the sampled ids), tokens, per_token.
     """
     held = probe_boards(profile, boards)
     sampling = Sampling(samples, 1.0, profile.max_completion_length, seeds.PROBES)
-    drawn = complete(*base, held.prompted(), sampling, 32)
-    logps = completion_logps(*base, held.prompted(), drawn, chunk=16)
+    drawn = draw(*base, held.prompted(), sampling, 32)
+    logps = completion_logps(*base, held.prompted(), [[own.ids for own in row] for row in drawn], chunk=16)
     rows = []
-    for i, (texts, scored) in enumerate(zip(drawn, logps, strict=True)):
-        for text, values in zip(texts, scored, strict=True):
-            score = answers.score(text, held.placements[i].tolist())
-            rows.append((i, text, score.exact, score.format, float(values.sum()), len(values), float(values.mean())))
+    for i, (row, scored) in enumerate(zip(drawn, logps, strict=True)):
+        for own, nats in zip(row, scored, strict=True):
+            score = answers.score(own.text, held.placements[i].tolist())
+            rows.append((i, own.text, score.exact, score.format, float(nats.sum()), len(nats), float(nats.mean())))
     return pd.DataFrame(rows, columns=["board", "completion", "exact", "format", "logp", "tokens", "per_token"])
 
 
