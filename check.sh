@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change goes in: style, tests, and the notebooks in the smoke profile.
+#   ./check.sh --figures   redraw every published figure from the published records and compare (ten minutes)
+#   ./check.sh --audit     known weaknesses of the pinned packages (asks the network)
 set -uo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")" > /dev/null
 failed=()
@@ -16,7 +18,20 @@ run_tests() {
     .venv/bin/python -m pytest -q tests | tee out/tests.log
 }
 
+audit() {
+    .venv/bin/python -m pip check || return
+    # In an environment of its own: what looks for weaknesses need not stand among what is looked at.
+    [ -x out/audit/bin/pip-audit ] || { .venv/bin/python -m venv out/audit && out/audit/bin/python -m pip install -q pip-audit; } || return
+    out/audit/bin/pip-audit --requirement requirements.txt --disable-pip --no-deps
+}
+
 ./run_all.sh --setup-only || exit
+case "${1:-}" in
+    --figures) REDRAW=all exec .venv/bin/python -m pytest -q tests/test_redraw.py ;;
+    --audit) audit; exit ;;
+    "") ;;
+    *) echo "check.sh: there is no option $1; use --figures, --audit or none." >&2; exit 2 ;;
+esac
 step "style" .venv/bin/python -m ruff check helpers tests notebooks
 step "layout" .venv/bin/python -m ruff format --check helpers tests notebooks
 step "tests" run_tests

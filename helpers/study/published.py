@@ -241,7 +241,8 @@ def records_digest(profile_name: str) -> str:
     try:
         for name in TABLES:
             rows = table(profile_name, name)
-            rows = rows.assign(ids=rows["ids"].map(tuple)) if "ids" in rows else rows
+            if "ids" in rows:  # lists have no hash
+                rows = rows.assign(ids=[None if ids is None else tuple(ids) for ids in rows["ids"]])
             digest.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
     except UserError:
         return ""
