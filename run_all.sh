@@ -59,19 +59,20 @@ make_venv() {
 
 # Scripts of an environment name its folder in their first lines: after a move they would start what is no more.
 follow_move() {
-    local before
-    before=$(cat .venv/here.txt 2> /dev/null) || before=$here
-    if [ "$before" != "$here" ]; then
-        echo "This folder was moved from $before; the scripts in .venv/bin follow."
-        .venv/bin/python - "$before" "$here" << 'END'
+    local now before
+    now=$(cd .venv > /dev/null && pwd -P) # where it really lies: .venv may be a link to another repository's
+    before=$(cat .venv/here.txt 2> /dev/null) || before=$now
+    if [ "$before" != "$now" ]; then
+        echo "This folder was moved: $before is now $now, and the scripts in it follow."
+        .venv/bin/python - "$before" "$now" << 'END'
 import pathlib, sys
-old, new = (word.encode() + b"/.venv" for word in sys.argv[1:])
+old, new = (word.encode() + b"/" for word in sys.argv[1:])
 for path in pathlib.Path(".venv/bin").iterdir():
     if path.is_file() and not path.is_symlink() and old in path.read_bytes():
         path.write_bytes(path.read_bytes().replace(old, new))
 END
     fi
-    printf '%s' "$here" > .venv/here.txt
+    printf '%s' "$now" > .venv/here.txt
 }
 
 # What pip does, one short line for each package that it fetches, so that minutes do not pass in silence.

@@ -92,9 +92,17 @@ def test_a_moved_folder_keeps_working_scripts(clone: Path, tmp_path: Path) -> No
     assert (clone / ".venv/bin/jupyter").read_text() == f"#!{clone}/.venv/bin/python\n"
     moved = clone.rename(tmp_path / "elsewhere")
     done = call(moved)
-    assert f"This folder was moved from {clone}; the scripts in .venv/bin follow." in done.stdout
+    assert f"This folder was moved: {clone}/.venv is now {moved}/.venv, and the scripts in it follow." in done.stdout
     assert (moved / ".venv/bin/jupyter").read_text() == f"#!{moved}/.venv/bin/python\n"
     assert "follow" not in call(moved).stdout
+
+
+def test_a_link_to_another_repositorys_environment_is_left_as_it_is(clone: Path, tmp_path: Path) -> None:
+    call(clone, "--setup-only")
+    other = make_clone(tmp_path / "other")
+    (other / ".venv").symlink_to(clone / ".venv")
+    assert "follow" not in call(other).stdout
+    assert (clone / ".venv/bin/jupyter").read_text() == f"#!{clone}/.venv/bin/python\n"
 
 
 def test_a_second_set_up_waits_for_the_first(clone: Path) -> None:
