@@ -100,12 +100,14 @@ def draw(folder: Path) -> None:
     """Three figures."""
     from helpers.show.plots import learning_curves
     from helpers.show.save import savefig
+    from tests.rows import evaluation
 
     rows = [
-        {"run": f"{arm}-{seed}-0123456789", "arm": arm, "seed": seed, "step": step, "samples": step * 4,
-         "task": "puzzle", "measure": "exact", "value": step / 8 + seed / 100, "n": 10}
-        for arm in ("rft", "sft-answer") for seed in (0, 1) for step in (0, 2, 4)
-    ]  # fmt: skip
+        evaluation(f"{arm}-{seed}-0123456789", step, "puzzle", "exact", step / 8 + seed / 100)
+        for arm in ("rft", "sft-answer")
+        for seed in (0, 1)
+        for step in (0, 2, 4)
+    ]
     for number in range(3):
         _say("drawing")
         savefig(learning_curves(pd.DataFrame(rows), "puzzle", "exact"), f"figure-{number}", folder=folder)

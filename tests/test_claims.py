@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
+from rows import evaluation
 from swapping import swap
 
 from helpers.errors import UserError
@@ -260,11 +261,11 @@ def test_a_seed_counts_where_all_its_arms_were_measured() -> None:
 
 def test_the_early_share_is_read_from_the_evaluations() -> None:
     rows = [
-        {"run": f"{arm}-0", "arm": arm, "seed": 0, "step": step, "samples": step, "task": t, "measure": m, "value": v,
-         "n": 40}
+        evaluation(f"{arm}-0", step, task, measure, value)
         for arm, path in (("base", ((0, 0.9),)), ("sft-answer", ((0, 0.9), (32, 0.6), (64, 0.5))))
-        for step, v in path for t, m in (("puzzle", "exact"), ("colour", "score"))
-    ]  # fmt: skip
+        for step, value in path
+        for task, measure in (("puzzle", "exact"), ("colour", "score"))
+    ]
     given_ = Evidence(evidence().quantities, pd.DataFrame(rows), tables())
     assert statistics.early_share(given_, "sft-answer", 32, 0.05).value == pytest.approx(0.75)
     assert statistics.early_share(given_, "sft-answer", 16, 0.05) is None
@@ -296,9 +297,8 @@ def test_every_claim_is_undecided_where_nothing_was_run() -> None:
 
 def empty_evaluations() -> pd.DataFrame:
     """Evaluations of an untrained base: no arm has a row."""
-    row = {"run": "base-0", "arm": "base", "seed": 0, "step": 0, "samples": 0, "n": 40}
-    tasks = [{"task": "puzzle", "measure": "exact", "value": 0.0}, {"task": "colour", "measure": "score", "value": 0.9}]
-    return pd.DataFrame([row | task for task in tasks])
+    marks = (("puzzle", "exact", 0.0), ("colour", "score", 0.9))
+    return pd.DataFrame([evaluation("base-0", 0, *mark) for mark in marks])
 
 
 def test_every_claim_is_a_whole_line_of_a_table_that_markdown_reads() -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import evaluation
 
 from helpers.errors import UserError
 from helpers.show import marks, plots, style
@@ -30,13 +31,11 @@ def evaluations(seeds: int = 3, steps: tuple[int, ...] = (0, 10, 20), arms: tupl
     rows = []
     for arm, seed in itertools.product(("base", *arms), range(seeds)):
         for step in (0,) if arm == "base" else steps:
-            where = {"run": f"{arm}-{seed}-x", "arm": arm, "seed": seed, "step": step, "samples": 4 * step}
             puzzle = 0.1 if step == 0 else 0.1 + 0.02 * step + 0.1 * seed
             lost = 0.02 * step if arm == "sft-answer" else 0.0
-            rows.append({**where, "task": "puzzle", "measure": "exact", "value": puzzle})
-            rows.append({**where, "task": "count", "measure": "score", "value": 0.9 - lost})
-            rows.append({**where, "task": "colour", "measure": "score", "value": 0.7})
-    return pd.DataFrame(rows).assign(n=100)
+            marks = (("puzzle", "exact", puzzle), ("count", "score", 0.9 - lost), ("colour", "score", 0.7))
+            rows += [evaluation(f"{arm}-{seed}-x", step, *mark, samples=4 * step, n=100) for mark in marks]
+    return pd.DataFrame(rows)
 
 
 def metrics(seeds: int = 3, steps: tuple[int, ...] = (1, 2, 3)) -> pd.DataFrame:
@@ -223,8 +222,9 @@ def test_wilson_refuses(case):
 
 def exact_rows(paths: dict[str, list[tuple[int, float]]]) -> pd.DataFrame:
     """Puzzle exact match of runs of one arm, (step, value) each."""
-    rows = [(run, "rft", 0, step, 8 * step, "puzzle", "exact", v, 9) for run, path in paths.items() for step, v in path]
-    return pd.DataFrame(rows, columns=list(curves.EVALUATIONS))
+    points = [(run, step, value) for run, path in paths.items() for step, value in path]
+    rows = [evaluation("rft-0", step, "puzzle", "exact", v, run=run, samples=8 * step) for run, step, v in points]
+    return pd.DataFrame(rows)
 
 
 def test_an_accuracy_is_first_reached_on_the_line_between_two_steps_not_at_the_best_one():

@@ -1,6 +1,7 @@
 """The probability landscape: the probe set, its log-probs, reachability, and the statistics drawn from them."""
 
 import math
+import os
 import pickle
 import random
 import statistics
@@ -19,6 +20,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rows import evaluation
 from scipy.stats import percentileofscore, rankdata
 from swapping import swap
 
@@ -47,9 +49,10 @@ from helpers.measure.probes import (
 from helpers.model import build
 from helpers.model.generate import Sampling
 from helpers.model.score import complete
+from helpers.processes import end_with
 from helpers.show import comparisons
 from helpers.stats import fits, intervals
-from helpers.study import controls, published
+from helpers.study import checkpoints, controls, published
 from helpers.study.profiles import PROFILES, Profile, get_profile, specs
 from helpers.study.published import publish
 from helpers.study.records import RunStore
@@ -105,7 +108,9 @@ def study(puzzler: Any, few_tasks: None, tmp_path_factory: pytest.TempPathFactor
             for parameter in moved.parameters():
                 parameter.add_(noise * torch.randn_like(parameter))
         found = Study(root, profile, base, pd.DataFrame())
-        build.save(moved, processor, found.folder(arm) / "checkpoints" / f"checkpoint-{step}")
+        kept = found.folder(arm) / "checkpoints"
+        build.save(moved, processor, kept / checkpoints.STAGED / f"checkpoint-{step}")
+        checkpoints.settle(kept, step)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         score_study(profile, ARMS, BOARDS, jobs=1)
@@ -304,8 +309,9 @@ def test_processes_side_by_side_find_the_same(here: Study, monkeypatch: pytest.M
     """Scored anew by a stand-in pool that keeps the order: what each process gets is a profile, a spec and a number."""
 
     class Pool:
-        def __init__(self, jobs: int, context: Any) -> None:
+        def __init__(self, jobs: int, context: Any, begin: Any, given: tuple) -> None:
             assert jobs == 2 and context.get_start_method() == "spawn"
+            assert (begin, given) == (end_with, (os.getpid(),))  # a process ends with the one that started it
 
         def __enter__(self) -> "Pool":
             return self
@@ -380,7 +386,11 @@ DAMAGE = {
     "a missing number": ("probe_set.csv", lambda data: data + b"answer,,puzzle,,x\n", "lacks a value"),
     "one probe more": ("probe_set.csv", lambda data: data + b"answer,999,puzzle,0,x\n", "is not the probe set that"),
     "half a table": ("probes.parquet", lambda data: data[: len(data) // 2], "probes.parquet is missing or cut short"),
-    "another study": ("specs.json", lambda data: data.replace(b"sft-answer-0-", b"sft-answer-1-"), "of other runs"),
+    "another study": (
+        "specs.json",
+        lambda data: data.replace(b"sft-answer-0-", b"sft-answer-1-"),
+        "spec of another run",
+    ),
 }
 
 
@@ -689,12 +699,10 @@ def evaluations(runs: dict[str, tuple[str, int, list[tuple[int, float, float]]]]
     rows = []
     for run, (arm, seed, points) in runs.items():
         for step, exact, prior in points:
-            mark = (run, arm, seed, step, step)
-            rows += [(*mark, "puzzle", m, exact, 10) for m in ("exact", "hit")]
-            rows += [(*mark, "puzzle", "format_failure", 0.0, 10)]
-            rows += [(*mark, "lists", m, prior, 10) for m in ("score", "likelihood", "format_failure")]
-    columns = ["run", "arm", "seed", "step", "samples", "task", "measure", "value", "n"]
-    return pd.DataFrame(rows, columns=columns)
+            marks = [("puzzle", "exact", exact), ("puzzle", "hit", exact), ("puzzle", "format_failure", 0.0)]
+            marks += [("lists", m, prior) for m in ("score", "likelihood", "format_failure")]
+            rows += [evaluation(f"{arm}-{seed}", step, *mark, run=run) for mark in marks]
+    return pd.DataFrame(rows)
 
 
 NO_METRICS = pd.DataFrame(columns=["run", "arm", "seed", "step", "name", "value"])
@@ -760,6 +768,7 @@ def test_study_rows_are_those_of_the_studys_own_runs() -> None:
 
 
 def test_each_run_has_the_perplexity_of_what_it_learned_from(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(study.root)  # not among whatever was trained where the tests are started
     profile = get_profile("smoke")
     arms = ("rft", "reinforce-1-0", "sft-answer", "sft-rollout", "distill", "sft-stream", "sft-replay")
     rft, reinforce, answer, rollout, distill, stream, replay = (specs(profile, [a])[0] for a in arms)

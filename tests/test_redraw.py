@@ -39,7 +39,7 @@ def test_every_figure_of_a_notebook_comes_out_of_the_published_records_again(nam
 
 
 def test_published_figures_name_the_records_that_lie_beside_them() -> None:
-    known = {read_json(FIGURES / f"{id}.json")["records"] for id in MANIFEST}
+    known = {read_json(FIGURES / f"{id}.json").get("records", "") for id in MANIFEST}
     assert known <= {"", records_digest("cpu")} and len(known) > 1
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rows import evaluation
 
 from helpers.errors import UserError
 from helpers.stats import curves, summary
@@ -19,13 +20,12 @@ def run_rows(arm: str, seed: int, puzzle: dict[int, float], prior: dict[int, tup
     """Rows of one run; two prior tasks, whose likelihood is 0.1 above their score."""
     rows = []
     for step, exact in puzzle.items():
-        where = {"run": f"{arm}-{seed}", "arm": arm, "seed": seed, "step": step, "samples": 32 * step}
         found = [("puzzle", "exact", exact, 500), ("puzzle", "hit", min(1.0, exact + 0.1), 500)]
         found.append(("puzzle", "format_failure", 0.0, 500))
         for task, score in zip(("colour", "count"), prior[step], strict=True):
             found += [(task, "score", score, 30), (task, "likelihood", score + 0.1, 30)]
             found.append((task, "format_failure", 0.5 * exact, 30))
-        rows += [where | {"task": t, "measure": m, "value": v, "n": n} for t, m, v, n in found]
+        rows += [evaluation(f"{arm}-{seed}", step, *mark, samples=32 * step, n=n) for *mark, n in found]
     return rows
 
 

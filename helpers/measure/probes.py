@@ -310,14 +310,15 @@ def _known(profile: Profile, arms: Sequence[str]) -> tuple[pd.DataFrame, pd.Data
         return _together(store.set_file, made)
     if profile.name != "cpu" or not path.exists():
         return None
-    check_published(path)
     scored = published_table(PUBLISHED, "probes")
     if scored.empty:  # as publishing a study anew leaves it
         return None
     strangers = set(scored["run"]) - set(published_specs(PUBLISHED))
     if strangers:
         raise UserError(f"The published probes are of other runs ({min(strangers)}): score and publish them again.")
-    return _together(path, scored)
+    known = _together(path, scored)
+    check_published(path)  # last: what is wrong inside says more than that something is
+    return known
 
 
 def _together(path: Path, scored: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

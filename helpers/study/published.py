@@ -246,7 +246,7 @@ def records_digest(profile_name: str) -> str:
             digest.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
     except UserError:
         return ""
-    others = [*(PUBLISHED / "controls").glob("*"), *PUBLISHED.glob("*.csv")] if profile_name == "cpu" else []
+    others = [*(PUBLISHED / "controls").glob("[!.]*"), *PUBLISHED.glob("*.csv")] if profile_name == "cpu" else []
     for path in sorted(others):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
