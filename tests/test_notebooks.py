@@ -1,13 +1,17 @@
 """What every committed notebook promises to its reader."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
-from papermill import inspect_notebook
+from nbformat.v4 import new_code_cell, new_notebook
+from papermill import execute_notebook, inspect_notebook
+from papermill.exceptions import PapermillExecutionError
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[!.]*.ipynb"))
@@ -97,6 +101,31 @@ def headings(markdown: str) -> list[str]:
     """Heading lines, without the `#` comments inside fenced code."""
     outside = markdown.split("```")[::2]
     return [line for part in outside for line in part.splitlines() if line.startswith("#")]
+
+
+@each_notebook
+def test_started_somewhere_else_it_says_in_the_traceback_what_to_do(path, tmp_path):
+    """The line that fails is the one that a traceback shows."""
+    cell = code_cells(path)[1].source
+    code = f"import sys\nsys.path[:] = [p for p in sys.path if p]\n{cell}"
+    (tmp_path / "cell.py").write_text(code)
+    done = subprocess.run([sys.executable, "-I", "cell.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert "No module named 'helpers'" in done.stderr
+    assert "no such module: start in the repository or in notebooks/" in done.stderr
+
+
+@pytest.mark.parametrize("error", ["UserError('too small: take a bigger one.')", "ValueError('an error of ours')"])
+def test_what_a_user_can_mend_is_told_in_one_sentence_and_the_cell_fails(error, tmp_path):
+    start = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom helpers.lab import start\nstart('smoke', quiet=True)"
+    cells = [new_code_cell(start), new_code_cell(f"from helpers.errors import UserError\nraise {error}")]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "a.ipynb")
+    with pytest.raises(PapermillExecutionError):
+        execute_notebook(tmp_path / "a.ipynb", tmp_path / "b.ipynb", kernel_name="python3", progress_bar=False)
+    (told,) = [
+        o for o in nbformat.read(tmp_path / "b.ipynb", as_version=4).cells[-1].outputs if o.output_type == "error"
+    ]
+    assert told.ename == error.split("(")[0]
+    assert (told.traceback == ["too small: take a bigger one."]) == (told.ename == "UserError")
 
 
 @each_notebook
