@@ -33,9 +33,11 @@ def write_notebook(root: Path, name: str, *sources: str) -> Path:
 @pytest.fixture
 def repository(tmp_path):
     """A repository of two notebooks, one helper and one record."""
-    for name, content in {"helpers/tool.py": "x = 1\n", "figures/records/table.csv": "a\n1\n"}.items():
+    # A package with an __init__, as ours: one without would give way to ours where PYTHONPATH holds this repository.
+    files = {"helpers/__init__.py": "", "helpers/tool.py": "x = 1\n", "figures/records/table.csv": "a\n1\n"}
+    for name, content in files.items():
         path = tmp_path / name
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
     write_notebook(tmp_path, "00_first", "1 + 1")
     write_notebook(tmp_path, "01_second", "2 + 2")
@@ -75,6 +77,7 @@ def real(tmp_path_factory):
     root = tmp_path_factory.mktemp("real")
     (root / "helpers").mkdir()
     (root / "helpers" / "tool.py").write_text("WORD = 'found'\n")
+    (root / "helpers" / "__init__.py").write_text("")
     probe = "import json, os, sys, pathlib\nfrom helpers.tool import WORD\n"
     facts = "{'word': WORD, 'python': sys.prefix, 'cwd': os.getcwd(), 'environment': dict(os.environ)}"
     given = "'parameters': [PROFILE, RETRAIN, FIGURES]"
