@@ -77,8 +77,14 @@ follow_move() {
 import pathlib, sys
 old, new = (word.encode() + b"/" for word in sys.argv[1:])
 for path in pathlib.Path(".venv/bin").iterdir():
-    if path.is_file() and not path.is_symlink() and old in path.read_bytes():
-        path.write_bytes(path.read_bytes().replace(old, new))
+    if path.is_symlink() or not path.is_file() or old not in path.read_bytes():
+        continue
+    data = path.read_bytes().replace(old, new)
+    first, _, rest = data.partition(b"\n")
+    if first.startswith(b"#!" + new) and (b" " in first or len(first) > 125):
+        # No system takes such a first line; a shell does, by words that Python reads as a text (pip writes the same).
+        data = b"#!/bin/sh\n'''exec' \"%s\" \"$0\" \"$@\"\n' '''\n%s" % (first[2:], rest)
+    path.write_bytes(data)
 END
     fi
     [ -f .venv/here.txt ] && [ "$before" = "$now" ] || printf '%s' "$now" > .venv/here.txt
