@@ -48,11 +48,15 @@ def ask_for(question: Question, asked: Asked, rng: np.random.Generator, held_out
 
     What is written stays as it was: `write` says in which form.
     """
+    return replace(question, text=ask_text(question.text, asked, rng, held_out))
+
+
+def ask_text(text: str, asked: Asked, rng: np.random.Generator, held_out: bool = False) -> str:
+    """A prompt that asks for a form besides."""
     if asked not in PHRASES:
-        return question
+        return text
     phrase = pick(rng, (HELD_OUT if held_out else PHRASES)[asked])
-    parts = [question.text, phrase] if rng.random() < 0.8 else [phrase, question.text]
-    return replace(question, text=" ".join(parts))
+    return " ".join([text, phrase] if rng.random() < 0.8 else [phrase, text])
 
 
 def write(question: Question, written: Written) -> Question:
