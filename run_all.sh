@@ -41,9 +41,18 @@ find_python() {
 
 # One at a time: a second set-up waits for the first. The lock dies with the processes that hold file 9.
 lock_set_up() {
-    exec 9> .venv.lock
-    "$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)' 2> /dev/null && return
-    echo "Another process is setting up .venv; waiting for it to end."
+    { exec 9> .venv.lock; } 2> /dev/null || fail "this folder cannot be written to, so .venv cannot be made: copy the repository."
+    "$python" - << 'END' || [ $? -ne 75 ] || { echo "Another process is setting up .venv; waiting for it to end."; wait_for_lock; }
+import fcntl, sys
+try:
+    fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    sys.exit(75)
+except OSError:  # a disk without locks: whoever sets up twice at once has to mend it
+    pass
+END
+}
+wait_for_lock() {
     "$python" -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' &
     wait $!
 }
@@ -72,7 +81,7 @@ for path in pathlib.Path(".venv/bin").iterdir():
         path.write_bytes(path.read_bytes().replace(old, new))
 END
     fi
-    printf '%s' "$now" > .venv/here.txt
+    [ -f .venv/here.txt ] && [ "$before" = "$now" ] || printf '%s' "$now" > .venv/here.txt
 }
 
 # What pip does, one short line for each package that it fetches, so that minutes do not pass in silence.

@@ -39,7 +39,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(_write_trouble(path, error)) from error
+        raise UserError(write_trouble(path, error)) from error
     finally:
         discard(temporary)
 
@@ -74,13 +74,13 @@ def told_of_a_full_disk(folder: Path) -> Iterator[None]:
             probe.write_bytes(bytes(ROOM))
         except OSError as refused:
             if refused.errno in _FULL:
-                raise UserError(_write_trouble(folder, refused)) from error
+                raise UserError(write_trouble(folder, refused)) from error
         finally:
             discard(probe)
         raise
 
 
-def _write_trouble(path: Path, error: OSError) -> str:
+def write_trouble(path: Path, error: OSError) -> str:
     """One sentence for a failed write."""
     if error.errno in _FULL:
         return f"the disk is full and {path} was not written: free some space and run again."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -12,8 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
+from typing import TextIO
 
 from helpers.errors import UserError
+from helpers.files import write_trouble
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 10.0  # what a stopped process has left to end by itself
@@ -28,35 +31,69 @@ class Busy(UserError):
 def owned(lock: Path, what: str, wait: bool = False) -> Iterator[None]:
     """Own `what` while the block runs; the lock file `lock` stays, the lock ends with the process, however it ends.
 
-    Where another process has it: raises `Busy` naming that process, or with `wait` says so once and waits.
+    Where another process has it, or reads it: raises `Busy` naming the owner, or with `wait` says so once and waits.
+    Raises UserError where the lock cannot be made.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                raise Busy(f"{what} is in use by {_owner(lock)}: wait until it ends, or stop it.") from None
-            print(f"{what} is in use by {_owner(lock)}; waiting for it to end.", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        # The file is never deleted: whoever waits for it would then own a file that the next one does not see.
-        file.truncate(0)
-        file.write(f"process {os.getpid()} since {time.strftime('%H:%M')}")
-        file.flush()
+    with _locked(lock, what, fcntl.LOCK_EX, wait) as file:
+        with suppress(OSError):  # a full disk: the lock is held all the same, without a name
+            file.truncate(0)
+            file.write(f"process {os.getpid()} since {time.strftime('%H:%M')}")
+            file.flush()
         yield
 
 
-def owner(lock: Path) -> str:
-    """ "process 1234 since 14:02" while a process holds `lock`, else empty."""
+@contextmanager
+def in_use(lock: Path, what: str) -> Iterator[None]:
+    """Keep others from owning (changing, deleting) `what` while the block reads it; waits for an owner to end."""
+    with _locked(lock, what, fcntl.LOCK_SH, wait=True):
+        yield
+
+
+@contextmanager
+def _locked(lock: Path, what: str, kind: int, wait: bool) -> Iterator[TextIO]:
     try:
-        with owned(lock, ""):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        # The file is never deleted: whoever waits for it would then own a file that the next one does not see.
+        file = open(lock, "a+", encoding="utf-8")  # noqa: SIM115 -- closed below, which ends the lock
+    except OSError as error:
+        raise UserError(write_trouble(lock, error)) from error
+    with file:
+        _take(file, lock, what, kind, wait)
+        yield file
+
+
+def _take(file: TextIO, lock: Path, what: str, kind: int, wait: bool) -> None:
+    """Lock an open file. Some network disks have no locks: there a run is as alone as its user keeps it."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not wait:
+            raise Busy(f"{what} is in use by {_owner(lock)}: wait until it ends, or stop it.") from None
+        print(f"{what} is in use by {_owner(lock)}; waiting for it to end.", file=sys.stderr, flush=True)
+        fcntl.flock(file, kind)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise UserError(write_trouble(lock, error)) from error
+
+
+def owner(lock: Path) -> str:
+    """ "process 1234 since 14:02" while a process owns `lock`, else empty. Asking disturbs nobody."""
+    if not lock.exists():
+        return ""
+    with open(lock, encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _owner(lock)
+        except OSError:  # no locks here
             return ""
-    except Busy:
-        return _owner(lock)
+    return ""
 
 
 def _owner(lock: Path) -> str:
-    return lock.read_text(encoding="utf-8", errors="replace") or "another process"
+    with suppress(OSError):
+        return lock.read_text(encoding="utf-8", errors="replace") or "another process"
+    return "another process"
 
 
 def bound(module: str) -> list[str]:

@@ -30,11 +30,16 @@ def folder(tmp_path: Path) -> Path:
     return save(tmp_path / "rft-0-0123456789" / "checkpoints", 2, 4, 8)
 
 
-def test_the_nearest_and_the_last_are_found(folder: Path) -> None:
+def test_the_one_asked_for_and_the_last_are_found_and_no_other_stands_in(folder: Path) -> None:
     (folder / "checkpoint-x").mkdir()
     assert checkpoint_numbers(folder) == [2, 4, 8]
-    assert checkpoint_at(folder, 5).name == "checkpoint-4"
+    assert checkpoint_at(folder, 4).name == "checkpoint-4"
     assert checkpoint_at(folder).name == "checkpoint-8"
+    with pytest.raises(UserError, match="holds no checkpoint of step 5; delete the run's folder"):
+        checkpoint_at(folder, 5)
+    (folder.parent / "spec.json").write_text('{"steps": 16}')  # as of a run that was not finished, or lost its end
+    with pytest.raises(UserError, match="holds no checkpoint of step 16"):
+        checkpoint_at(folder)
     with pytest.raises(UserError, match="holds no checkpoint; train the source run first"):
         checkpoint_at(folder / "nowhere")
 
@@ -66,7 +71,7 @@ def test_a_broken_file_is_named_and_the_checkpoint_before_it_is_used(folder: Pat
         with pytest.raises(DamagedFile, match=name):
             checkpoint_at(folder)
         path, note = last_checkpoint(folder)
-        assert note.startswith("checkpoint-8 was set aside and the one before it is used:") and name in note
+        assert note.startswith("1 broken and set aside, checkpoint-4 is used instead:") and name in note
         assert (folder / "broken-checkpoint-8").is_dir() and checkpoint_numbers(folder) == [2, 4]
     else:  # forgotten on purpose elsewhere, so no damage; there is nothing to resume from, though
         path, note = last_checkpoint(folder)
@@ -78,7 +83,8 @@ def test_where_every_checkpoint_is_broken_there_is_none(folder: Path) -> None:
     for step in (2, 4, 8):
         (folder / f"checkpoint-{step}" / "model.safetensors").write_bytes(b"")
     path, note = last_checkpoint(folder)
-    assert path is None and note.count("set aside") == 3
+    assert path is None and note.startswith("3 broken and set aside, the run begins anew:")
+    assert not checkpoint_numbers(folder)
     assert last_checkpoint(folder / "nowhere") == (None, "")
 
 
@@ -90,6 +96,31 @@ def test_a_checkpoint_of_another_run_is_noticed(folder: Path, tmp_path: Path) ->
         (folder / "checkpoint-8" / path.name).write_bytes(path.read_bytes())
     with pytest.raises(DamagedFile, match="was saved by rft-1-0123456789 and not by rft-0-0123456789"):
         checkpoint_at(folder)
+
+
+def test_a_checkpoint_of_another_step_and_a_file_that_was_not_saved_with_it_are_noticed(folder: Path) -> None:
+    for path in (folder / "checkpoint-4").iterdir():
+        (folder / "checkpoint-8" / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(DamagedFile, match="checkpoint-8 is the checkpoint of step 4"):
+        checkpoint_at(folder)
+    (folder / "checkpoint-4" / "adapter_config.json").write_text("{}")
+    with pytest.raises(DamagedFile, match="adapter_config.json was not saved with it"):
+        checkpoint_at(folder, 4)
+
+
+def test_what_lies_behind_the_one_that_is_used_is_made_again_and_two_states_stay(folder: Path) -> None:
+    save(folder, 16, 32)
+    for step in (16, 32):
+        (folder / f"checkpoint-{step}" / "model.safetensors").write_bytes(b"")
+    assert last_checkpoint(folder)[0] is None  # the states of the others were forgotten
+    save(folder, 2, 4)
+    assert [(folder / f"checkpoint-{step}" / "optimizer.pt").exists() for step in (2, 4)] == [True, True]
+
+
+def test_steps_of_a_run_that_draws_for_several_at_a_time_are_those_where_it_draws_anew() -> None:
+    assert checkpoints.evaluation_steps(576, 2, 8) == (0, 8, 16, 32, 64, 96, 128, 184, 256, 368, 512, 576)
+    assert checkpoints.evaluation_steps(9, 1, 4) == (0, 4, 8, 9)
+    assert checkpoints.evaluation_steps(9, 1, 1) == checkpoints.evaluation_steps(9, 1)
 
 
 def test_what_a_killed_process_left_half_written_is_never_taken_for_a_checkpoint(folder: Path) -> None:

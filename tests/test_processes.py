@@ -1,5 +1,6 @@
 """Locks that die with their owner, children that die with their parent: tried with real processes and signals."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from helpers import processes
-from helpers.processes import Busy, owned, owner
+from helpers.errors import UserError
+from helpers.processes import Busy, in_use, owned, owner
 
 ROOT = Path(__file__).parents[1]
 HOLD = """
@@ -62,6 +64,32 @@ def test_the_second_is_told_who_has_it_and_the_lock_dies_with_its_process(tmp_pa
     with owned(lock, "the run"):
         pass
     assert owner(lock) == ""
+
+
+def test_asking_who_owns_it_disturbs_nobody_and_a_reader_keeps_owners_out(tmp_path: Path) -> None:
+    lock = tmp_path / "run"
+    with owned(lock, "the run"):
+        words = lock.read_text()
+    assert owner(lock) == "" and lock.read_text() == words and owner(tmp_path / "none") == ""
+    assert not (tmp_path / "none").exists()
+    with in_use(lock, "the run"):
+        with in_use(lock, "the run"):  # readers do not keep each other out
+            pass
+        with pytest.raises(Busy), owned(lock, "the run"):
+            raise AssertionError
+
+
+def test_a_lock_that_cannot_be_made_is_told_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="could not be written"), owned(tmp_path / "file" / "lock", "the run"):
+        raise AssertionError
+
+    def refuse(file: object, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(processes.fcntl, "flock", refuse)
+    with owned(tmp_path / "lock", "the run"):  # a network disk without locks: the run goes on alone
+        assert owner(tmp_path / "lock") == ""
 
 
 def test_who_waits_says_so_and_goes_on_when_it_is_free(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

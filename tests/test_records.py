@@ -19,7 +19,15 @@ from swapping import swap
 from helpers import files
 from helpers.errors import UserError
 from helpers.study import published, records
-from helpers.study.published import as_published, load_published, publish, published_specs
+from helpers.study.published import (
+    as_published,
+    check_published,
+    load_published,
+    publish,
+    published_runs,
+    published_specs,
+    write_runs,
+)
 from helpers.study.records import Run, RunStore, load_table, verify
 from helpers.study.schema import SCHEMAS, TABLES
 from helpers.study.spec import RunSpec
@@ -626,6 +634,22 @@ def test_asking_for_a_run_that_is_not_finished_is_refused(store: RunStore, tmp_p
         with pytest.raises(UserError, match=f"{OTHER.name} in .* does not count as finished: it was stopped"):
             call()
     assert not (tmp_path / "published").exists()
+
+
+def test_what_was_damaged_since_is_not_blessed_by_publishing_something_else(store: RunStore, tmp_path: Path) -> None:
+    finished(store)
+    place = tmp_path / "published"
+    publish(store, place)
+    (place / "extra.csv").write_text("a\n1\n")
+    write_runs(place, published_runs(place), ["extra.csv"])
+    check_published(place / "extra.csv")
+    path = place / "metrics.parquet"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    (place / "extra.csv").write_text("a\n2\n")
+    write_runs(place, published_runs(place), ["extra.csv"])
+    check_published(place / "extra.csv")
+    with pytest.raises(UserError, match="metrics.parquet is missing or not what was published"):
+        check_published(path)
 
 
 def test_publishing_nothing_is_refused(store: RunStore, tmp_path: Path) -> None:

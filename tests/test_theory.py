@@ -17,6 +17,7 @@ from helpers.measure import shared as shared_module
 from helpers.measure.shared import Amount
 from helpers.measure.theory import Subject
 from helpers.model import score
+from helpers.study import records
 from helpers.world import battery
 from helpers.world.boards import Corpus, Prompted, make_boards
 from helpers.world.puzzles import PuzzleSpec
@@ -95,7 +96,9 @@ def test_only_rft_has_a_region_and_only_its_last_third_counts(tmp_path, monkeypa
     assert math.isnan(theory.region(rft))  # no rollouts here
     rows = pd.DataFrame({"step": [1, 6, 7, 8, 9], "exact": [1, 1, 1, 1, 0], "format": 1, "tokens": 3,
                          "logp_base": [-90.0, -90.0, -1.0, -90.0, -90.0]})  # fmt: skip
-    rows.to_parquet(tmp_path / "completions.parquet")
+    table = SimpleNamespace(to_pandas=lambda: rows)
+    swap(monkeypatch, records, "is_finished", lambda folder: True)
+    swap(monkeypatch, records, "own_table", lambda folder, name: table)
     assert theory.region(rft) == 0.5  # steps 7 and 8; 9 is wrong
     assert math.isnan(theory.region(replace(rft, spec=SPEC)))
 

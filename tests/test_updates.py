@@ -173,7 +173,7 @@ def test_divergences_point_where_their_names_say(tiny, puzzler) -> None:
 
 def test_what_a_model_says_is_not_cut_off_before_an_evaluation_would(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    swap(monkeypatch, score, "complete", lambda *args: asked.append(args[-1]) or [["x"]])
+    swap(monkeypatch, score, "draw", lambda *args: asked.append(args[-1]) or [[score.Drawn("x", (1, 2))]])
     predictors.written_by(tiny.load(), predictors.puzzle_prompts(BOARDS, 1))
     assert asked[0].max_tokens == Sampling().max_tokens
 

@@ -211,7 +211,8 @@ def measure(profile: Profile, names: Iterable[str] = tuple(ANALYSES), seeds: Seq
         for spec in [*study, *finished(profile, controls)]:
             if _to_measure(profile, name, spec, study):
                 ready = ready or load_shared(profile)
-                result = ANALYSES[name](ready, spec)
+                with store(profile).in_use(spec.name, spec.source):
+                    result = ANALYSES[name](ready, spec)
                 write_file(_cache(profile, name) / f"{spec.name}.csv", result.to_csv(index=False, float_format="%.6g"))
                 if profile.name != "smoke":
                     print(f"{name}: {spec.name}", flush=True)
@@ -353,7 +354,8 @@ def publish_controls(profile: Profile, destination: Path = PUBLISHED) -> list[Pa
         raise UserError("There is no finished control and no result to publish: run python -m helpers controls first.")
     tables = _joined(local, Tables.of(lambda name: before[name][before[name]["run"].isin(valid)]))
     with publishing(destination):
-        for name in ("runs", *(name for name in ANALYSES if len(tables[name]))):
+        written = ["runs", *(name for name in ANALYSES if len(tables[name]))]
+        for name in written:
             rows = tables[name].sort_values(["group", "label", "seed"], kind="stable")
             write_file(destination / f"{name}.csv", rows.to_csv(index=False, float_format="%.6g"))
         if len(tables.runs):
@@ -362,7 +364,8 @@ def publish_controls(profile: Profile, destination: Path = PUBLISHED) -> list[Pa
         known = set(tables.runs["run"])
         runs = published_runs(destination) if (destination / "specs.json").exists() else {}
         runs |= {name: provenance(store(profile).root / name) for name in known & is_done(profile)}
-        write_runs(destination, {name: runs[name] for name in runs if name in known})
+        files = [*(f"{name}.csv" for name in written), "metrics.parquet", "evaluations.parquet"]
+        write_runs(destination, {name: runs[name] for name in runs if name in known}, files)
     return sorted(path for path in destination.iterdir() if not path.name.startswith("."))
 
 

@@ -7,7 +7,6 @@ the arms of a profile (by `Arm.stand_in`), `corpus_of` and `corpus_of_run` for o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,12 +14,14 @@ from dataclasses import replace
 import pandas as pd
 
 from helpers.errors import UserError
-from helpers.measure.shared import Shared, empty_table
+from helpers.files import DamagedFile, read_json
+from helpers.measure.shared import Shared, empty_table, is_done
 from helpers.model.build import Loaded
 from helpers.study.arms import REGISTRY, SOURCE_ARM, get_arm
 from helpers.study.profiles import Profile, specs
 from helpers.study.published import store
-from helpers.study.schema import is_correct, table_file
+from helpers.study.records import own_table
+from helpers.study.schema import is_correct
 from helpers.study.spec import RunSpec
 from helpers.train import corpora, recipes, rows
 from helpers.train.engine import puzzle_spec
@@ -107,13 +108,15 @@ def corpus_of_run(shared: Shared, spec: RunSpec, n: int) -> Corpus:
         return _streamed(shared, spec, n)
     if arm.data == "drawn":
         paths = sorted(store(shared.profile).checkpoints(spec).glob("drawn-*.json"))
-        pairs = [pair for path in paths for pair in json.loads(path.read_text())[: max(1, n // len(paths))]]
+        pairs = [pair for path in paths for pair in read_json(path)["samples"][: max(1, n // len(paths))]]
         return _drawn_again(shared, spec, pairs[:n])
     share = float(spec.settings.get("replay_share", 0.5)) if arm.data == "replay" else 0.0
     prior = rows.prior_samples(round(n * share), seeds.REPLAY + spec.seed) if share else []
     boards = training_boards(puzzle_spec(spec), n - len(prior), spec.seed)
     try:
         texts = recipes.RECIPES[spec.arm].write(recipes.Given(spec, store(shared.profile), shared.base[1], boards))
+    except DamagedFile:
+        raise  # a broken source is no missing one
     except UserError:
         return Corpus(spec.arm, [], [])
     own = boards.corpus(spec.arm, texts)
@@ -124,8 +127,9 @@ def corpus_of_run(shared: Shared, spec: RunSpec, n: int) -> Corpus:
 def _streamed(shared: Shared, spec: RunSpec, n: int) -> Corpus:
     """Correct rollouts of an RFT run (or of the source of `sft-stream`), every k-th so that all phases count alike."""
     name = spec.source if get_arm(spec.arm).data == "source" else spec.name
-    path = table_file(store(shared.profile).root / name, "completions")
-    completions = pd.read_parquet(path) if path.exists() else empty_table("completions")
+    there = name in is_done(shared.profile)
+    folder = store(shared.profile).root / name
+    completions = own_table(folder, "completions").to_pandas() if there else empty_table("completions")
     right = completions[is_correct(completions)]
     chosen = right.iloc[:: max(1, len(right) // n)].head(n)
     return _drawn_again(shared, spec, list(zip(chosen["puzzle_id"], chosen["completion"], strict=True)))

@@ -17,7 +17,7 @@ from helpers.model import evaluate
 from helpers.model.build import Loaded
 from helpers.model.forward import Model, hidden_states, scored_logits
 from helpers.model.generate import Sampling
-from helpers.model.score import complete, pack_completions, token_logps
+from helpers.model.score import draw, pack_completions, token_logps
 from helpers.stats.fits import percentile_interval, r_squared, resampled_fits
 from helpers.train.trainers import token_kl
 from helpers.world import battery, boards, seeds
@@ -46,9 +46,9 @@ def mean_scores(tasks: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def written_by(loaded: Loaded, prompts: Sequence[Prompted]) -> Corpus:
-    """What a model writes to prompts, one completion each at T = 1; equal for equal weights."""
-    rows = complete(*loaded, list(prompts), Sampling(1, 1.0, 128, seeds.DIVERGENCE))
-    return Corpus("own words", list(prompts), [row[0] for row in rows])
+    """What a model writes to prompts, the ids of one completion each at T = 1; equal for equal weights."""
+    rows = draw(*loaded, list(prompts), Sampling(1, 1.0, 128, seeds.DIVERGENCE))
+    return Corpus("own words", list(prompts), [own.ids for (own,) in rows])
 
 
 def puzzle_prompts(spec: PuzzleSpec, n: int) -> list[Prompted]:

@@ -220,7 +220,7 @@ def score_run(profile: Profile, spec: RunSpec, n: int) -> None:
     Log-probs are kept to a thousandth of a nat: further digits would double the published file and say nothing.
     """
     store = ProbeStore(profile)
-    with store.scores.owned(spec.name):
+    with published.store(profile).in_use(spec.name), store.scores.owned(spec.name):
         run = store.scores.start(spec)
         if not run.done:
             _score(run, profile, n)
@@ -288,7 +288,7 @@ def publish_probes(profile: Profile, arms: Sequence[str], destination: Path = PU
     with publishing(destination):
         write_table(destination, "probes", scored)
         write_file(destination / "probe_set.csv", store.set_file.read_bytes())
-        write_runs(destination, published_runs(destination))
+        write_runs(destination, published_runs(destination), ["probes.parquet", "probe_set.csv"])
 
 
 def probe_tables(profile: Profile, arms: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -23,6 +23,7 @@ from helpers.measure.reach import percentiles
 from helpers.measure.shared import Amount, Shared, store
 from helpers.study import checkpoints
 from helpers.study.arms import get_arm
+from helpers.study.records import is_finished, own_table
 from helpers.study.spec import RunSpec
 from helpers.world import battery
 from helpers.world.boards import Sample
@@ -167,10 +168,10 @@ def region(subject: Subject) -> float:
     Of the rollouts at steps that were scored under the base while training. See `share_in_region`.
     """
     shared, samples = subject.shared, subject.amount.samples
-    path = store(shared.profile).folder(subject.spec) / "completions.parquet"
-    if get_arm(subject.spec.arm).data != "own" or not path.exists():
+    folder = store(shared.profile).folder(subject.spec)
+    if get_arm(subject.spec.arm).data != "own" or not is_finished(folder):
         return math.nan
-    rows = pd.read_parquet(path)
+    rows = own_table(folder, "completions").to_pandas()
     last = int(rows["step"].max())
     late = reach.phase_rows(rows, {"late": (2 * last // 3 + 1, last)})["logp"]
     own = reach.own_samples(shared.base, shared.profile, 3 * samples, samples)["logp"]

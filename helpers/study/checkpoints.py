@@ -23,16 +23,26 @@ KEPT_STATES = 2  # a broken last checkpoint must leave one to go on from
 
 
 def checkpoint_at(folder: Path, step: int | None = None) -> Path:
-    """The checkpoint of a run at `step` (the nearest one), or its last.
+    """The checkpoint of a run at `step`, or at its end.
 
-    Raises UserError where there is none, `DamagedFile` where it is no longer what was saved.
+    Raises UserError where there is none (an earlier one never stands in for the end), `DamagedFile` where it is no
+    longer what was saved.
     """
     steps = checkpoint_numbers(folder)
     if not steps:
         raise UserError(f"{folder} holds no checkpoint; train the source run first (--retrain makes every run).")
-    path = folder / f"checkpoint-{steps[-1] if step is None else min(steps, key=lambda s: abs(s - step))}"
-    check_whole(path)
-    return path
+    if step is None:
+        step = _end(folder) or steps[-1]
+    if step not in steps:
+        raise UserError(f"{folder} holds no checkpoint of step {step}; delete the run's folder and train it again.")
+    check_whole(folder / f"checkpoint-{step}")
+    return folder / f"checkpoint-{step}"
+
+
+def _end(folder: Path) -> int:
+    """The last step of the run whose checkpoints lie in `folder`; 0 where no spec says so."""
+    path = folder.parent / "spec.json"
+    return int(read_json(path, "restore it").get("steps", 0)) if path.exists() else 0
 
 
 def checkpoint_numbers(folder: Path) -> list[int]:
@@ -46,7 +56,8 @@ def settle(folder: Path, step: int) -> None:
     The optimiser is twice as large as the weights, and only a resume reads it.
     """
     staged, place = folder / STAGED / f"checkpoint-{step}", folder / f"checkpoint-{step}"
-    seal = {"run": folder.parent.name, "files": {name: _seal(staged / name) for name in _files(staged)}}
+    files = {name: _seal(staged / name) for name in _files(staged)}
+    seal = {"run": folder.parent.name, "step": step, "files": files}
     write_file(staged / SEAL, json_bytes(seal))
     shutil.rmtree(place, ignore_errors=True)  # of an earlier try at the same step
     os.replace(staged, place)
@@ -70,10 +81,14 @@ def check_whole(checkpoint: Path) -> None:
     """
     remedy = "delete that checkpoint and train the run again"
     seal = read_json(checkpoint / SEAL, remedy)
-    owner = checkpoint.parent.parent.name
+    owner, files = checkpoint.parent.parent.name, dict(seal.get("files", {}))
     if seal.get("run") != owner:
         raise DamagedFile(f"{checkpoint} was saved by {seal.get('run')} and not by {owner}: {remedy}.")
-    for name, sealed in dict(seal.get("files", {})).items():
+    if f"checkpoint-{seal.get('step')}" != checkpoint.name:
+        raise DamagedFile(f"{checkpoint} is the checkpoint of step {seal.get('step')}: {remedy}.")
+    if strangers := [name for name in _files(checkpoint) if name not in files]:
+        raise DamagedFile(f"{checkpoint / strangers[0]} was not saved with it: {remedy}.")
+    for name, sealed in files.items():
         path = checkpoint / name
         if not path.exists() and name == OPTIMISER:
             continue
@@ -84,28 +99,33 @@ def check_whole(checkpoint: Path) -> None:
 def last_checkpoint(folder: Path) -> tuple[Path | None, str]:
     """The last whole checkpoint with its full training state, and a sentence on those that were broken, if any.
 
-    Broken ones, and what a stopped process left staged, are set aside or deleted: a resume makes them again.
+    Broken ones, and all behind the one that is used, are set aside, because a resume makes them again; what a stopped
+    process left staged is deleted.
     """
     shutil.rmtree(folder / STAGED, ignore_errors=True)
-    notes = []
+    found, broken = None, []
     for number in reversed(checkpoint_numbers(folder)):
         path = folder / f"checkpoint-{number}"
         try:
             check_whole(path)
         except DamagedFile as error:
-            notes.append(f"{path.name} was set aside and the one before it is used: {error}")
-            shutil.rmtree(folder / f"broken-{path.name}", ignore_errors=True)
-            path.rename(folder / f"broken-{path.name}")
-            continue
-        if (path / OPTIMISER).exists():
-            return path, " ".join(notes)
-    return None, " ".join(notes)
+            broken.append(str(error))
+        else:
+            if (path / OPTIMISER).exists():
+                found = path
+                break
+        shutil.rmtree(folder / f"broken-{path.name}", ignore_errors=True)
+        path.rename(folder / f"broken-{path.name}")
+    goes_on = f"{found.name} is used instead" if found else "the run begins anew"
+    return found, f"{len(broken)} broken and set aside, {goes_on}: {' '.join(broken)}" if broken else ""
 
 
-def evaluation_steps(total: int, per_octave: int) -> tuple[int, ...]:
+def evaluation_steps(total: int, per_octave: int, every: int = 1) -> tuple[int, ...]:
     """When a run is evaluated and saved: every doubling at first, `per_octave` times a doubling from step 64 on.
 
-    Runs of more than 16 steps begin with step 8: while the rate warms up little moves.
+    Runs of more than 16 steps begin with step 8: while the rate warms up little moves. All but the last are multiples
+    of `every`: a run that draws for several steps at a time can only go on where it draws anew.
     """
     early = [s for s in checkpoint_steps(total, 1) if s <= 64 and (s == 0 or s >= 8 or total <= 16)]
-    return tuple(sorted({*early, *(s for s in checkpoint_steps(total, per_octave) if s >= 64 or s == total)}))
+    steps = {*early, *(s for s in checkpoint_steps(total, per_octave) if s >= 64 or s == total)}
+    return tuple(sorted({min(total, -(-step // every) * every) for step in steps}))

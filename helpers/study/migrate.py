@@ -2,6 +2,7 @@
 
 Version 1 kept texts only. Where a text encodes to as many tokens as were sampled, those are its ids. Where it does not
 (a lone byte that no text can hold became U+FFFD), the base's log-prob was one of other tokens: such a row loses it.
+So ids of migrated rows are inferred; those of rows that were written since are what was sampled.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ def migrate(destination: Path, encode: Encode) -> int:
         return 0
     path, lost = table_file(destination, "completions"), 0
     with publishing(destination):
-        if path.exists():
+        # Where the ids are there already, a kill came between this file and the list of runs.
+        if path.exists() and parquet.read_schema(path).names != SCHEMAS["completions"].names:
             frame = parquet.read_table(path).to_pandas()
             if list(frame.columns) != [name for name in SCHEMAS["completions"].names if name != "ids"]:
                 raise UserError(f"{path} has not the columns of version 1: restore it.")
             frame, lost = with_ids(frame, encode)
             write_file(path, encode_table(to_arrow("completions", frame.to_dict("records"))))
-        write_runs(destination, listed["runs"])
+        write_runs(destination, listed["runs"], [])
     return lost
 
 

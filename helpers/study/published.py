@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,7 +56,7 @@ def publish(
     with publishing(place):
         for path, data in files.items():
             write_file(path, data)
-        return [*files, write_runs(place, runs)]
+        return [*files, write_runs(place, runs, [path.name for path in files])]
 
 
 def publishing(destination: Path) -> AbstractContextManager[None]:
@@ -160,14 +160,19 @@ def _listed(destination: Path) -> dict[str, object]:
     return listed
 
 
-def write_runs(destination: Path, runs: Mapping[str, Mapping[str, object]]) -> Path:
-    """Write the list of published runs, name to `provenance`, and seal every file beside it; returns its path.
+def write_runs(destination: Path, runs: Mapping[str, Mapping[str, object]], written: Iterable[str]) -> Path:
+    """Write the list of published runs, name to `provenance`, and seal the files that were `written`; returns its path.
 
-    Last of what is published together: a process that dies before it leaves files that `check_published` refuses.
+    Other files beside it keep the seal that they had: what was damaged since is not blessed. Last of what is published
+    together: a process that dies before it leaves files that `check_published` refuses.
     """
-    path = destination / "specs.json"
-    files = (p for p in destination.glob("*") if p.suffix in (".parquet", ".csv"))
-    sealed = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    path, before = destination / "specs.json", {}
+    with suppress(UserError):
+        before = dict(_listed(destination).get("files", {}))
+    there = {p.name: p for p in destination.glob("[!.]*") if p.suffix in (".parquet", ".csv")}
+    fresh = {*written, *(there.keys() - before.keys())}
+    digests = {name: hashlib.sha256(there[name].read_bytes()).hexdigest() for name in fresh & there.keys()}
+    sealed = {name: seal for name, seal in (before | digests).items() if name in there}
     write_file(path, json_bytes({"schema": SCHEMA_VERSION, "runs": runs, "files": sealed}))
     return path
 

@@ -12,7 +12,7 @@ import json
 import platform
 import shutil
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -23,7 +23,7 @@ import pyarrow.compute as compute
 
 from helpers.errors import UserError
 from helpers.files import DamagedFile, discard, json_bytes, package_version, read_json, write_file
-from helpers.processes import Busy, owned
+from helpers.processes import Busy, in_use, owned
 from helpers.study.schema import (
     KEYS,
     REMEDY,
@@ -177,6 +177,13 @@ class RunStore:
     def owned(self, name: str, wait: bool = True) -> AbstractContextManager[None]:
         """Own a run while a block reads and writes its folder; see `processes.owned`."""
         return owned(self.lock(name), name, wait)
+
+    def in_use(self, *names: str) -> AbstractContextManager[None]:
+        """Keep finished runs from being deleted while a block reads them; empty names count for nothing."""
+        locks = ExitStack()
+        for name in filter(None, names):
+            locks.enter_context(in_use(self.lock(name), name))
+        return locks
 
     def lock(self, name: str) -> Path:
         """The lock of the run called `name`; outside its folder, which may be renamed or deleted."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from graphlib import TopologicalSorter
+from pathlib import Path
 
 from helpers.errors import UserError
 from helpers.processes import bound, owner, stop
@@ -72,7 +74,12 @@ def run_all(profile: Profile, wanted: Sequence[RunSpec], jobs: int, keep_going: 
             time.sleep(0.2)
             for name in [name for name, (process, _) in running.items() if process.poll() is not None]:
                 process, begin = running.pop(name)
-                print(f"{name}: {(time.time() - begin) / 60:.1f} minutes", flush=True)
+                print(
+                    *_sentences(process, name),
+                    f"{name}: {(time.time() - begin) / 60:.1f} minutes",
+                    sep="\n",
+                    flush=True,
+                )
                 if process.returncode:
                     trouble.append(f"{name} stopped: {_last_words(process)}")
                     if not keep_going:
@@ -100,12 +107,19 @@ def _launch(profile: Profile, spec: RunSpec) -> subprocess.Popen:
     return process
 
 
+def _sentences(process: subprocess.Popen, name: str) -> list[str]:
+    """What a process said of its run: that something was set aside, or that it waited."""
+    return [line for line in _lines(process) if line.startswith(name)]
+
+
 def _last_words(process: subprocess.Popen) -> str:
     """The last line a failed process wrote."""
+    return (_lines(process) or [f"exit status {process.returncode}"])[-1]
+
+
+def _lines(process: subprocess.Popen) -> list[str]:
     process.words.seek(0)
-    lines = [line for line in process.words.read().splitlines() if line.strip()]
-    named = [line for line in lines if "Error" in line or "error" in line]
-    return (named or lines or [f"exit status {process.returncode}"])[-1]
+    return [line for line in process.words.read().splitlines() if line.strip()]
 
 
 def train_first(profile: str, retrain: bool, fresh: bool) -> None:
@@ -117,6 +131,8 @@ def train_first(profile: str, retrain: bool, fresh: bool) -> None:
     if fresh:
         for kept in store(get_profile(profile)).forget():
             print(kept, flush=True)
+        for measured in ("controls", "probes"):  # of weights that are gone
+            shutil.rmtree(Path("runs") / f"{profile}-{measured}", ignore_errors=True)
     ensure(profile, retrain)
     if retrain and profile == "cpu":
         publish_records()

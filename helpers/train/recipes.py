@@ -6,7 +6,6 @@ for every arm and stands in `run`. A new arm is an entry in `helpers.study.arms`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +16,7 @@ from datasets import Dataset
 from transformers import ProcessorMixin
 
 from helpers.errors import UserError
-from helpers.files import write_file
+from helpers.files import json_bytes, read_json, write_file
 from helpers.model import build
 from helpers.model.build import Loaded
 from helpers.study.checkpoints import checkpoint_at
@@ -125,8 +124,8 @@ def _fresh_rows(engine: Engine) -> Dataset:
     def drawn(phase: int) -> list[tuple[int, str]]:
         path = engine.run.checkpoints / f"drawn-{phase}.json"
         if not path.exists():
-            write_file(path, json.dumps(_correct_samples(engine, phase)))
-        return json.loads(path.read_text())
+            write_file(path, json_bytes({"samples": _correct_samples(engine, phase)}))
+        return read_json(path)["samples"]
 
     def read(i: int) -> dict[str, Any]:
         pairs = drawn(i // size)

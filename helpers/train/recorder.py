@@ -102,7 +102,8 @@ class StudyCallback(TrainerCallback):
     def __init__(self, engine: Engine) -> None:
         """The model's weights now are those of the base, from which its change is measured."""
         self.engine, self.run, self.begin = engine, engine.run, 0.0
-        self.schedule = evaluation_steps(engine.spec.steps, engine.settings.per_octave)
+        at_once = int(engine.spec.settings.get("steps_per_generation", 1))
+        self.schedule = evaluation_steps(engine.spec.steps, engine.settings.per_octave, at_once)
         self.base = {n: p.detach().clone() for n, p in engine.model.named_parameters()}
 
     def _note(self, step: int, name: str, value: float) -> None:

@@ -12,7 +12,8 @@ from datasets import Dataset
 from PIL import Image
 
 from helpers.errors import UserError
-from helpers.study.schema import is_correct, read_table
+from helpers.study.records import finished_folders, own_table
+from helpers.study.schema import is_correct
 from helpers.study.spec import RunSpec
 from helpers.world import battery, easy_vqa, seeds
 from helpers.world.boards import Boards, Corpus, Prompted, Sample
@@ -95,11 +96,9 @@ def _resized(pixels: np.ndarray, side: tuple[int, int]) -> np.ndarray:
 
 
 def source_completions(root: Path, spec: RunSpec) -> pd.DataFrame:
-    """Every completion of a finished source run, in the order in which it was drawn."""
-    folder = Path(root) / spec.source
-    if not (folder / "DONE").exists():
-        raise UserError(f"{folder} is not a finished run; train the source first (--retrain makes every run).")
-    return read_table(folder, "completions").to_pandas()
+    """Every completion of a finished source run, in the order in which it was drawn. UserError where it is none."""
+    (folder,) = finished_folders(root, [spec.source])
+    return own_table(folder, "completions").to_pandas()
 
 
 def stream_batches(completions: pd.DataFrame, steps: int) -> list[list[tuple[int, str]]]:

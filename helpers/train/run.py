@@ -39,8 +39,10 @@ def train(spec: RunSpec, store: RunStore, settings: Settings | None = None) -> R
     While another process is at work on it this one waits. Raises UserError where the run's source is not finished, and
     where the disk is full.
     """
-    with store.owned(spec.name):
+    with store.in_use(spec.source), store.owned(spec.name):
         run = store.start(spec)
+        if run.note:
+            print(f"{spec.name}: {run.note}", file=sys.stderr, flush=True)
         if not run.done:
             with told_of_a_full_disk(run.folder):
                 _train(run, store, settings or Settings())
@@ -57,10 +59,12 @@ def _train(run: Run, store: RunStore, settings: Settings) -> None:
     else:
         trainer = make_trainer(engine)
         last, trouble = last_checkpoint(run.checkpoints)
-        if note := " ".join(filter(None, (run.note, trouble))):
-            print(f"{spec.name}: {note}", file=sys.stderr, flush=True)
-        # rows behind the checkpoint belong to steps that are about to be repeated
-        run.truncate(int(last.name.split("-")[1]) if last else -1)
+        if trouble:
+            print(f"{spec.name}: {trouble}", file=sys.stderr, flush=True)
+        done = int(last.name.split("-")[1]) if last else -1
+        if engine.boards is not None:
+            trainer.epochs_done = max(done, 0) // steps_per_epoch(spec, len(engine.boards))
+        run.truncate(done)  # rows behind the checkpoint belong to steps that are about to be repeated
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         run.flush()
         run.append("metrics", [metric_row(spec, spec.steps, "minutes", training_minutes(run))])
@@ -90,6 +94,12 @@ def _possible(settings: Settings, model: Qwen2_5_VLForConditionalGeneration) -> 
         return settings
     warnings.warn(f"Packed passes are switched off: {reason}. TRL's own are used, several times slower.", stacklevel=3)
     return replace(settings, fast=False)
+
+
+def steps_per_epoch(spec: RunSpec, boards: int) -> int:
+    """Steps of RFT until its boards come again; TRL leaves out those that no longer fill what is drawn at once."""
+    at_once = int(spec.settings.get("steps_per_generation", 1))
+    return max(1, boards // (spec.batch_size * at_once) * at_once)
 
 
 def make_trainer(engine: Engine) -> trainers.StudySFTTrainer | trainers.StudyGRPOTrainer:

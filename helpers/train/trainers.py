@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
+from torch.utils.data import Sampler
 from transformers import ProcessorMixin
 from trl import GRPOTrainer, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
@@ -80,6 +83,19 @@ class StudyGRPOTrainer(ResumeWeights, GRPOTrainer):
     """
 
     fast = True
+    epochs_done = 0
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
+        """TRL's sampler, moved on by the epochs that a resumed run has behind it.
+
+        Private, because stock begins with the first epoch's order again: a run that resumes in its second epoch would
+        draw for other boards than one that was never stopped.
+        """
+        sampler = super()._get_train_sampler(dataset)
+        for _ in range(self.epochs_done):
+            for _ in sampler:
+                pass
+        return sampler
 
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **extra
@@ -89,31 +105,38 @@ class StudyGRPOTrainer(ResumeWeights, GRPOTrainer):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **extra
             )
-        extra |= {"temperature": self.temperature}
-        return packed_logps(model, (input_ids, attention_mask, logits_to_keep), extra)
+        _, rows, columns = extra["image_grid_thw"][0].tolist()  # one size for all: the boards of a run are alike
+        merge = base_of(model).config.vision_config.spatial_merge_size
+        pictures = Patches(extra["pixel_values"].reshape(len(input_ids), rows * columns, -1), rows, columns, merge)
+        # TRL scores under the reference all that it has drawn in one call, in parts of `batch_size`.
+        size, parts = batch_size or len(input_ids), []
+        for start in range(0, len(input_ids), size):
+            part = slice(start, start + size)
+            own, tokens = replace(pictures, values=pictures.values[part]), (input_ids[part], attention_mask[part])
+            parts.append(packed_logps(model, (*tokens, logits_to_keep), own, self.temperature))
+        logps, entropies = (torch.cat(column) for column in zip(*parts, strict=True))
+        return logps, entropies if compute_entropy else None, None
 
 
-def packed_logps(model: Model, tokens: tuple[torch.Tensor, torch.Tensor, int], extra: dict[str, Any]) -> tuple:
+def packed_logps(
+    model: Model, tokens: tuple[torch.Tensor, torch.Tensor, int], pictures: Patches, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Per-token log-probs and entropies, each (B, C), of completions (padded right) behind prompts (padded left).
 
-    `tokens` = (input ids (B, P + C), attention mask, C); `extra` holds TRL's `pixel_values` and `image_grid_thw`,
-    the sampling `temperature` (TRL divides the logits by it).
-    Samples with the same prompt and picture share one packed row. Third value: no auxiliary loss.
+    `tokens` = (input ids (B, P + C), attention mask, C); `pictures` hold one a sample; TRL divides the logits by the
+    sampling `temperature`. Samples with the same prompt and picture share one packed row.
     """
     input_ids, mask, width = tokens
-    config = base_of(model).config
-    _, rows, columns = extra["image_grid_thw"][0].tolist()  # one size for all: the boards of a run are alike
-    values = extra["pixel_values"].reshape(len(input_ids), rows * columns, -1)
+    config, values = base_of(model).config, pictures.values
     shared = _shared_prompts(input_ids[:, :-width], mask[:, :-width], values)
     given = [own[real].tolist() for own, real in zip(input_ids[:, -width:], mask[:, -width:].bool(), strict=True)]
     groups = [Group(ids, row, [Branch(given[i]) for i in members]) for row, (ids, members) in enumerate(shared)]
     order = [i for _, members in shared for i in members]  # branch number -> number of the sample in TRL's batch
-    firsts = values[[members[0] for _, members in shared]]
-    patches = Patches(firsts, rows, columns, config.vision_config.spatial_merge_size)
+    patches = replace(pictures, values=values[[members[0] for _, members in shared]])
     packed = pack(groups, config.image_token_id, patches.grid)
     logits = scored_logits(model, packed, patches).float()
     # a division by 1 would copy all logits for nothing
-    logps = torch.log_softmax(logits if extra["temperature"] == 1 else logits / extra["temperature"], -1)
+    logps = torch.log_softmax(logits if temperature == 1 else logits / temperature, -1)
     entropy = -(logps.exp() * logps).sum(-1)  # with its gradient: TRL's entropy bonus needs it
     chosen = logps.gather(1, packed.target[:, None].to(logps.device))[:, 0]
     counts = torch.bincount(packed.branch, minlength=len(order))
@@ -122,7 +145,7 @@ def packed_logps(model: Model, tokens: tuple[torch.Tensor, torch.Tensor, int], e
     place = torch.tensor(order)[packed.branch].to(logps.device), position.to(logps.device)
     # padding gets 0, not TRL's log-prob of a padding token: the completion mask hides either
     empty = torch.zeros(len(input_ids), width, device=logps.device)
-    return empty.index_put(place, chosen), empty.index_put(place, entropy), None
+    return empty.index_put(place, chosen), empty.index_put(place, entropy)
 
 
 def _shared_prompts(prompts: torch.Tensor, mask: torch.Tensor, values: torch.Tensor) -> list[Shared]:

@@ -79,18 +79,19 @@ class Sample:
 class Corpus:
     """What an SFT arm trains on, or what is measured: a completion for each prompt. Iterates over its samples.
 
-    `kind`: the arm or probe type; `weights`: each sample's share in a loss, 1 unless given.
+    `kind`: the arm or probe type; `weights`: each sample's share in a loss, 1 unless given. Completions are texts, or
+    token ids where they are what a model drew and only measured.
     """
 
     kind: str
     prompts: Sequence[Prompted] = field(repr=False)
-    completions: Sequence[str] = field(repr=False)
+    completions: Sequence[str | Sequence[int]] = field(repr=False)
     weights: Sequence[float] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.completions)
 
-    def pairs(self) -> list[tuple[Prompted, list[str]]]:
+    def pairs(self) -> list[tuple[Prompted, list[str | Sequence[int]]]]:
         """(prompt, [completion]) pairs, as they are packed."""
         return [(prompt, [text]) for prompt, text in zip(self.prompts, self.completions, strict=True)]
 
