@@ -401,7 +401,9 @@ def new_model(recipe: Recipe) -> Loaded:
     if recipe.start:
         return load(recipe.start)
     # A base without forms has the tokenizer of the shipped one, whatever its seed.
-    processor = build_processor(build_tokenizer(corpus_texts(recipe=None if recipe.forms == "none" else recipe)))
+    processor = build_processor(
+        build_tokenizer(corpus_texts() if recipe.forms == "none" else corpus_texts(recipe=recipe))
+    )
     return Loaded(build_model(processor.tokenizer, seed=recipe.seed), processor)
 
 
