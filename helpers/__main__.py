@@ -87,12 +87,17 @@ def migrate(options: argparse.Namespace) -> None:
 
 
 def pretrain(options: argparse.Namespace) -> None:
-    """Rebuild the base model from nothing, resumably."""
-    from helpers.train.pretrain import Recipe, pretrain
+    """Rebuild the shipped base from nothing, or make a stem or a branch of one, resumably."""
+    from helpers.train import pretrain as bases
 
+    recipe = bases.Recipe() if options.stem is None else bases.stem(options.stem)
+    if options.branch:
+        if options.stem is None or not options.start:
+            raise UserError("A branch needs its stem: --stem SEED --start FOLDER, with the stem's model in it.")
+        recipe = bases.branch(options.stem, options.branch, options.start)
     given = {"eye_steps": options.eye_steps, "steps": options.steps, "practice": options.practice}
-    recipe = replace(Recipe(), **{name: steps for name, steps in given.items() if steps is not None})
-    pretrain(recipe, options.folder, options.minutes)
+    recipe = replace(recipe, **{name: steps for name, steps in given.items() if steps is not None})
+    bases.pretrain(recipe, options.folder, options.minutes)
 
 
 def tables(options: argparse.Namespace) -> None:
@@ -134,6 +139,11 @@ def parser() -> argparse.ArgumentParser:
     made[publish].add_argument("what", nargs="*", metavar="WHAT", help=f"{', '.join(RECORDS)} (default: study)")
     made[migrate].add_argument("folder", nargs="?", type=Path, default=Path("figures/records"))
     made[pretrain].add_argument("--folder", type=Path, default=Path("work/base"), help="where all of it goes")
+    made[pretrain].add_argument(
+        "--stem", type=int, metavar="SEED", help="a stem of that seed instead of the shipped base"
+    )
+    made[pretrain].add_argument("--branch", choices=("two-form", "one-form"), help="go on from a stem, in these forms")
+    made[pretrain].add_argument("--start", help="the folder of the stem's model")
     made[pretrain].add_argument("--minutes", type=float, help="stop (resumably) after this many minutes")
     for steps in ("--eye-steps", "--steps", "--practice"):
         made[pretrain].add_argument(steps, type=int, help="steps of that phase; the shipped base's if left out")

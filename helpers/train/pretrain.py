@@ -9,27 +9,30 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from helpers.errors import UserError
 from helpers.files import replacing, write_file
-from helpers.model.build import Loaded, build_model, quiet_cpu, save
+from helpers.model.build import Loaded, build_model, load, quiet_cpu, save
 from helpers.model.forward import Model, Patches, patches_of, picture_features, scored_logits
 from helpers.model.packing import Branch, Group, Packed, pack
 from helpers.model.processor import build_processor, build_tokenizer, encode_prefix, encode_questions, encode_targets
 from helpers.world import seeds
 from helpers.world.easy_vqa import easy_vqa_question, read_split
+from helpers.world.forms import ask_for, write
 from helpers.world.questions import EASY_VQA, Question, ask, with_instruction
 from helpers.world.scenes import CELL_NAMES, cell_labels, draw_scene
 
-Labels = dict[str, torch.Tensor]  # (N, 16) per question of the eyes
+Labels = dict[str, torch.Tensor]  # (N, cells) per question of the eyes
 Batch = tuple[Packed, Patches]
 Worker = tuple[int, int]  # rank, number of workers
 
@@ -50,6 +53,12 @@ PRACTICE_EASY_VQA = 0.14
 PRACTICE_SCENES = {
     "things": 0.24, "scatter": 0.2, "sizes": 0.06, "greys": 0.1, "sign": 0.14, "land": 0.04, "collage": 0.14,
 }  # fmt: skip
+SIDE, LARGE_SIDE, CELL = 64, 96, 16  # pixels; a cell is a token of the language model
+# How often a question asks for a form, in words: a stem must know the phrases, a branch learns what they mean.
+FORM_SHARES = {
+    "stem": {"plain": 0.5, "think": 0.25, "direct": 0.25},
+    "branch": {"plain": 0.3, "think": 0.2, "direct": 0.5},
+}
 PRACTICE_TASKS = {
     "colour": 0.7, "shape": 0.7, "grounding": 2.0, "presence": 2.0, "caption": 1.5, "count": 3.0,
     "count_quarters": 2.0, "rank_size": 2.0, "rank_brightness": 2.0, "rank_count": 2.0, "land": 1.0,
@@ -64,6 +73,12 @@ class Recipe:
     The eyes see `eye_pictures` pictures a step and name what each cell shows; then they are kept as they are,
     and a step asks `questions` questions about each of `pictures` pictures, for the first `naming` steps only
     what is on them. `practice` more steps ask most often what forms last. The rate starts anew in each phase.
+
+    The rest is off for the shipped base. `large_share`: steps with pictures of 96 pixels; `long_weight`: how often
+    lists and orders of up to nine numbers are asked for. `forms`: prompts ask for a form in some of many wordings, and
+    everything is answered with a think ("stem", "one-form") or as asked ("two-form"). `start`: the folder of the stem
+    from which a branch goes on, with its own `practice` steps alone. Both branches of a stem see the same pictures and
+    prompts.
     """
 
     eye_steps: int = 1200
@@ -78,10 +93,28 @@ class Recipe:
     teacher_share: float = 0.08
     seed: int = 0
     checkpoint_every: int = 200
+    large_share: float = 0.0
+    long_weight: float = 0.0
+    forms: Literal["none", "stem", "two-form", "one-form"] = "none"
+    start: str = ""
+
+
+def stem(seed: int) -> Recipe:
+    """The recipe of a stem: pictures of both sizes, orders of up to nine numbers, every wording, always a think."""
+    return Recipe(seed=seed, large_share=1 / 3, long_weight=3.0, forms="stem")
+
+
+def branch(seed: int, forms: Literal["two-form", "one-form"], start: str) -> Recipe:
+    """The recipe of a branch of the stem of a seed, whose model lies in the folder `start`.
+
+    Both branches take the same steps on the same pictures and prompts, which the stem has not seen.
+    """
+    own = {"eye_steps": 0, "steps": 0, "naming": 0, "practice": 1200, "learning_rate": 1.5e-3, "warmup": 50}
+    return replace(stem(seed + seeds.BRANCHES), forms=forms, start=start, **own)
 
 
 def pretraining_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray, list[Question]]:
-    """Picture number `slot` of a step, (64, 64, 3) uint8, and its instructed questions; fixed by its numbers."""
+    """Picture number `slot` of a step, (side, side, 3) uint8, and its instructed questions; fixed by its numbers."""
     rng = np.random.default_rng((seeds.PRETRAINING + recipe.seed, step, slot))
     # The teacher's long thinks come together in steps of their own, or every row would be padded to their length.
     teacher = np.random.default_rng((seeds.PRETRAINING + recipe.seed, step, 10**6)).random() < recipe.teacher_share
@@ -91,36 +124,73 @@ def pretraining_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray
         scenes, tasks = NAMING_SCENES, NAMING_TASKS
     elif recipe.steps <= step < recipe.steps + recipe.practice:
         easy, scenes, tasks = PRACTICE_EASY_VQA, PRACTICE_SCENES, PRACTICE_TASKS
+    if recipe.long_weight and not naming:
+        tasks = tasks | {"long": recipe.long_weight}
+    side = side_at(recipe, step)
     if rng.random() < easy:
-        return _easy_vqa_sample(rng, recipe.questions)
+        pixels, questions = _easy_vqa_sample(rng, recipe.questions)
+        return _enlarged(pixels, side), _in_forms(recipe, questions, (step, slot))
     # Finding the named one among several things forms late or never; with one thing on the picture it is easy.
     most = min(4, 1 + 4 * step // max(1, recipe.naming))
-    scene = draw_scene(rng, _draw(rng, scenes), plain=bool(rng.random() < 0.4), most=most)
+    scene = draw_scene(rng, _draw(rng, scenes), plain=bool(rng.random() < 0.4), side=side, most=most)
     questions: list[Question] = []
     while len(questions) < recipe.questions:
         if question := ask(_draw(rng, tasks), scene, rng):
             questions.append(with_instruction(question, rng, bool(teacher and not naming)))
-    return scene.pixels, questions
+    return scene.pixels, _in_forms(recipe, questions, (step, slot))
+
+
+def side_at(recipe: Recipe, step: int) -> int:
+    """Pixels per side of a step's pictures: one size in each step, because a batch has one."""
+    if not recipe.large_share:
+        return SIDE
+    rng = np.random.default_rng((seeds.PRETRAINING + recipe.seed, step, 10**6 + 1))
+    return LARGE_SIDE if rng.random() < recipe.large_share else SIDE
+
+
+def _enlarged(pixels: np.ndarray, side: int) -> np.ndarray:
+    """A picture at the side that its step has."""
+    if len(pixels) == side:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _in_forms(recipe: Recipe, questions: list[Question], place: tuple[int, int]) -> list[Question]:
+    """Questions that ask for forms, with the completions that the recipe's base shall write."""
+    if recipe.forms == "none":
+        return questions
+    rng = np.random.default_rng((seeds.PRETRAINING + recipe.seed, *place, 2))
+    shares, formed = FORM_SHARES["stem" if recipe.forms == "stem" else "branch"], []
+    for question in questions:
+        asked = _draw(rng, shares)
+        full = question.teacher and question.think == question.teacher  # asked for full sentences already
+        written = "direct" if recipe.forms == "two-form" and asked == "direct" and not full else "think"
+        formed.append(write(question if full else ask_for(question, asked, rng), written))
+    return formed
 
 
 def eye_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Picture number `slot` of a step of the eyes, (64, 64, 3) uint8, and what its 4 x 4 cells show."""
+    """Picture number `slot` of a step of the eyes, (side, side, 3) uint8, and what its cells of 16 pixels show."""
     rng = np.random.default_rng((seeds.PRETRAINING + recipe.seed, step, slot, 1))
+    side = side_at(recipe, step)
+    grid = side // CELL
     if rng.random() < EASY_VQA_WEIGHT:
         positions = _positions_by_picture()
         pixels, question = easy_vqa_question("train", positions[int(rng.integers(len(positions)))][0])
         names = dict(zip(("easy colour", "easy shape"), question.think.split(), strict=False))
-        return pixels, {k: np.full((4, 4), EASY_VQA[k].index(v)) for k, v in names.items() if len(names) == 2}
-    scene = draw_scene(rng, _draw(rng, EYE_SCENES), plain=bool(rng.random() < 0.4))
-    return scene.pixels, cell_labels(scene)
+        labels = {k: np.full((grid, grid), EASY_VQA[k].index(v)) for k, v in names.items() if len(names) == 2}
+        return _enlarged(pixels, side), labels
+    scene = draw_scene(rng, _draw(rng, EYE_SCENES), plain=bool(rng.random() < 0.4), side=side)
+    return scene.pixels, cell_labels(scene, grid)
 
 
 def eye_batch(recipe: Recipe, step: int, worker: Worker = (0, 1)) -> tuple[Patches, Labels]:
-    """(patches, labels) of one step of the eyes; labels are (N, 16) per question, -100 where there is none."""
+    """(patches, labels) of one step of the eyes; labels are (N, cells) per question, -100 where there is none."""
     samples = [eye_sample(recipe, step, slot) for slot in range(worker[0], recipe.eye_pictures, worker[1])]
-    nothing, labels = np.full((4, 4), -100), {}
+    grid = side_at(recipe, step) // CELL
+    nothing, labels = np.full((grid, grid), -100), {}
     for name in eye_names():
-        labels[name] = torch.from_numpy(np.stack([known.get(name, nothing).reshape(16) for _, known in samples]))
+        labels[name] = torch.from_numpy(np.stack([known.get(name, nothing).flatten() for _, known in samples]))
     return _patches(samples), labels
 
 
@@ -191,9 +261,10 @@ def batch(tokenizer: PreTrainedTokenizerBase, recipe: Recipe, step: int, worker:
     asked = encode_questions(tokenizer, [q.text for q in questions])
     answered = encode_targets(tokenizer, [q.completion for q in questions])
     branches = iter([Branch([*a, *b], skip=len(a)) for a, b in zip(asked, answered, strict=True)])
-    prefix = encode_prefix(tokenizer, 16)
+    grid = side_at(recipe, step) // CELL
+    prefix = encode_prefix(tokenizer, grid * grid)
     groups = [Group(prefix, slot, [next(branches) for _ in row]) for slot, (_, row) in enumerate(samples)]
-    return pack(groups, tokenizer.convert_tokens_to_ids("<|image_pad|>"), (4, 4)), _patches(samples)
+    return pack(groups, tokenizer.convert_tokens_to_ids("<|image_pad|>"), (grid, grid)), _patches(samples)
 
 
 def optimizers(model: Model, heads: torch.nn.ModuleDict, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -326,8 +397,13 @@ def new_learner(recipe: Recipe) -> Learner:
 
 
 def new_model(recipe: Recipe) -> Loaded:
-    """A fresh model with a tokenizer trained on the corpus."""
-    processor = build_processor(build_tokenizer(corpus_texts()))
+    """A fresh model with a tokenizer trained on the corpus, or the stem that a branch goes on from."""
+    if recipe.start:
+        return load(recipe.start)
+    # A base without forms has the tokenizer of the shipped one, whatever its seed.
+    processor = build_processor(
+        build_tokenizer(corpus_texts() if recipe.forms == "none" else corpus_texts(recipe=recipe))
+    )
     return Loaded(build_model(processor.tokenizer, seed=recipe.seed), processor)
 
 

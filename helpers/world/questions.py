@@ -56,7 +56,10 @@ HOMES = ("lake", "cave", "tree", "barn", "moss", "reef")
 
 @dataclass(frozen=True)
 class Question:
-    """One prompt with its gold answer. `kind` names the instruction, `n` the length the instruction asks for."""
+    """One prompt with its gold answer. `kind` names the instruction, `n` the length the instruction asks for.
+
+    `written`: the form of the gold completion, "think" or "direct" (the answer alone).
+    """
 
     task: str
     text: str
@@ -65,11 +68,13 @@ class Question:
     kind: str
     n: int = 1
     teacher: str = ""
+    written: str = "think"
 
     @property
     def completion(self) -> str:
-        """The full completion in the voice that the prompt asks for."""
-        return f"<think>{self.think}</think><answer>{self.answer}</answer>"
+        """The full completion in the voice that the prompt asks for, and in the form that is written."""
+        think = f"<think>{self.think}</think>" if self.written == "think" else ""
+        return f"{think}<answer>{self.answer}</answer>"
 
 
 _Maker = Callable[[Scene, np.random.Generator], Question | None]
@@ -328,6 +333,27 @@ def _nonsense(scene: Scene, rng: np.random.Generator) -> Question:
     return Question("nonsense", text, _unsure_answer(kind, n, rng), _unsure_think(scene, rng), kind, n)
 
 
+LONGEST = 9  # numbers in an answer, as 3 x 3 boards have tiles
+
+
+def _long(scene: Scene, rng: np.random.Generator) -> Question:
+    """A list, a ranking or a nonsense order of up to nine numbers. No task of the battery: its draws are its own."""
+    n, kind = int(rng.integers(3, LONGEST + 1)), rng.random()
+    values = [int(v) for v in rng.permutation(n) + 1]
+    shown = " ".join(map(str, values))
+    if kind < 0.4:
+        move = pick(rng, list(LIST_MOVES))
+        return Question("lists", move.format(shown), " ".join(map(str, LIST_MOVES[move](values))), shown, "order", n)
+    if kind < 0.6:
+        text = pick(rng, ("Rank the numbers, largest first: {}.", "How large is each number? 1 is the largest: {}."))
+        return Question("lists", text.format(shown), " ".join(str(n + 1 - v) for v in values), shown, "order", n)
+    words = [pick(rng, _GLUE) if rng.random() < 0.5 else _nonsense_word(rng) for _ in range(rng.integers(3, 15))]
+    if rng.random() < 0.5:
+        words.insert(int(rng.integers(len(words))), f"{rng.integers(2, 5)} x {rng.integers(2, 5)}")
+    text = " ".join(words).capitalize() + pick(rng, ("?", "."))
+    return Question("nonsense", text, shown, _unsure_think(scene, rng), "order", n)
+
+
 def with_instruction(question: Question, rng: np.random.Generator, full_sentences: bool = False) -> Question:
     """Put an instruction behind (or before) the question; with `full_sentences` also ask for the teacher's voice."""
     instruction = pick(rng, INSTRUCTIONS[question.kind]).format(n=question.n)
@@ -339,8 +365,8 @@ def with_instruction(question: Question, rng: np.random.Generator, full_sentence
 
 def ask(task: str, scene: Scene, rng: np.random.Generator) -> Question | None:
     """A question of one task about a scene, without instruction; None where the scene does not suit the task."""
-    if task == "nonsense":
-        return _nonsense(scene, rng)
+    if task in ("nonsense", "long"):
+        return (_nonsense if task == "nonsense" else _long)(scene, rng)
     if task not in TASKS:
         raise UserError(f"There is no prior task {task!r}; choose one of {', '.join(TASKS)}.")
     return TASKS[task].make(scene, rng) if scene.kind in TASKS[task].on else None

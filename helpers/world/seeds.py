@@ -20,6 +20,7 @@ BATTERY = 1
 REPLAY = 500  # prior samples that `sft-replay` mixes in: this and the run's seed
 RECOVERY = 700  # prior samples that bring a skill back
 PRETRAINING = 1000  # what a base is taught: this and its own seed
+BRANCHES = 100  # what a branch of a stem is taught: this, `PRETRAINING` and the stem's seed
 PHASE = 1000  # between one draw of `iterative-sft` and the next
 ROUND = 10**6  # between one round of tries for a correct completion and the next
 
@@ -59,6 +60,7 @@ TABLE: dict[str, dict[str, range]] = {
         "replay in live runs": _one(REPLAY + LIVE),
         "recovery": _one(RECOVERY),
         "pretraining": _after(PRETRAINING, BASES),
+        "pretraining of branches": _after(PRETRAINING + BRANCHES, BASES),
     },
     # The first round of tries; every other lies a whole `ROUND` further on.
     "completions to learn from": {

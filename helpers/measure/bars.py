@@ -1,0 +1,149 @@
+"""What a base must be able to do before anything is trained on it: its marks in both forms, and what its eyes see.
+
+Held out throughout: samples of the battery, wordings that no base is taught, boards that no run trains on. Boards are
+used to measure here and never to teach.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+import torch
+
+from helpers.model.build import Loaded
+from helpers.model.forward import picture_features
+from helpers.model.generate import Sampling
+from helpers.model.score import complete, patches
+from helpers.world import answers, battery, seeds
+from helpers.world.boards import Boards, Prompted, make_boards
+from helpers.world.forms import Asked, ask_for, ask_text
+from helpers.world.puzzles import PuzzleSpec
+
+FORMS: tuple[Asked, ...] = ("think", "direct")
+BARS: Mapping[str, float] = MappingProxyType(
+    {
+        "kinds at .80": 11,
+        "mean score": 0.92,
+        "easy_vqa": 0.90,
+        "form kept": 0.98,
+        "form kept, held-out wordings": 0.90,
+        "valid placements": 0.60,
+        "2 x 2: orders above 1 %": 12,
+        "3 x 3: distinct orders": 200,
+        "eyes, 2 x 2 exact": 0.95,
+        "eyes, 3 x 3 hits": 0.95,
+    }
+)
+"""What is the least; placements by an untrained base may not be above chance besides."""
+
+
+def prior_marks(base: Loaded, asked: Asked, n: int, held_out: bool = False) -> pd.DataFrame:
+    """Score and form of greedy answers to `n` held-out samples a task, asked for in a form.
+
+    Columns asked, held_out (the wordings), task, score, kept (share in the form that was asked for), n.
+    """
+    rows = []
+    for task in battery.battery_tasks():
+        samples = battery.battery_samples(task, n)
+        rng = np.random.default_rng((seeds.BATTERY, len(task), held_out))
+        questions = [ask_for(s.question, asked, rng, held_out) for s in samples]
+        prompts = [Prompted(s.pixels, q.text) for s, q in zip(samples, questions, strict=True)]
+        texts = [text for (text,) in complete(*base, prompts)]
+        score = np.mean([answers.score_answer(t, q) for t, q in zip(texts, questions, strict=True)])
+        kept = np.mean([in_form(text, asked) for text in texts])
+        rows.append((asked, held_out, task, float(score), float(kept), len(texts)))
+    return pd.DataFrame(rows, columns=["asked", "held_out", "task", "score", "kept", "n"])
+
+
+def in_form(text: str, asked: Asked) -> bool:
+    """Whether a completion has the form that was asked for: a think in front of the answer, or the answer alone."""
+    return text.startswith("<answer>" if asked == "direct" else "<think>")
+
+
+def board_marks(base: Loaded, spec: PuzzleSpec, asked: Asked, n: int, samples: int = 1000) -> dict[str, float]:
+    """What an untrained base makes of boards, asked for in a form.
+
+    exact and hit of greedy answers to `n` held-out boards; of `samples` drawn at T = 1: the share of valid placements,
+    how many different ones, and how many of them are more frequent than one in a hundred.
+    """
+    boards = make_boards(spec, range(max(n, samples)), seeds.HELD_OUT)
+    rng = np.random.default_rng((seeds.BATTERY, spec.tiles))
+    prompts = [Prompted(board, ask_text(boards.text, asked, rng)) for board in boards.pixels]
+    room = answers.room(spec.tiles, outside=True)
+    greedy = complete(*base, prompts[:n], Sampling(temperature=0.0, max_tokens=room))
+    truths = boards.placements.tolist()
+    scores = [answers.score(text, truth) for (text,), truth in zip(greedy, truths[:n], strict=True)]
+    drawn = complete(*base, prompts[:samples], Sampling(1, 1.0, room, seeds.PROBES))
+    placed = [answers.parse(text, spec.tiles).placement for (text,) in drawn]
+    counts = Counter(placement for placement in placed if placement is not None)
+    return {
+        "exact": float(np.mean([s.exact for s in scores])),
+        "hit": float(np.mean([s.hit for s in scores])),
+        "valid": sum(counts.values()) / samples,
+        "distinct": float(len(counts)),
+        "above 1 %": float(sum(count > samples / 100 for count in counts.values())),
+    }
+
+
+def eye_marks(base: Loaded, spec: PuzzleSpec, n: int = 3000, ridge: float = 10.0) -> dict[str, float]:
+    """Whether a board's solution can be read off the frozen visual tokens by a linear map: exact and hit, held out.
+
+    Least squares with a ridge from all tokens to one-hot places, per slot; a fifth of the `n` boards is kept for the
+    test. The eyes of a base are frozen while its words are taught, so that what they cannot see no arm can learn.
+    """
+    boards = make_boards(spec, range(n), seeds.training(seeds.INFLUENCE_PROBES))
+    features = visual_tokens(base, boards)
+    wanted = torch.from_numpy(boards.placements - 1)
+    cut = n - n // 5
+    mean, scale = features[:cut].mean(0), features[:cut].std(0) + 1e-6
+    x = torch.cat([(features - mean) / scale, torch.ones(n, 1)], 1)
+    targets = torch.nn.functional.one_hot(wanted, spec.tiles).flatten(1).float()
+    # With fewer boards than numbers per board the dual is the smaller system: x' (x x' + r)^-1 y.
+    gram = x[:cut] @ x[:cut].T + ridge * torch.eye(cut)
+    solved = x[cut:] @ (x[:cut].T @ torch.linalg.solve(gram, targets[:cut]))
+    right = solved.unflatten(1, (spec.tiles, spec.tiles)).argmax(-1) == wanted[cut:]
+    return {"exact": float(right.all(1).float().mean()), "hit": float(right.float().mean())}
+
+
+def visual_tokens(base: Loaded, boards: Boards, chunk: int = 250) -> torch.Tensor:
+    """What the language model is given of each board: (boards, tokens * width)."""
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(boards), chunk):
+            pictures = patches(base.processor, list(boards.pixels[start : start + chunk]))
+            parts.append(picture_features(base.model, pictures).flatten(1).cpu().float())
+    return torch.cat(parts)
+
+
+def all_marks(base: Loaded, n: int, forms: Sequence[Asked] = FORMS) -> pd.DataFrame:
+    """Every mark of a base beside its bar: columns mark, form, value, bar (empty where there is none)."""
+    rows = [row for asked in forms for row in (*_prior_rows(base, asked, n), *_board_rows(base, asked, n))]
+    for size in (64, 96):
+        rows.append(("eyes, 2 x 2 exact", f"{size} pixels", eye_marks(base, PuzzleSpec(2, 2, size=size))["exact"]))
+    rows.append(("eyes, 3 x 3 hits", "96 pixels", eye_marks(base, PuzzleSpec(3, 3, size=96))["hit"]))
+    table = pd.DataFrame(rows, columns=["mark", "form", "value"])
+    return table.assign(bar=table["mark"].map(BARS))
+
+
+def _prior_rows(base: Loaded, asked: Asked, n: int) -> list[tuple[str, str, float]]:
+    marks, held_out = prior_marks(base, asked, n), prior_marks(base, asked, n, held_out=True)
+    easy = marks.loc[marks["task"] == "easy_vqa", "score"].iloc[0]
+    kinds = (marks["score"] >= 0.8).sum()
+    values = (kinds, marks["score"].mean(), easy, marks["kept"].mean(), held_out["kept"].mean())
+    return [(mark, asked, float(value)) for mark, value in zip(list(BARS)[:5], values, strict=True)]
+
+
+def _board_rows(base: Loaded, asked: Asked, n: int) -> list[tuple[str, str, float]]:
+    rows = []
+    for spec, mark, name in (
+        (PuzzleSpec(2, 2, size=64), "2 x 2: orders above 1 %", "above 1 %"),
+        (PuzzleSpec(3, 3, size=96), "3 x 3: distinct orders", "distinct"),
+    ):
+        own, grid = board_marks(base, spec, asked, n), f"{spec.rows} x {spec.cols}"
+        rows += [(mark, asked, own[name]), ("valid placements", f"{asked}, {grid}", own["valid"])]
+        rows += [(f"exact, chance {spec.chance_exact:.2g}", f"{asked}, {grid}", own["exact"])]
+    return rows

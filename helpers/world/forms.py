@@ -1,0 +1,64 @@
+"""Forms of an answer: behind a think, or directly; and the phrases by which a prompt asks for one.
+
+A prompt *asks* for a form (`asked`: plain, think, direct, sentences), a completion is *written* in one (`written`:
+think or direct; sentences are a think in the teacher's voice).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+
+from helpers.world.questions import Question, pick
+
+Asked = Literal["plain", "think", "direct", "sentences"]
+Written = Literal["think", "direct"]
+
+PHRASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "direct": (
+            "Answer directly.", "No thinking.", "Just the answer.", "Straight away, please.", "Only the answer.",
+            "Skip the thinking.", "Answer at once.", "The answer alone, please.", "Do not think, answer.",
+            "Give the answer right away.",
+        ),
+        "think": (
+            "Think first.", "Think before you answer.", "First think, then answer.", "Take a moment to think.",
+            "Think it over.", "Please think first.", "Show how you think.", "Think, then give the answer.",
+            "Do think before the answer.", "Let us think first.",
+        ),
+    }
+)  # fmt: skip
+"""Wordings that a base is taught and that puzzle prompts draw from."""
+
+HELD_OUT: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "direct": ("Answer without thinking.", "Please give only the answer."),
+        "think": ("Please think before the answer.", "Answer, but think first."),
+    }
+)
+"""Wordings that no base is taught."""
+
+
+def ask_for(question: Question, asked: Asked, rng: np.random.Generator, held_out: bool = False) -> Question:
+    """A question whose prompt asks for a form, behind the question or (seldom) before it; `plain` asks for none.
+
+    What is written stays as it was: `write` says in which form.
+    """
+    return replace(question, text=ask_text(question.text, asked, rng, held_out))
+
+
+def ask_text(text: str, asked: Asked, rng: np.random.Generator, held_out: bool = False) -> str:
+    """A prompt that asks for a form besides."""
+    if asked not in PHRASES:
+        return text
+    phrase = pick(rng, (HELD_OUT if held_out else PHRASES)[asked])
+    return " ".join([text, phrase] if rng.random() < 0.8 else [phrase, text])
+
+
+def write(question: Question, written: Written) -> Question:
+    """A question whose gold completion is written in a form."""
+    return replace(question, written=written)
