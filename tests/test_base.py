@@ -16,7 +16,7 @@ from helpers.errors import UserError
 from helpers.model import build
 from helpers.model.forward import picture_features
 from helpers.model.processor import pixel_patches
-from helpers.train import pretrain
+from helpers.train import muon, pretrain
 from helpers.train.pretrain import Recipe
 from helpers.world.questions import FULL_SENTENCES, TASKS, Question
 
@@ -195,7 +195,7 @@ def test_the_tokenizers_texts_hold_no_nonsense() -> None:
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 6, 20), (2, 20, 6)])
 def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int, ...]) -> None:
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    found = pretrain.orthogonalise(drawn)
+    found = muon.orthogonalise(drawn)
     assert found.shape == drawn.shape
     values = torch.linalg.svdvals(found)
     assert values.min() > 0.5 and values.max() < 1.3
@@ -207,10 +207,10 @@ def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int,
 
 def test_orthogonalising_does_not_mind_scale_or_company() -> None:
     drawn = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(1))
-    found = pretrain.orthogonalise(drawn)
-    assert torch.allclose(pretrain.orthogonalise(1000 * drawn), found, atol=1e-4)
-    assert torch.allclose(pretrain.orthogonalise(drawn[1:]), found[1:], atol=1e-5)
-    assert torch.isfinite(pretrain.orthogonalise(torch.zeros(1, 3, 3))).all()
+    found = muon.orthogonalise(drawn)
+    assert torch.allclose(muon.orthogonalise(1000 * drawn), found, atol=1e-4)
+    assert torch.allclose(muon.orthogonalise(drawn[1:]), found[1:], atol=1e-5)
+    assert torch.isfinite(muon.orthogonalise(torch.zeros(1, 3, 3))).all()
 
 
 def test_one_muon_step_by_hand() -> None:
@@ -218,8 +218,8 @@ def test_one_muon_step_by_hand() -> None:
     parameter = torch.nn.Parameter(start.clone())
     parameter.grad = torch.randn(4, 4, generator=torch.Generator().manual_seed(3))
     gradient = parameter.grad.clone()
-    pretrain.Muon([parameter], 0.1).step()
-    change = pretrain.orthogonalise(gradient[None])[0]  # the momentum's scale drops out
+    muon.Muon([parameter], 0.1).step()
+    change = muon.orthogonalise(gradient[None])[0]  # the momentum's scale drops out
     expected = start * (1 - 0.01 * 0.1) - 0.2 * 2.0 * 0.1 * change
     assert torch.allclose(parameter, expected, atol=1e-5)
 

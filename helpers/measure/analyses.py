@@ -317,6 +317,7 @@ def _local(profile: Profile) -> Tables:
     runs = rows[(rows["group"] != "study") & rows["run"].isin(is_done(profile))].reset_index(drop=True)
 
     def table(name: str) -> pd.DataFrame:
+        """One table of this machine, by its name."""
         if name == "runs":
             return runs
         if name in RECORDS:
@@ -332,6 +333,7 @@ def _published(source: Path = PUBLISHED) -> Tables:
     """What was published; empty tables, with their columns, of what was not."""
 
     def table(name: str) -> pd.DataFrame:
+        """One published table, by its name."""
         path = source / f"{name}.csv"
         if name in RECORDS:
             return published_table(source, name)
