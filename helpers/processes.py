@@ -39,7 +39,11 @@ def owned(lock: Path, what: str, wait: bool = False) -> Iterator[None]:
             file.truncate(0)
             file.write(f"process {os.getpid()} since {time.strftime('%H:%M')}")
             file.flush()
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                file.truncate(0)  # or whoever reads it next would be told of an owner that is gone
 
 
 @contextmanager
@@ -91,8 +95,13 @@ def owner(lock: Path) -> str:
 
 
 def _owner(lock: Path) -> str:
-    with suppress(OSError):
-        return lock.read_text(encoding="utf-8", errors="replace") or "another process"
+    """Who wrote its name into a lock and is alive; readers write none, and an owner does a moment after it owns."""
+    for _ in range(5):
+        with suppress(OSError, ValueError, IndexError):
+            words = lock.read_text(encoding="utf-8", errors="replace")
+            os.kill(int(words.split()[1]), 0)
+            return words
+        time.sleep(POLL_SECONDS / 4)
     return "another process"
 
 
