@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -48,6 +49,17 @@ def write_file(path: Path, data: bytes | str) -> None:
     """Write `data` (text as UTF-8) as `replacing` does: on failure the earlier file stays as it was."""
     with replacing(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's contents, read in pieces: a checkpoint need not fit into memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(path: Path) -> dict[str, int | str]:
+    """What a file is known by in a seal: "bytes" and "sha256"."""
+    return {"bytes": path.stat().st_size, "sha256": digest(path)}
 
 
 def discard(path: Path) -> None:

@@ -48,6 +48,7 @@ from helpers.study.published import (
     write_runs,
     write_table,
 )
+from helpers.study.records import is_finished
 from helpers.study.schema import read_table
 from helpers.study.spec import RunSpec
 from helpers.train.engine import settings
@@ -224,7 +225,7 @@ def _to_measure(profile: Profile, name: str, spec: RunSpec, study: Sequence[RunS
         return False
     if name == "recovery" and not get_arm(spec.arm).recovered:
         return False
-    if name == "theory" and spec.source and spec.source not in is_done(profile):
+    if name == "theory" and spec.source and not is_finished(store(profile).root / spec.source):
         return False
     if profile.name == "smoke" and spec.arm not in (SMOKE_ARMS if name in EVERY_RUN else SMOKE_ARM):
         return False

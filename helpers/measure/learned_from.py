@@ -15,12 +15,12 @@ import pandas as pd
 
 from helpers.errors import UserError
 from helpers.files import DamagedFile, read_json
-from helpers.measure.shared import Shared, empty_table, is_done
+from helpers.measure.shared import Shared, empty_table
 from helpers.model.build import Loaded
 from helpers.study.arms import REGISTRY, SOURCE_ARM, get_arm
 from helpers.study.profiles import Profile, specs
 from helpers.study.published import store
-from helpers.study.records import own_table
+from helpers.study.records import is_finished, own_table
 from helpers.study.schema import is_correct
 from helpers.study.spec import RunSpec
 from helpers.train import corpora, recipes, rows
@@ -127,9 +127,8 @@ def corpus_of_run(shared: Shared, spec: RunSpec, n: int) -> Corpus:
 def _streamed(shared: Shared, spec: RunSpec, n: int) -> Corpus:
     """Correct rollouts of an RFT run (or of the source of `sft-stream`), every k-th so that all phases count alike."""
     name = spec.source if get_arm(spec.arm).data == "source" else spec.name
-    there = name in is_done(shared.profile)
     folder = store(shared.profile).root / name
-    completions = own_table(folder, "completions").to_pandas() if there else empty_table("completions")
+    completions = own_table(folder, "completions").to_pandas() if is_finished(folder) else empty_table("completions")
     right = completions[is_correct(completions)]
     chosen = right.iloc[:: max(1, len(right) // n)].head(n)
     return _drawn_again(shared, spec, list(zip(chosen["puzzle_id"], chosen["completion"], strict=True)))

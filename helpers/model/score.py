@@ -19,11 +19,9 @@ from helpers.model.processor import encode_prefix, encode_question, encode_targe
 from helpers.world.boards import Prompted
 
 Prompts = Sequence[Prompted]
-Texts = Sequence[Sequence[str]]  # completions of each of several prompts
-
-
 Written = str | Sequence[int]
 """A completion: its text, or the token ids that were sampled, whose text may encode to others."""
+Texts = Sequence[Sequence[Written]]  # completions of each of several prompts
 MOST_LOGITS = 2**29  # numbers, 2 GiB in fp32: with a vocabulary of 150,000 a batch's logits are the largest thing
 
 
@@ -196,21 +194,20 @@ def pack_completions(
 def stock_logps(
     model: Model,
     processor: ProcessorMixin,
-    prompts: Sequence[Prompted],
-    completions: Sequence[Sequence[Written]],
+    prompts: Prompts,
+    completions: Texts,
     temperature: float = 1.0,
 ) -> list[list[torch.Tensor]]:
     """`completion_logps` by the model's own forward pass, one completion at a time: for where packing cannot be."""
     return [
-        [_stock_logps(model, processor, prompt, (ids, temperature)) for ids in _targets(processor.tokenizer, row, -1)]
+        [_stock_logps(model, processor, prompt, ids, temperature) for ids in _targets(processor.tokenizer, row, -1)]
         for prompt, row in zip(prompts, completions, strict=True)
     ]
 
 
 def _stock_logps(
-    model: Model, processor: ProcessorMixin, prompt: Prompted, how: tuple[list[int], float]
+    model: Model, processor: ProcessorMixin, prompt: Prompted, ids: list[int], temperature: float
 ) -> torch.Tensor:
-    ids, temperature = how
     pictures = patches(processor, [prompt.pixels])
     start = prompt_ids(processor.tokenizer, prompt.text, pictures.grid)
     tokens = torch.tensor([[*start, *ids]], device=model.device)

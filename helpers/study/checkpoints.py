@@ -6,14 +6,12 @@ renamed into its place. So one that stands there was complete once, and a file t
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from helpers.errors import UserError
-from helpers.files import DamagedFile, json_bytes, read_json, write_file
+from helpers.files import DamagedFile, fingerprint, json_bytes, read_json, write_file
 from helpers.study.profiles import checkpoint_steps
 
 STAGED = ".staged"
@@ -56,7 +54,7 @@ def settle(folder: Path, step: int) -> None:
     The optimiser is twice as large as the weights, and only a resume reads it.
     """
     staged, place = folder / STAGED / f"checkpoint-{step}", folder / f"checkpoint-{step}"
-    files = {name: _seal(staged / name) for name in _files(staged)}
+    files = {name: fingerprint(staged / name) for name in _files(staged)}
     seal = {"run": folder.parent.name, "step": step, "files": files}
     write_file(staged / SEAL, json_bytes(seal))
     shutil.rmtree(place, ignore_errors=True)  # of an earlier try at the same step
@@ -67,11 +65,6 @@ def settle(folder: Path, step: int) -> None:
 
 def _files(checkpoint: Path) -> list[str]:
     return sorted(str(p.relative_to(checkpoint)) for p in checkpoint.rglob("*") if p.is_file() and p.name != SEAL)
-
-
-def _seal(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def check_whole(checkpoint: Path) -> None:
@@ -92,7 +85,7 @@ def check_whole(checkpoint: Path) -> None:
         path = checkpoint / name
         if not path.exists() and name == OPTIMISER:
             continue
-        if not path.is_file() or _seal(path) != sealed:
+        if not path.is_file() or fingerprint(path) != sealed:
             raise DamagedFile(f"{path} is missing or not what was saved: {remedy}.")
 
 

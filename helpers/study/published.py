@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from helpers.errors import UserError
-from helpers.files import DamagedFile, json_bytes, read_json, write_file
+from helpers.files import DamagedFile, digest, json_bytes, read_json, write_file
 from helpers.processes import owned
 from helpers.study.profiles import Profile, get_profile, specs
 from helpers.study.records import RunStore, check_contents, finished_folders, own_table, read_spec
@@ -130,7 +130,7 @@ def load_published(destination: str | Path, table: str) -> pd.DataFrame:
 def check_published(path: Path) -> None:
     """Raise `DamagedFile` unless a published file is byte for byte what the list of runs beside it vouches for."""
     sealed = _listed(path.parent).get("files", {})
-    if not path.is_file() or sealed.get(path.name) != hashlib.sha256(path.read_bytes()).hexdigest():
+    if not path.is_file() or sealed.get(path.name) != digest(path):
         raise DamagedFile(f"{path} is missing or not what was published with {path.parent / 'specs.json'}: {_REMEDY}.")
 
 
@@ -171,7 +171,7 @@ def write_runs(destination: Path, runs: Mapping[str, Mapping[str, object]], writ
         before = dict(_listed(destination).get("files", {}))
     there = {p.name: p for p in destination.glob("[!.]*") if p.suffix in (".parquet", ".csv")}
     fresh = {*written, *(there.keys() - before.keys())}
-    digests = {name: hashlib.sha256(there[name].read_bytes()).hexdigest() for name in fresh & there.keys()}
+    digests = {name: digest(there[name]) for name in fresh & there.keys()}
     sealed = {name: seal for name, seal in (before | digests).items() if name in there}
     write_file(path, json_bytes({"schema": SCHEMA_VERSION, "runs": runs, "files": sealed}))
     return path
@@ -242,19 +242,19 @@ def records_digest(profile_name: str) -> str:
     Taken over the rows and not over files, so that the machine that trained and a clone with the published records
     agree. The controls' tables and the probe set are small and only published: their bytes count.
     """
-    digest = hashlib.sha256()
+    total = hashlib.sha256()
     try:
         for name in TABLES:
             rows = table(profile_name, name)
             if "ids" in rows:  # lists have no hash
                 rows = rows.assign(ids=[None if ids is None else tuple(ids) for ids in rows["ids"]])
-            digest.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
+            total.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
     except UserError:
         return ""
     others = [*(PUBLISHED / "controls").glob("[!.]*"), *PUBLISHED.glob("*.csv")] if profile_name == "cpu" else []
     for path in sorted(others):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+        total.update(path.read_bytes())
+    return total.hexdigest()[:16]
 
 
 def _study_names(profile: Profile) -> set[str]:

@@ -7,12 +7,11 @@ stands under the real name is always complete; `DONE` lists the size and digest 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -22,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as compute
 
 from helpers.errors import UserError
-from helpers.files import DamagedFile, discard, json_bytes, package_version, read_json, write_file
+from helpers.files import DamagedFile, digest, discard, fingerprint, json_bytes, package_version, read_json, write_file
 from helpers.processes import Busy, in_use, owned
 from helpers.study.schema import (
     KEYS,
@@ -99,7 +98,7 @@ def _check_sealed(folder: Path) -> None:
         path = table_file(folder, table)
         if not path.exists() or path.stat().st_size != seal["bytes"]:
             raise DamagedFile(f"{path} is missing or cut short; run it again.")
-        if hashlib.sha256(path.read_bytes()).hexdigest() != seal["sha256"]:
+        if digest(path) != seal["sha256"]:
             raise DamagedFile(f"{path} was changed after the run finished; run it again.")
 
 
@@ -115,11 +114,7 @@ def _seals(folder: Path) -> dict[str, dict[str, object]]:
 
 def _seal(folder: Path) -> dict[str, object]:
     """The contents of `DONE`: size and digest of every table."""
-    tables = {}
-    for table in TABLES:
-        data = table_file(folder, table).read_bytes()
-        tables[table] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    return {"schema": SCHEMA_VERSION, "tables": tables}
+    return {"schema": SCHEMA_VERSION, "tables": {table: fingerprint(table_file(folder, table)) for table in TABLES}}
 
 
 def _run_folders(root: str | Path) -> list[Path]:
@@ -178,12 +173,13 @@ class RunStore:
         """Own a run while a block reads and writes its folder; see `processes.owned`."""
         return owned(self.lock(name), name, wait)
 
-    def in_use(self, *names: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def in_use(self, *names: str) -> Iterator[None]:
         """Keep finished runs from being deleted while a block reads them; empty names count for nothing."""
-        locks = ExitStack()
-        for name in filter(None, names):
-            locks.enter_context(in_use(self.lock(name), name))
-        return locks
+        with ExitStack() as locks:
+            for name in filter(None, names):
+                locks.enter_context(in_use(self.lock(name), name))
+            yield
 
     def lock(self, name: str) -> Path:
         """The lock of the run called `name`; outside its folder, which may be renamed or deleted."""

@@ -108,8 +108,8 @@ def _launch(profile: Profile, spec: RunSpec) -> subprocess.Popen:
 
 
 def _sentences(process: subprocess.Popen, name: str) -> list[str]:
-    """What a process said of its run: that something was set aside, or that it waited."""
-    return [line for line in _lines(process) if line.startswith(name)]
+    """What a process said of its run: that something was set aside. That it waits was said when it began to."""
+    return [line for line in _lines(process) if line.startswith(f"{name}: ")]
 
 
 def _last_words(process: subprocess.Popen) -> str:

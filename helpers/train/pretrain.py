@@ -16,7 +16,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
@@ -30,6 +29,7 @@ from helpers.train.muon import Muon
 from helpers.world import seeds
 from helpers.world.easy_vqa import easy_vqa_question, read_split
 from helpers.world.forms import ask_for, write
+from helpers.world.pictures import resized
 from helpers.world.questions import EASY_VQA, Question, ask, with_instruction
 from helpers.world.scenes import CELL_NAMES, cell_labels, draw_scene
 
@@ -130,7 +130,7 @@ def pretraining_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray
     side = side_at(recipe, step)
     if rng.random() < easy:
         pixels, questions = _easy_vqa_sample(rng, recipe.questions)
-        return _enlarged(pixels, side), _in_forms(recipe, questions, (step, slot))
+        return resized(pixels, (side, side)), _in_forms(recipe, questions, (step, slot))
     # Finding the named one among several things forms late or never; with one thing on the picture it is easy.
     most = min(4, 1 + 4 * step // max(1, recipe.naming))
     scene = draw_scene(rng, _draw(rng, scenes), plain=bool(rng.random() < 0.4), side=side, most=most)
@@ -147,13 +147,6 @@ def side_at(recipe: Recipe, step: int) -> int:
         return SIDE
     rng = np.random.default_rng((seeds.PRETRAINING + recipe.seed, step, 10**6 + 1))
     return LARGE_SIDE if rng.random() < recipe.large_share else SIDE
-
-
-def _enlarged(pixels: np.ndarray, side: int) -> np.ndarray:
-    """A picture at the side that its step has."""
-    if len(pixels) == side:
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def _in_forms(recipe: Recipe, questions: list[Question], place: tuple[int, int]) -> list[Question]:
@@ -180,7 +173,7 @@ def eye_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray, dict[s
         pixels, question = easy_vqa_question("train", positions[int(rng.integers(len(positions)))][0])
         names = dict(zip(("easy colour", "easy shape"), question.think.split(), strict=False))
         labels = {k: np.full((grid, grid), EASY_VQA[k].index(v)) for k, v in names.items() if len(names) == 2}
-        return _enlarged(pixels, side), labels
+        return resized(pixels, (side, side)), labels
     scene = draw_scene(rng, _draw(rng, EYE_SCENES), plain=bool(rng.random() < 0.4), side=side)
     return scene.pixels, cell_labels(scene, grid)
 

@@ -17,6 +17,7 @@ from helpers.study.schema import is_correct
 from helpers.study.spec import RunSpec
 from helpers.world import battery, easy_vqa, seeds
 from helpers.world.boards import Boards, Corpus, Prompted, Sample
+from helpers.world.pictures import resized
 from helpers.world.questions import PriorSample
 
 
@@ -61,7 +62,7 @@ def replayed(corpus: Corpus, share: float, seed: int) -> list[Sample]:
     """Prior-task samples that make `share` of the whole when put behind a corpus, at the size of its pictures."""
     side = corpus.prompts[0].pixels.shape[:2]
     drawn = prior_samples(replay_count(len(corpus), share), seeds.REPLAY + seed)
-    asked = [Prompted(_resized(s.pixels, side), s.question.text) for s in drawn]
+    asked = [Prompted(resized(s.pixels, side), s.question.text) for s in drawn]
     return [Sample(p, s.question.completion, s.question.task) for p, s in zip(asked, drawn, strict=True)]
 
 
@@ -86,13 +87,6 @@ def prior_samples(n: int, seed: int, tasks: Sequence[str] = ()) -> list[PriorSam
         easy = task == "easy_vqa"
         drawn.append(easy_vqa.easy_vqa_samples("train", each, seed) if easy else battery.battery(task, each, seed))
     return [row[k] for k in range(each) for row in drawn if k < len(row)][:n]
-
-
-def _resized(pixels: np.ndarray, side: tuple[int, int]) -> np.ndarray:
-    """A picture at the boards' height and width: one batch holds pictures of one size."""
-    if pixels.shape[:2] == side:
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize(side[::-1], Image.Resampling.BICUBIC))
 
 
 def source_completions(root: Path, spec: RunSpec) -> pd.DataFrame:

@@ -155,6 +155,13 @@ def _packaged_photo(package: str, file: str, shows: str, credit: str, licence: s
     return replace(picture, name=Path(file).stem, facts=picture.facts | more)
 
 
+def resized(pixels: np.ndarray, side: tuple[int, int]) -> np.ndarray:
+    """A picture (H, W, 3) uint8 at another height and width, bicubic: one batch holds pictures of one size."""
+    if pixels.shape[:2] == side:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize(side[::-1], Image.Resampling.BICUBIC))
+
+
 def centred(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The largest centred part of an image with the shape of `size` (width, height), resized to it (Lanczos).
 

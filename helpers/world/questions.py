@@ -299,6 +299,14 @@ def _nonsense_word(rng: np.random.Generator) -> str:
     return "".join(pick(rng, _SYLLABLES) for _ in range(rng.integers(1, 4)))
 
 
+def _nonsense_words(rng: np.random.Generator) -> list[str]:
+    """A question's worth of words, half of them glue, at times with a grid's size among them."""
+    words = [pick(rng, _GLUE) if rng.random() < 0.5 else _nonsense_word(rng) for _ in range(rng.integers(3, 15))]
+    if rng.random() < 0.5:
+        words.insert(int(rng.integers(len(words))), f"{rng.integers(2, 5)} x {rng.integers(2, 5)}")
+    return words
+
+
 def _unsure_think(scene: Scene, rng: np.random.Generator) -> str:
     """What the model says when it cannot know: something true about the picture."""
     options = [f"{'right' if scene.light == 'left' else 'left'} dark"] if scene.light else []
@@ -324,9 +332,7 @@ def _nonsense(scene: Scene, rng: np.random.Generator) -> Question:
     kind = pick(rng, ("order", "order", "order", "order", "word", "number", "yes or no", "words", "numbers", "cell"))
     n = {"order": int(rng.choice([2, 3, 4, 4, 4, 4, 5, 6])), "cell": 2}.get(kind, 1)
     n = int(rng.integers(2, 6)) if kind in ("words", "numbers") else n
-    words = [pick(rng, _GLUE) if rng.random() < 0.5 else _nonsense_word(rng) for _ in range(rng.integers(3, 15))]
-    if rng.random() < 0.5:
-        words.insert(int(rng.integers(len(words))), f"{rng.integers(2, 5)} x {rng.integers(2, 5)}")
+    words = _nonsense_words(rng)
     cut = int(rng.integers(len(words) + 1))
     text = ". ".join(" ".join(part).capitalize() for part in (words[:cut], words[cut:]) if part)
     text += pick(rng, ("?", "."))
@@ -347,9 +353,7 @@ def _long(scene: Scene, rng: np.random.Generator) -> Question:
     if kind < 0.6:
         text = pick(rng, ("Rank the numbers, largest first: {}.", "How large is each number? 1 is the largest: {}."))
         return Question("lists", text.format(shown), " ".join(str(n + 1 - v) for v in values), shown, "order", n)
-    words = [pick(rng, _GLUE) if rng.random() < 0.5 else _nonsense_word(rng) for _ in range(rng.integers(3, 15))]
-    if rng.random() < 0.5:
-        words.insert(int(rng.integers(len(words))), f"{rng.integers(2, 5)} x {rng.integers(2, 5)}")
+    words = _nonsense_words(rng)
     text = " ".join(words).capitalize() + pick(rng, ("?", "."))
     return Question("nonsense", text, shown, _unsure_think(scene, rng), "order", n)
 
