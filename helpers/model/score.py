@@ -51,7 +51,10 @@ def _known_prompt(tokenizer: PreTrainedTokenizerBase, text: str, image_tokens: i
 
 @dataclass(frozen=True)
 class Drawn:
-    """A completion that a model wrote: its text without the end token, and the token ids with it, if it came."""
+    """A completion that a model wrote: its text without the end token, and the token ids with it, if it came.
+
+    An opening that it was given stands in the text and not among the ids.
+    """
 
     text: str
     ids: tuple[int, ...]
@@ -70,10 +73,14 @@ def draw(
     for start in range(0, len(prompts), chunk):
         part = prompts[start : start + chunk]
         pictures = patches(processor, [p.pixels for p in part])
-        ids = [prompt_ids(tokenizer, p.text, pictures.grid) for p in part]
-        for row in generate(model, tokenizer, ids, pictures, sampling):
-            drawn.append([Drawn(text_of(tokenizer, r.ids), r.ids) for r in row])
+        ids = [prompt_ids(tokenizer, p.text, pictures.grid) + _ids(tokenizer, p.opening) for p in part]
+        for prompt, row in zip(part, generate(model, tokenizer, ids, pictures, sampling), strict=True):
+            drawn.append([Drawn(prompt.opening + text_of(tokenizer, r.ids), r.ids) for r in row])
     return drawn
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
