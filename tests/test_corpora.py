@@ -163,7 +163,7 @@ def test_the_first_correct_well_formed_rollout_is_kept(boards, monkeypatch: pyte
     found = corpora.rollout_completions(build.Loaded("model", "processor"), some, seed=3, tries=3)
     assert found == [f"<think>a</think>{right[0]}", None, None, f"<think>c</think>{right[3]}"]
     prompts, sampling = calls[0]
-    assert len(prompts) == 4 and prompts[0] == some.prompted()[0]
+    assert len(prompts) == 4 and prompts[0].text == some.prompted()[0].text
     assert (sampling.completions, sampling.temperature, sampling.seed) == (3, 1.0, 3)
 
 
