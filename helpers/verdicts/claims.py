@@ -13,7 +13,6 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 import pandas as pd
@@ -21,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_
 
 from helpers.errors import UserError
 from helpers.stats.intervals import in_words
+from helpers.study.fixed import claims_text
 from helpers.verdicts.statistics import FORMULAS, LEAST_SEEDS, STATISTICS, Estimate, Evidence
 
-_FILE = Path(__file__).with_name("claims.toml")
 NO_VALUE = "not run"
 COLUMNS = (
     "claim", "source", "statement", "statistic", "direction", "threshold", "value", "low", "high", "seeds", "verdict",
@@ -88,7 +87,7 @@ def read_claims(text: str) -> tuple[Claim, ...]:
 @cache
 def all_claims() -> tuple[Claim, ...]:
     """Every claim of this suite, from `claims.toml`."""
-    return read_claims(_FILE.read_text(encoding="utf-8"))
+    return read_claims(claims_text())
 
 
 class Verdict(NamedTuple):
