@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 import pytest
+from rows import front_run
 
 from helpers.errors import UserError
 from helpers.stats import fronts
@@ -12,28 +13,16 @@ SLOW, MIDDLE, FAST, WILD = 1e-5, 3e-5, 1e-4, 3e-4
 FIRST = {SLOW: (0.10, 0.12, 0.14), MIDDLE: (0.05, 0.20, 0.02), FAST: (0.30, 0.40, 0.50)}
 
 
-def row(base: str, rate: float, first: float, **more: object) -> dict[str, object]:
-    """A run of cell "rft direct" whose second half loses .01 more than its first; no drop: it did not arrive."""
-    there = not math.isnan(first)
-    drops = {"drop_first": first, "drop_second": first + 0.01, "drop": first + 0.005}
-    flops = {"flops": 1e9 / rate if there else math.nan}
-    return {
-        "base": base,
-        "cell": "rft direct",
-        "rate": rate,
-        **drops,
-        **flops,
-        "arrived": there,
-        "capped": False,
-    } | more
+CELL = "rft direct"
 
 
 def front(drops: dict[float, tuple[float, ...]] = FIRST, **more: object) -> pd.DataFrame:
-    return pd.DataFrame([row(base, r, v, **more) for r, vs in drops.items() for base, v in zip("abc", vs, strict=True)])
+    points = [(base, rate, v) for rate, values in drops.items() for base, v in zip("abc", values, strict=True)]
+    return pd.DataFrame([front_run(CELL, *point, **more) for point in points])
 
 
 def by_base(rows: pd.DataFrame) -> pd.DataFrame:
-    found = fronts.chosen(rows, "rft direct")
+    found = fronts.chosen(rows, CELL)
     assert list(found.columns) == ["base", "rate", "drop", "at_edge"]
     return found.set_index("base")
 
@@ -102,13 +91,13 @@ def test_the_fewest_flops_are_those_of_a_run_that_arrived() -> None:
     drops = {SLOW: (0.1, 0.1, math.nan), FAST: (0.3, math.nan, math.nan)}
     rows = front(drops)
     rows.loc[~rows["arrived"], "flops"] = 1.0  # spent, but never there
-    found = fronts.least_flops(rows, "rft direct")
+    found = fronts.least_flops(rows, CELL)
     assert found[["a", "b"]].to_dict() == pytest.approx({"a": 1e13, "b": 1e14}) and math.isnan(found["c"])
-    assert fronts.arrived(rows, "rft direct").to_dict() == {"a": True, "b": True, "c": False}
+    assert fronts.arrived(rows, CELL).to_dict() == {"a": True, "b": True, "c": False}
 
 
 def test_what_is_no_front_is_refused() -> None:
     with pytest.raises(UserError, match="two runs on a at one rate"):
-        fronts.chosen(pd.concat([front(), front()]), "rft direct")
+        fronts.chosen(pd.concat([front(), front()]), CELL)
     with pytest.raises(UserError, match="lacks the column"):
-        fronts.least_flops(front().drop(columns="flops"), "rft direct")
+        fronts.least_flops(front().drop(columns="flops"), CELL)
