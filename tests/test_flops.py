@@ -1,0 +1,149 @@
+"""FLOPs by formula equal those that torch counts, and a run writes down what each of its steps cost."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from helpers.model import build, flops
+from helpers.model.forward import Patches, patches_of, scored_logits
+from helpers.model.generate import Rollout, Sampling, generate
+from helpers.model.packing import Branch, Group, pack
+from helpers.model.processor import encode_prefix, encode_question, encode_target
+
+CLOSE = 1e-9  # they are equal
+TEXTS = ("<answer>2 1 4 3</answer>", "<think>sky</think><answer>1 3 2 4</answer>", "no", "<think>a</think>")
+
+
+def counted(work: Callable[[], Any]) -> int:
+    """FLOPs that torch counts; it knows attention only as the two products that it consists of."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as mode:
+        work()
+    return mode.get_total_flops()
+
+
+def both_ways(model: Any, packed: Any, pictures: Patches) -> Callable[[], None]:
+    """A pass and its way back."""
+    return lambda: scored_logits(model, packed, pictures).sum().backward()
+
+
+def asked(tokenizer: Any, size: int, n: int = 3) -> tuple[list[list[int]], Patches]:
+    """Prompts of different length, with a picture each."""
+    drawn = np.random.default_rng(0).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+    pictures = patches_of(torch.from_numpy(drawn))
+    prefix = encode_prefix(tokenizer, pictures.grid[0] * pictures.grid[1])
+    return [[*prefix, *encode_question(tokenizer, "Why? " * (i + 1))] for i in range(n)], pictures
+
+
+def batch(loaded: tuple, size: int, each: int) -> tuple[Any, Patches]:
+    """A packed batch of three prompts with `each` completions of different length."""
+    model, processor = loaded
+    prompts, pictures = asked(processor.tokenizer, size)
+    targets = [encode_target(processor.tokenizer, text) for text in TEXTS]
+    groups = [Group(p, i, [Branch(targets[(i + k) % 4]) for k in range(each)]) for i, p in enumerate(prompts)]
+    return pack(groups, model.config.image_token_id, pictures.grid), pictures
+
+
+@pytest.fixture(scope="module", params=["tiny", "shipped"])
+def loaded(request: pytest.FixtureRequest, tiny: Any) -> tuple:
+    """The tests' model, and the base of the study."""
+    return build.load(tiny.folder if request.param == "tiny" else "shipped")
+
+
+@pytest.mark.parametrize("size", [64, 96])
+@pytest.mark.parametrize("each", [1, 4], ids=["corpus", "groups"])
+def test_a_packed_pass_and_its_way_back_cost_what_torch_counts(loaded: tuple, size: int, each: int) -> None:
+    model, (packed, pictures) = loaded[0], batch(loaded, size, each)
+    found, made = flops.packed_work(model, packed, pictures), []
+    forward = counted(lambda: made.append(scored_logits(model, packed, pictures)))
+    assert found.forward == pytest.approx(forward, rel=CLOSE)
+    assert found.back == pytest.approx(counted(lambda: made[0].sum().backward()), rel=CLOSE)
+    assert 1.85 * found.forward < found.back <= 2 * found.forward
+    model.zero_grad()
+
+
+@pytest.mark.parametrize("size", [64, 96])
+@pytest.mark.parametrize("completions", [1, 4])
+def test_generation_costs_what_torch_counts(loaded: tuple, size: int, completions: int) -> None:
+    model, tokenizer = loaded[0], loaded[1].tokenizer
+    prompts, pictures = asked(tokenizer, size, 6)
+    model.requires_grad_(False)  # torch's counter follows modules by their gradients, which generation has none of
+    drawn: list = []
+    how = Sampling(completions, 1.0, 24, seed=3)
+    stock = counted(lambda: drawn.extend(generate(model, tokenizer, prompts, pictures, how)))
+    found = flops.generation_flops(model, prompts, pictures, drawn, how.max_tokens)
+    model.requires_grad_(True)
+    assert found == pytest.approx(stock, rel=CLOSE)
+
+
+def written(*lengths: int) -> list[Rollout]:
+    """Completions that ended after so many tokens."""
+    return [Rollout((5,) * n, (0.0,) * n, True) for n in lengths]
+
+
+def test_rows_are_decoded_until_a_quarter_of_them_has_ended() -> None:
+    rows = [written(1), written(2), written(5), written(5), written(5)]
+    assert list(flops._rows_decoded(rows, 9)) == [5, 3, 3, 3]
+    assert list(flops._rows_decoded([written(1, 3), written(2, 2)], 9)) == [2, 1]
+    assert list(flops._rows_decoded([[Rollout((5, 5), (0.0, 0.0), False)]], 2)) == [1]
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["trained", "frozen"])
+def test_what_is_frozen_costs_no_gradient_of_its_own(tiny: Any, frozen: bool) -> None:
+    loaded = build.load(tiny.folder)
+    loaded.model.model.visual.requires_grad_(not frozen)
+    packed, pictures = batch(loaded, 64, 4)
+    found = flops.packed_work(loaded.model, packed, pictures)
+    assert found.forward + found.back == pytest.approx(counted(both_ways(loaded.model, packed, pictures)), rel=CLOSE)
+
+
+def test_adapters_are_counted_where_they_are_at_work(tiny: Any) -> None:
+    plain = build.load(tiny.folder)
+    packed, pictures = batch(plain, 64, 4)
+    alone = flops.packed_work(plain.model, packed, pictures).forward
+    layers = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    model = get_peft_model(plain.model, LoraConfig(r=8, target_modules=layers))
+    found, made = flops.packed_work(model, packed, pictures), []
+    assert found.forward == pytest.approx(
+        counted(lambda: made.append(scored_logits(model, packed, pictures))), rel=CLOSE
+    )
+    assert found.back == pytest.approx(counted(lambda: made[0].sum().backward()), rel=CLOSE)
+    with model.disable_adapter():
+        assert flops.packed_work(model, packed, pictures).forward == alone < found.forward
+
+
+def test_windows_of_the_vision_tower_are_counted_as_windows(tiny: Any) -> None:
+    loaded = build.load(tiny.folder)
+    tower = loaded.model.model.visual
+    tower.fullatt_block_indexes, tower.window_size = [1], 64  # windows of 4 x 4 merged patches
+    packed, pictures = batch(loaded, 96, 1)
+    found = flops.packed_work(loaded.model, packed, pictures).forward
+    assert found == pytest.approx(counted(lambda: scored_logits(loaded.model, packed, pictures)), rel=CLOSE)
+    tower.fullatt_block_indexes = [0, 1]
+    assert found < flops.packed_work(loaded.model, packed, pictures).forward
+
+
+def test_layers_that_keep_no_activations_are_passed_twice(tiny: Any) -> None:
+    loaded = build.load(tiny.folder)
+    packed, pictures = batch(loaded, 64, 4)
+    kept = flops.packed_work(loaded.model, packed, pictures)
+    loaded.model.gradient_checkpointing_enable()
+    loaded.model.train()
+    found = flops.packed_work(loaded.model, packed, pictures)
+    assert found.forward == kept.forward and found.back > kept.back
+    stock = counted(both_ways(loaded.model, packed, pictures))
+    assert found.forward + found.back == pytest.approx(stock, rel=0.02)  # each layer's last product is not passed again
+
+
+def test_a_tally_begins_anew_once_it_is_taken_and_says_nothing_where_something_is_unknown() -> None:
+    tally = flops.Tally(flops=3)
+    tally.add(flops.Tally(4, 5, 6, 7))
+    assert tally.take() == {"flops": 7, "trained_tokens": 5, "generated_tokens": 6, "completions": 7}
+    assert tally == flops.Tally()
+    tally.known = False
+    assert tally.take() == {} and tally.known
