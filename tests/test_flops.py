@@ -1,12 +1,15 @@
 """FLOPs by formula equal those that torch counts, and a run writes down what each of its steps cost."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from swapping import swap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,6 +18,12 @@ from helpers.model.forward import Patches, patches_of, scored_logits
 from helpers.model.generate import Rollout, Sampling, generate
 from helpers.model.packing import Branch, Group, pack
 from helpers.model.processor import encode_prefix, encode_question, encode_target
+from helpers.study.records import RunStore
+from helpers.study.spec import RunSpec
+from helpers.train import engine, recorder, run
+from helpers.train.engine import Engine, Settings
+from helpers.world import puzzles
+from helpers.world.boards import training_boards
 
 CLOSE = 1e-9  # they are equal
 TEXTS = ("<answer>2 1 4 3</answer>", "<think>sky</think><answer>1 3 2 4</answer>", "no", "<think>a</think>")
@@ -147,3 +156,113 @@ def test_a_tally_begins_anew_once_it_is_taken_and_says_nothing_where_something_i
     assert tally == flops.Tally()
     tally.known = False
     assert tally.take() == {} and tally.known
+
+
+# -------------------------------------------------------------------------------------------- runs
+
+STEPS = 4
+QUICK = Settings(puzzle_tests=1, final_tests=1, battery=1, final_battery=1, per_octave=1)
+ARMS = {
+    "sft-answer": {},
+    "sft-answer, frozen": {"freeze_vision": True},
+    "sft-answer, lora": {"lora_rank": 4},
+    "sft-kl": {"beta": 0.1},
+    "iterative-sft": {"extra": (("fresh_boards", 3), ("refresh_every", 2))},
+    "rft": {"beta": 0.1},
+    "rft, a group at a time": {"beta": 0.1},
+    "rft, lora": {"beta": 0.1, "lora_rank": 4},
+    "rft-no-kl": {},
+    "rft-stale": {"beta": 0.1, "extra": (("steps_per_generation", 2),)},
+    "reinforce-1-0": {},
+}
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that do nothing but train, on boards whose placement is one of the two that `puzzler` writes."""
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    monkeypatch.setattr(torch, "inference_mode", torch.no_grad)  # torch's counter fails on parameters in the other
+    swap(monkeypatch, engine, "evaluate", lambda *_, **__: [])
+    swap(monkeypatch, engine, "update_norm", lambda *_: 1.0)
+    monkeypatch.setattr(recorder.Recorder, "_logps", lambda self, model, boards, ids, *_: [0.0] * len(ids))
+    swap(monkeypatch, puzzles, "shuffle", lambda spec, index: ((2, 1, 4, 3), (3, 1, 4, 2))[index % 2])
+    training_boards.cache_clear()
+    yield
+    training_boards.cache_clear()
+
+
+def prepared(arm: str, base: Path, root: Path, settings: Settings = QUICK, **more: Any) -> Engine:
+    """A run of a few steps, not begun yet."""
+    small = dict(seed=1, steps=STEPS, learning_rate=3e-3, batch_size=2, group_size=4, size=32,
+                 max_completion_length=26, base=str(base))  # fmt: skip
+    store, spec = RunStore(root), RunSpec(arm=arm, **(small | more))
+    return run.prepare(spec, store, store.start(spec), settings)
+
+
+def trained(made: Engine) -> pd.DataFrame:
+    """Train, and give what was noted: a row per step, a column per metric."""
+    run.make_trainer(made).train()
+    made.run.flush()
+    rows = pd.read_parquet(made.run.folder / "metrics.parquet")
+    return rows.pivot(index="step", columns="name", values="value")
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_the_steps_of_a_run_cost_what_torch_counts(puzzler: Any, tmp_path: Path, bare: None, name: str) -> None:
+    settings = Settings(groups_at_once=1) if "at a time" in name else QUICK
+    made, found = prepared(name.split(",")[0], puzzler.folder, tmp_path, settings, **ARMS[name]), []
+    stock = counted(lambda: found.append(trained(made)))
+    (noted,) = found
+    assert noted["flops"].sum() == pytest.approx(stock, rel=CLOSE)
+    assert (noted["flops"] > 0).all() and list(noted.index) == [1, 2, 3, 4]
+    assert "corpus_flops" not in noted
+
+
+@pytest.mark.parametrize("arm", ["self-sft", "sft-voice", "sft-oracle"])
+def test_a_corpus_that_a_model_writes_is_noted_once(puzzler: Any, tmp_path: Path, bare: None, arm: str) -> None:
+    made: list[Engine] = []
+    stock = counted(lambda: made.append(prepared(arm, puzzler.folder, tmp_path)))
+    noted = trained(made[0])
+    assert noted.loc[0, "corpus_flops"] == pytest.approx(stock, rel=CLOSE)
+    assert noted["corpus_flops"].count() == 1
+    assert noted.loc[0, "corpus_completions"] >= 64
+    assert noted.loc[0, "corpus_tokens"] > 4 * noted.loc[0, "corpus_completions"]
+    assert (noted.loc[1:, ["generated_tokens", "completions"]] == 0).all(axis=None)
+
+
+def test_what_is_drawn_and_learned_from_is_counted_step_by_step(puzzler: Any, tmp_path: Path, bare: None) -> None:
+    made = prepared("rft", puzzler.folder, tmp_path, beta=0.1)
+    noted = trained(made)
+    drawn = pd.read_parquet(made.run.folder / "completions.parquet").groupby("step")["tokens"]
+    assert noted["completions"].tolist() == drawn.count().tolist() == [8.0] * STEPS
+    assert noted["generated_tokens"].tolist() == drawn.sum().tolist() == noted["trained_tokens"].tolist()
+
+
+def test_rollouts_that_serve_several_steps_are_counted_where_they_are_drawn(
+    puzzler: Any, tmp_path: Path, bare: None
+) -> None:
+    noted = trained(prepared("rft-stale", puzzler.folder, tmp_path, beta=0.1, extra=(("steps_per_generation", 2),)))
+    assert noted["completions"].tolist() == [16, 0, 16, 0] and (noted["trained_tokens"] > 0).all()
+
+
+def test_a_completion_without_advantage_trains_no_token_unless_there_is_a_kl_term(
+    puzzler: Any, tmp_path: Path, bare: None
+) -> None:
+    made = prepared("reinforce-1-0", puzzler.folder, tmp_path)
+    noted = trained(made)
+    rows = pd.read_parquet(made.run.folder / "completions.parquet")
+    right = rows["tokens"].where(rows["advantage"] > 0, 0).groupby(rows["step"]).sum()
+    assert noted["trained_tokens"].tolist() == right.tolist()
+    assert 0 < right.sum() < rows["tokens"].sum()
+
+
+def test_sft_trains_its_completions_with_end_token_and_line_break(puzzler: Any, tmp_path: Path, bare: None) -> None:
+    made = prepared("sft-answer", puzzler.folder, tmp_path)
+    each = len(encode_target(made.processor.tokenizer, made.corpus.completions[0]))
+    assert trained(made)["trained_tokens"].tolist() == [2.0 * each] * STEPS
+
+
+@pytest.mark.parametrize("arm", ["rft", "sft-answer"])
+def test_where_trls_own_passes_are_taken_nothing_is_noted(puzzler: Any, tmp_path: Path, bare: None, arm: str) -> None:
+    noted = trained(prepared(arm, puzzler.folder, tmp_path, Settings(fast=False)))
+    assert len(noted) == STEPS and not set(flops.Tally().spent()) & set(noted.columns)

@@ -106,27 +106,31 @@ class StudyCallback(TrainerCallback):
         self.schedule = evaluation_steps(engine.spec.steps, engine.settings.per_octave, at_once)
         self.base = {n: p.detach().clone() for n, p in engine.model.named_parameters()}
 
-    def _note(self, step: int, name: str, value: float) -> None:
-        """Append one metric."""
-        self.run.append("metrics", [metric_row(self.engine.spec, step, name, value)])
+    def _note(self, step: int, **values: float) -> None:
+        """Append metrics by name."""
+        self.run.append("metrics", [metric_row(self.engine.spec, step, *pair) for pair in values.items()])
 
     def on_step_begin(self, args, state, control, **kwargs):
         """Start the step's clock."""
         self.begin = time.perf_counter()
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Evaluate the base; a resumed run has done so."""
+        """Evaluate the base, and say what writing the corpus cost; a resumed run has done so."""
         if state.global_step == 0:
             self.run.append("evaluations", evaluate(self.engine, 0, full=False))
+            spent = self.engine.writing
+            if spent.completions:
+                written = {"corpus_completions": spent.completions, "corpus_tokens": spent.generated_tokens}
+                self._note(0, corpus_flops=spent.flops, **written)
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Evaluate and ask for a checkpoint where the schedule says so."""
+        """Say what the step cost; evaluate and ask for a checkpoint where the schedule says so."""
         step = state.global_step
-        self._note(step, "seconds", time.perf_counter() - self.begin)
+        self._note(step, seconds=time.perf_counter() - self.begin, **self.engine.tally.take())
         control.should_save = step in self.schedule
         if control.should_save:
             self.run.append("evaluations", evaluate(self.engine, step, full=step == self.engine.spec.steps))
-            self._note(step, "update_norm", update_norm(self.engine.model, self.base))
+            self._note(step, update_norm=update_norm(self.engine.model, self.base))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Append the trainer's numbers to the record, but for its closing summary, which repeats the last step's."""
@@ -134,7 +138,7 @@ class StudyCallback(TrainerCallback):
             return
         for name, value in (logs or {}).items():
             if isinstance(value, int | float) and value == value:
-                self._note(state.global_step, name, value)
+                self._note(state.global_step, **{name: value})
         if control.should_save:  # before the checkpoint is written: what a resume drops is never needed again
             self.run.flush()
 
