@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from swapping import swap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import TrainerCallback
 
 from helpers.model import build, flops
 from helpers.model.forward import Patches, patches_of, scored_logits
@@ -266,3 +267,26 @@ def test_sft_trains_its_completions_with_end_token_and_line_break(puzzler: Any, 
 def test_where_trls_own_passes_are_taken_nothing_is_noted(puzzler: Any, tmp_path: Path, bare: None, arm: str) -> None:
     noted = trained(prepared(arm, puzzler.folder, tmp_path, Settings(fast=False)))
     assert len(noted) == STEPS and not set(flops.Tally().spent()) & set(noted.columns)
+
+
+def test_a_resumed_run_notes_its_corpus_once(puzzler: Any, tmp_path: Path, bare: None) -> None:
+    made = prepared("self-sft", puzzler.folder, tmp_path)
+    trainer = run.make_trainer(made)
+    trainer.add_callback(Stop())
+    with pytest.raises(InterruptedError):
+        trainer.train()
+    run.train(made.spec, RunStore(tmp_path), QUICK)
+    rows = pd.read_parquet(made.run.folder / "metrics.parquet")
+    assert (made.run.checkpoints / "checkpoint-2").exists()
+    assert (rows["name"] == "corpus_flops").sum() == 1
+    assert not rows.duplicated(["step", "name"]).any()
+    assert rows[rows["name"] == "flops"]["step"].tolist() == [1, 2, 3, 4]
+
+
+class Stop(TrainerCallback):
+    """Stands for a kill in the third step."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop before step 3."""
+        if state.global_step == 2:
+            raise InterruptedError
