@@ -106,7 +106,7 @@ class StudyCallback(TrainerCallback):
         self.schedule = evaluation_steps(engine.spec.steps, engine.settings.per_octave, at_once)
         self.base = {n: p.detach().clone() for n, p in engine.model.named_parameters()}
 
-    def _note(self, step: int, **values: float) -> None:
+    def _note(self, step: int, /, **values: float) -> None:
         """Append metrics by name."""
         self.run.append("metrics", [metric_row(self.engine.spec, step, *pair) for pair in values.items()])
 
