@@ -16,19 +16,22 @@ from helpers import runner
 from helpers.errors import UserError
 from helpers.processes import interrupt_on_signals
 from helpers.study.controls import GROUPS, control_specs
-from helpers.study.profiles import PROFILES, Profile, get_profile, specs
+from helpers.study.profiles import FAIR, PROFILES, Profile, get_profile, specs
 from helpers.study.spec import RunSpec
 
 RECORDS = ("study", "controls", "probes")
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train the runs of the study that are missing, some side by side."""
+    """Train the runs of the study that are missing, some side by side; of --profile fair, seeds are stems."""
     profile = chosen(options.profile, options.seeds)
     from helpers.train import jobs, run
 
     if options.spec:
         run.carry_out(RunSpec.from_json(options.spec), profile)
+        return
+    if profile.name == FAIR.name:
+        print(*jobs.train_cells(profile.seeds, options.cells, options.jobs), sep="\n")
         return
     planned = specs(get_profile(options.profile), options.arms or profile.study_arms)
     asked = [s for s in planned if s.seed in profile.seeds or s.steps == 0]  # there is one base, whatever the seeds
@@ -126,11 +129,13 @@ def parser() -> argparse.ArgumentParser:
         made[command].set_defaults(command=command)
     commands.add_parser("run", help="Execute the notebooks, as ./run_all.sh does.", add_help=False)
     for command in (train, controls, score, publish):
-        made[command].add_argument("--profile", default="cpu", choices=tuple(PROFILES))
+        names = (*PROFILES, FAIR.name) if command is train else tuple(PROFILES)
+        made[command].add_argument("--profile", default="cpu", choices=names)
     for command in (train, controls, score):
         made[command].add_argument("--seeds", nargs="+", type=int, help="some of the profile's seeds")
         made[command].add_argument("--jobs", type=int, default=2, help="runs side by side (default: 2)")
     made[train].add_argument("--arms", nargs="+", metavar="ARM", help="default: those of the study")
+    made[train].add_argument("--cells", nargs="+", metavar="CELL", default=(), help="of --profile fair (default: all)")
     made[train].add_argument("--spec", help=argparse.SUPPRESS)
     made[controls].add_argument("--only", nargs="+", metavar="GROUP", help="some of the groups of controls")
     made[controls].add_argument("--list", action="store_true", help="say what is there and what is not, and stop")

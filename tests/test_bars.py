@@ -7,8 +7,8 @@ import torch
 from swapping import swap
 
 from helpers.measure import bars
-from helpers.model import score
-from helpers.world import battery
+from helpers.model import examine, score
+from helpers.model.examine import Outcomes, Way
 from helpers.world.boards import Boards
 from helpers.world.puzzles import PuzzleSpec
 
@@ -25,28 +25,18 @@ def writes(monkeypatch: pytest.MonkeyPatch, text) -> None:
     )
 
 
-def test_the_form_is_read_off_the_first_tag() -> None:
-    think, direct = "<think>a</think><answer>b</answer>", "<answer>b</answer>"
-    assert bars.in_form(think, "think") and bars.in_form(direct, "direct")
-    assert not bars.in_form(think, "direct") and not bars.in_form(direct, "think")
-
-
 def test_marks_on_the_battery_count_right_answers_and_forms(monkeypatch: pytest.MonkeyPatch) -> None:
-    swap(monkeypatch, battery, "battery_tasks", lambda: ("light", "facts"))
-    gold = {s.question.text: s.question.answer for t in ("light", "facts") for s in battery.battery_samples(t, 4)}
+    asked = []
 
-    def text(prompt, number: int) -> str:
-        answer = next(a for asked, a in gold.items() if asked in prompt.text)
-        return (
-            f"<answer>{answer if number else 'nothing'}</answer>"
-            if number < 3
-            else "<think>x</think><answer>y</answer>"
-        )
+    def examined(model, processor, way, n):
+        asked.append((way, n))
+        half, most = (True, True, False, False), (True, True, True, False)
+        return {"light": Outcomes(half, most, half, (), ("",) * 4), "facts": Outcomes(most, half, half, (), ("",) * 4)}
 
-    writes(monkeypatch, text)
-    marks = bars.prior_marks(("model", "processor"), "direct", 4)
-    assert marks["task"].tolist() == ["light", "facts"] and (marks["n"] == 4).all()
-    assert marks["score"].tolist() == [0.5, 0.5] and marks["kept"].tolist() == [0.75, 0.75]
+    swap(monkeypatch, examine, "examine", examined)
+    marks = bars.prior_marks(("model", "processor"), "direct", 4, held_out=True)
+    assert asked == [(Way("direct", held_out=True), 4)] and marks["task"].tolist() == ["light", "facts"]
+    assert marks["score"].tolist() == [0.5, 0.75] and marks["kept"].tolist() == [0.75, 0.5]
 
 
 def test_marks_on_boards_count_what_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,28 @@ def test_a_claim_that_decides_nothing_is_refused(fields: dict[str, object], said
         claims.read_claims(written(**fields))
 
 
+CELLS = {"statistic": "difference_of_cells", "arguments": {"first": "a", "second": "b"}, "test": "superiority",
+         "rule": "undecided"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"test": "superiority"}, "needs a test and a rule"), ({"rule": "undecided"}, "needs a test and a rule"),
+        ({"family": "primary"}, "needs a test and a rule"), (CELLS | {"test": ""}, "needs a test and a rule"),
+        (CELLS | {"rule": ""}, "needs a test and a rule"), (CELLS | {"rule": "as one likes"}, "rule"),
+        (CELLS | {"family": "secondary"}, "family"), (CELLS | {"test": "equivalence"}, "the direction"),
+        (CELLS | {"test": "equivalence", "direction": "<", "threshold": 0.0}, "0 is too small"),
+        (CELLS | {"statistic": "cost_ratio", "threshold": 0.0}, "0 is too small"),
+        (CELLS | {"statistic": "cost_ratio", "test": "equivalence", "direction": "<", "threshold": 1.0}, "1 is too"),
+    ],
+)  # fmt: skip
+def test_a_test_belongs_to_a_claim_on_bases_and_to_no_other(fields: dict[str, object], said: str) -> None:
+    assert claims.read_claims(written(**CELLS, family="primary"))[0].test == "superiority"
+    with pytest.raises(UserError, match=said):
+        claims.read_claims(written(**fields))
+
+
 # --- statistics -------------------------------------------------------------------------------------------
 
 

@@ -10,9 +10,9 @@ from swapping import swap
 from helpers.errors import UserError
 from helpers.model import build, score
 from helpers.train import corpora, pretrain, rows
-from helpers.world import answers, puzzles
+from helpers.world import answers, forms, puzzles
 from helpers.world.boards import Boards, training_boards
-from helpers.world.scenes import puzzle_scene
+from helpers.world.scenes import puzzle_scene, tile_lands
 
 SPEC = puzzles.PuzzleSpec()
 
@@ -59,7 +59,20 @@ def test_boards_are_fixed_by_the_runs_seed(boards: Boards) -> None:
 
 
 def test_all_boards_share_the_puzzles_prompt(boards: Boards) -> None:
-    assert boards.text == puzzles.prompt_text(SPEC)
+    assert {prompt.text for prompt in boards.prompted()} == {puzzles.prompt_text(SPEC)}
+
+
+def test_boards_ask_for_a_form_in_wordings_of_their_own(boards: Boards) -> None:
+    asking, plain = boards.asking("direct", 3), puzzles.prompt_text(SPEC)
+    texts = [prompt.text for prompt in asking.prompted()]
+    assert len(set(texts)) > 5 and all(plain in text for text in texts)
+    assert {text.replace(plain, "").strip() for text in texts} <= set(forms.PHRASES["direct"])
+    # a board's wording hangs on its number and the seed, and goes with it
+    assert [p.text for p in training_boards(SPEC, 30, 0).asking("direct", 3).prompted()[:24]] == texts
+    assert [p.text for p in asking.only([5, 2]).prompted()] == [texts[5], texts[2]]
+    assert texts != [p.text for p in boards.asking("direct", 4).prompted()]
+    assert boards.asking("plain", 3) == boards.asking("direct", 3).asking("plain", 3)
+    assert (asking.written, boards.written, boards.asking("sentences", 3).written) == ("direct", "think", "think")
 
 
 # -------------------------------------------------------------------------------------- completions
@@ -104,10 +117,37 @@ def test_every_word_of_the_teacher_occurs_in_pretraining(boards: Boards) -> None
     assert len(wanted) > 20 and not missing
 
 
-def test_the_teacher_explains_two_by_two_boards_only() -> None:
-    six = training_boards(puzzles.PuzzleSpec(rows=2, cols=3, size=96), 2, 0)
-    with pytest.raises(UserError, match="only explains 2 x 2"):
-        corpora.expert_completions(six)
+@pytest.mark.parametrize(("rows", "cols"), [(2, 3), (3, 3), (1, 4)])
+def test_the_teacher_explains_every_tile_of_any_grid_truly(rows: int, cols: int) -> None:
+    spec = puzzles.PuzzleSpec(rows=rows, cols=cols, size=96)
+    some = training_boards(spec, 6, 0)
+    for i, (text, placement) in enumerate(zip(corpora.expert_completions(some), some.placements.tolist(), strict=True)):
+        assert answers.score(text, placement).correct
+        said = re.findall(
+            r"The tile in row (\d) and column (\d) shows (\w+)( and is \w+)?, so it belongs at (\d).", text
+        )
+        assert len(said) == spec.tiles
+        for (row, column, land, shade, place), true in zip(said, placement, strict=True):
+            slot = (int(row) - 1) * cols + int(column) - 1
+            assert (placement[slot], land) == (int(place), some.lands[i][true - 1]) and int(place) == true
+            side = 2 * ((true - 1) % cols) + 1 - cols
+            lit = "" if side == 0 else f" and is {'bright' if (side > 0) == (some.lights[i] == 'right') else 'dark'}"
+            assert shade == lit
+
+
+def test_the_land_of_a_tile_is_what_most_of_its_pixels_show() -> None:
+    mask = np.array([[0, 0, 1], [0, 2, 1], [2, 2, 2], [2, 2, 0]])
+    assert tile_lands(mask, 2, 3) == ("sky", "sky", "hills", "ground", "ground", "sky")
+    assert tile_lands(mask[:2], 1, 1) == ("sky",)
+
+
+@pytest.mark.parametrize("filler", ["empty", "fixed"])
+def test_a_filler_says_the_same_of_every_board_and_the_answer_is_true(boards: Boards, filler: str) -> None:
+    texts = corpora.filled_completions(boards, filler)
+    assert {text.split("<answer>")[0] for text in texts} == {texts[0].split("<answer>")[0]}
+    assert all(answers.score(t, p).correct for t, p in zip(texts, boards.placements.tolist(), strict=True))
+    with pytest.raises(UserError, match="filler is 'long': choose empty or fixed"):
+        corpora.filled_completions(boards, "long")
 
 
 def test_the_first_correct_well_formed_rollout_is_kept(boards, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +163,7 @@ def test_the_first_correct_well_formed_rollout_is_kept(boards, monkeypatch: pyte
     found = corpora.rollout_completions(build.Loaded("model", "processor"), some, seed=3, tries=3)
     assert found == [f"<think>a</think>{right[0]}", None, None, f"<think>c</think>{right[3]}"]
     prompts, sampling = calls[0]
-    assert len(prompts) == 4 and prompts[0].text == some.text
+    assert len(prompts) == 4 and prompts[0].text == some.prompted()[0].text
     assert (sampling.completions, sampling.temperature, sampling.seed) == (3, 1.0, 3)
 
 
@@ -172,9 +212,17 @@ def test_a_real_models_rollouts_become_a_corpus(puzzler) -> None:
 # --------------------------------------------------------------------------------------------- rows
 
 
+def test_where_the_answer_alone_is_asked_for_only_that_is_well_formed(boards, monkeypatch: pytest.MonkeyPatch) -> None:
+    some = few(boards, 2).asking("direct", 0)
+    right = [corpora.answer(p) for p in some.placements.tolist()]
+    stub_samples(monkeypatch, [[f"<think>a</think>{right[0]}", right[0]], [f"<think>a</think>{right[1]}"] * 2])
+    found = corpora.rollout_completions(build.Loaded("model", "processor"), some, seed=3, tries=2)
+    assert found == [right[0], None]
+
+
 def test_rows_to_learn_from_have_trls_columns(boards: Boards) -> None:
     row = rows.corpus_rows(boards.corpus("sft-answer", corpora.answer_completions(boards)))[3]
-    assert row["prompt"] == [{"role": "user", "content": boards.text}]
+    assert row["prompt"] == [{"role": "user", "content": puzzles.prompt_text(SPEC)}]
     assert row["completion"] == [{"role": "assistant", "content": corpora.answer(boards.placements[3].tolist())}]
     (image,) = row["images"]
     assert isinstance(image, Image.Image) and np.array_equal(np.asarray(image), boards.pixels[3])
@@ -183,8 +231,9 @@ def test_rows_to_learn_from_have_trls_columns(boards: Boards) -> None:
 def test_rows_to_sample_for_have_what_rewards_need(boards: Boards) -> None:
     dataset = rows.board_rows(boards)
     assert len(dataset) == 24
-    assert set(dataset[0]) == {"puzzle_id", "images", "prompt", "placement"}
+    assert set(dataset[0]) == {"puzzle_id", "images", "prompt", "placement", "written"}
     row = dataset[3]
+    assert row["written"] == "think" and rows.board_rows(boards.asking("direct", 0))[3]["written"] == "direct"
     assert row["puzzle_id"] == 3 and row["placement"] == boards.placements[3].tolist()
     assert np.array_equal(np.asarray(row["images"][0]), boards.pixels[3])
 

@@ -235,6 +235,27 @@ def test_an_accuracy_is_first_reached_on_the_line_between_two_steps_not_at_the_b
     assert set(curves.crossings(exact_rows(paths), 0.5)["run"]) == {"a", "c"}
 
 
+def test_a_monotone_crossing_is_read_off_the_nearest_curve_that_never_falls():
+    rows = exact_rows({"dips": [(0, 0.1), (10, 0.9), (20, 0.5), (30, 0.8)], "rises": [(0, 0.1), (10, 0.5)]})
+    rows.loc[(rows["run"] == "dips") & (rows["step"] == 20), "n"] = 30
+    found = curves.crossings(rows, 0.7).set_index("run")
+    assert found["step"].to_dict() == {"dips": pytest.approx(7.5)}  # 10 * (.7 - .1) / (.9 - .1)
+    found = curves.crossings(rows, 0.7, monotone=True).set_index("run")
+    # .9 over 10 items and .5 over 30 become (9 + 15) / 40 = .6 at steps 10 and 20; from there half of the way to .8
+    dips = found.loc["dips", ["before", "after", "share", "step", "samples"]].tolist()
+    assert dips == pytest.approx([20, 30, 0.5, 25, 200]) and len(found) == 1
+    both = [curves.crossings(rows, 0.4, monotone=how).set_index("run").loc["rises"] for how in (False, True)]
+    assert both[0].equals(both[1]) and both[0]["step"] == pytest.approx(7.5)
+
+
+def test_a_run_that_stands_at_an_accuracy_has_reached_it_where_it_first_did():
+    rows = exact_rows({"stands": [(0, 0.1), *((step, 0.7) for step in range(10, 90, 10))]})
+    rows["n"] = range(10, 10 + len(rows))
+    assert curves.crossings(rows, 0.7, monotone=True)[["before", "after", "step"]].values.tolist() == [[0, 10, 10]]
+    fallen = exact_rows({"falls": [(0, 0.1), (10, 0.8), (20, 0.2)]})
+    assert len(curves.crossings(fallen, 0.7)) == 1 and curves.crossings(fallen, 0.7, monotone=True).empty
+
+
 def test_a_step_with_two_values_has_no_crossing():
     with pytest.raises(UserError, match="several values at one step"):
         curves.crossings(exact_rows({"a": [(0, 0.1), (0, 0.6)]}), 0.5)

@@ -21,7 +21,7 @@ from helpers.model.packing import Branch, Group, pack
 from helpers.model.processor import encode_prefix, encode_question, encode_target
 from helpers.study.records import RunStore
 from helpers.study.spec import RunSpec
-from helpers.train import engine, recorder, run
+from helpers.train import engine, exam, recorder, run
 from helpers.train.engine import Engine, Settings
 from helpers.world import puzzles
 from helpers.world.boards import training_boards
@@ -178,12 +178,18 @@ ARMS = {
 }
 
 
+def unsolved(made: Engine, step: int, full: bool) -> dict[str, list[dict[str, Any]]]:
+    """What an evaluation leaves, without a pass of the model."""
+    row = {"task": "puzzle", "measure": "exact", "value": 0.0, "n": 1}
+    return {"evaluations": [engine.identity_columns(made.spec, step) | row]}
+
+
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that do nothing but train, on boards whose placement is one of the two that `puzzler` writes."""
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     monkeypatch.setattr(torch, "inference_mode", torch.no_grad)  # torch's counter fails on parameters in the other
-    swap(monkeypatch, engine, "evaluate", lambda *_, **__: [])
+    swap(monkeypatch, exam, "evaluate", unsolved)
     swap(monkeypatch, engine, "update_norm", lambda *_: 1.0)
     monkeypatch.setattr(recorder.Recorder, "_logps", lambda self, model, boards, ids, *_: [0.0] * len(ids))
     swap(monkeypatch, puzzles, "shuffle", lambda spec, index: ((2, 1, 4, 3), (3, 1, 4, 2))[index % 2])

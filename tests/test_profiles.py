@@ -16,6 +16,7 @@ from helpers.study.profiles import PROFILES, checkpoint_steps, get_profile, spec
 from helpers.study.spec import LARGEST_WHOLE, RunSpec
 from helpers.train.recipes import get_recipe
 from helpers.world import answers
+from helpers.world.forms import ASKED
 
 GOLDEN_JSON = (
     '{"arm":"rft","base":"shipped","batch_size":16,"beta":0.0,"cols":2,"extra":[],"freeze_vision":false,'
@@ -49,7 +50,8 @@ extras = st.dictionaries(st.text(min_size=1, max_size=5), extra_values, max_size
 def run_specs(draw: st.DrawFn) -> RunSpec:
     """Any spec that may be run."""
     arm = draw(st.sampled_from([arm for arm in ARMS if arm != "base"]))
-    rows, cols = REGISTRY[arm].explains or (draw(st.integers(1, 4)), draw(st.integers(2, 4)))
+    rows, cols = draw(st.integers(1, 4)), draw(st.integers(2, 4))
+    entry = REGISTRY[arm]
     return RunSpec(
         arm=arm,
         seed=draw(st.integers(0, 2**32)),
@@ -67,7 +69,8 @@ def run_specs(draw: st.DrawFn) -> RunSpec:
         reward_weights=(draw(positives), draw(reals), draw(reals)),
         temperature=draw(positives),
         base=draw(st.text(min_size=1, max_size=8)),
-        source=SOURCE if REGISTRY[arm].source else "",
+        source=SOURCE if entry.source else "",
+        asked=draw(st.sampled_from([asked for asked in ASKED if (entry.written, asked) != ("think", "direct")])),
         extra=tuple(draw(extras).items()),
     )
 
@@ -90,6 +93,26 @@ def test_key_order_and_layout_of_the_json_do_not_matter(spec: RunSpec, random: o
 @given(run_specs(), run_specs())
 def test_equal_specs_have_equal_hashes_and_others_do_not(one: RunSpec, other: RunSpec) -> None:
     assert (one == other) == (one.to_json() == other.to_json()) == (one.hash == other.hash)
+
+
+def test_a_plain_prompt_leaves_no_trace_in_the_json_and_another_form_does() -> None:
+    assert "asked" not in rft().to_json() and rft(asked="plain").hash == rft().hash
+    assert json.loads(rft(asked="direct").to_json())["asked"] == "direct" and rft(asked="direct").hash != rft().hash
+
+
+@pytest.mark.parametrize(
+    ("arm", "asked", "written"),
+    [
+        ("rft", "plain", "think"), ("rft", "direct", "direct"), ("rft", "sentences", "think"),
+        ("sft-answer", "plain", "direct"), ("sft-answer", "think", "direct"), ("sft-expert", "plain", "sentences"),
+        ("sft-voice", "plain", "think"), ("sft-rollout", "direct", "direct"), ("iterative-sft", "think", "think"),
+    ],
+)  # fmt: skip
+def test_what_is_written_follows_from_the_arm_and_what_is_asked(arm: str, asked: str, written: str) -> None:
+    source = SOURCE if REGISTRY[arm].source else ""
+    assert RunSpec(arm, 0, 1, 1e-3, 2, asked=asked, source=source).written == written
+    if arm == "sft-answer":
+        assert RunSpec(arm, 0, 1, 1e-3, 2, asked=asked, extra=(("filler", "empty"),)).written == "think"
 
 
 def test_golden_hash() -> None:
@@ -219,7 +242,7 @@ def test_every_profile_makes_valid_specs_for_every_arm_and_seed(name: str) -> No
     profile = get_profile(name)
     made = specs(profile)
     assert profile.name == name
-    arms = [arm for arm in ARMS if (name, arm) != ("gpu", "sft-expert")]  # whose teacher explains 2 x 2 boards only
+    arms = list(ARMS)
     assert list(profile.arms) == arms
     assert len(made) == 1 + len(profile.seeds) * (len(arms) - 1)
     assert len({spec.name for spec in made}) == len(made)
@@ -316,13 +339,17 @@ def test_what_a_profile_plans_can_be_run(name: str) -> None:
 
 
 def test_what_cannot_be_run_is_refused_when_it_is_planned() -> None:
-    with pytest.raises(UserError, match="sft-expert: its outside teacher explains 2 x 2 boards only"):
-        RunSpec("sft-expert", 0, 1, 1e-3, 2, rows=3, cols=3)
+    with pytest.raises(UserError, match="sft-voice writes behind a model's own think: ask for a think, or ask plainly"):
+        RunSpec("sft-voice", 0, 1, 1e-3, 2, asked="direct")
+    with pytest.raises(UserError, match="sft-expert writes no bare answers that a filler could stand before"):
+        RunSpec("sft-expert", 0, 1, 1e-3, 2, extra=(("filler", "empty"),))
+    with pytest.raises(UserError, match="asked must be one of plain, think, direct, sentences, not 'loudly'"):
+        RunSpec("rft", 0, 1, 1e-3, 2, asked="loudly")
     with pytest.raises(UserError, match="max_completion_length is 32, but an answer for 4 x 4 tiles takes 43 tokens"):
         RunSpec("rft", 0, 1, 1e-3, 2, rows=4, cols=4, max_completion_length=32)
-    assert "sft-expert" not in get_profile("gpu").study_arms
+    short = replace(get_profile("gpu"), budgets=())
     with pytest.raises(UserError, match="profile gpu has no budget for arm sft-expert"):
-        specs(get_profile("gpu"), ["sft-expert"])
+        specs(short, ["sft-expert"])
 
 
 @given(st.integers(1, 5), st.integers(2, 5))

@@ -15,12 +15,13 @@ import pandas as pd
 import torch
 
 from helpers.model.build import Loaded
+from helpers.model.examine import Way, examine
 from helpers.model.forward import picture_features
 from helpers.model.generate import Sampling
 from helpers.model.score import complete, patches
-from helpers.world import answers, battery, seeds
-from helpers.world.boards import Boards, Prompted, make_boards
-from helpers.world.forms import Asked, ask_for, ask_text
+from helpers.world import answers, seeds
+from helpers.world.boards import Boards, make_boards
+from helpers.world.forms import Asked
 from helpers.world.puzzles import PuzzleSpec
 
 FORMS: tuple[Asked, ...] = ("think", "direct")
@@ -46,22 +47,9 @@ def prior_marks(base: Loaded, asked: Asked, n: int, held_out: bool = False) -> p
 
     Columns asked, held_out (the wordings), task, score, kept (share in the form that was asked for), n.
     """
-    rows = []
-    for task in battery.battery_tasks():
-        samples = battery.battery_samples(task, n)
-        rng = np.random.default_rng((seeds.BATTERY, len(task), held_out))
-        questions = [ask_for(s.question, asked, rng, held_out) for s in samples]
-        prompts = [Prompted(s.pixels, q.text) for s, q in zip(samples, questions, strict=True)]
-        texts = [text for (text,) in complete(*base, prompts)]
-        score = np.mean([answers.score_answer(t, q) for t, q in zip(texts, questions, strict=True)])
-        kept = np.mean([in_form(text, asked) for text in texts])
-        rows.append((asked, held_out, task, float(score), float(kept), len(texts)))
+    found = examine(*base, Way(asked, held_out), n)
+    rows = [(asked, held_out, task, own.means["score"], own.means["kept"], n) for task, own in found.items()]
     return pd.DataFrame(rows, columns=["asked", "held_out", "task", "score", "kept", "n"])
-
-
-def in_form(text: str, asked: Asked) -> bool:
-    """Whether a completion has the form that was asked for: a think in front of the answer, or the answer alone."""
-    return text.startswith("<answer>" if asked == "direct" else "<think>")
 
 
 def board_marks(base: Loaded, spec: PuzzleSpec, asked: Asked, n: int, samples: int = 1000) -> dict[str, float]:
@@ -71,8 +59,7 @@ def board_marks(base: Loaded, spec: PuzzleSpec, asked: Asked, n: int, samples: i
     how many different ones, and how many of them are more frequent than one in a hundred.
     """
     boards = make_boards(spec, range(max(n, samples)), seeds.HELD_OUT)
-    rng = np.random.default_rng((seeds.BATTERY, spec.tiles))
-    prompts = [Prompted(board, ask_text(boards.text, asked, rng)) for board in boards.pixels]
+    prompts = boards.asking(asked, seeds.HELD_OUT).prompted()
     room = answers.room(spec.tiles, outside=True)
     greedy = complete(*base, prompts[:n], Sampling(temperature=0.0, max_tokens=room))
     truths = boards.placements.tolist()

@@ -8,7 +8,6 @@ the arms of a profile (by `Arm.stand_in`), `corpus_of` and `corpus_of_run` for o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 import pandas as pd
@@ -78,8 +77,7 @@ def corpus_samples(profile: Profile, completions: pd.DataFrame, boards: int) -> 
     """
     parts = {}
     for arm in (name for name, entry in REGISTRY.items() if entry.stand_in == "rules"):
-        with suppress(UserError):  # the teacher of `sft-expert` explains 2 x 2 boards only
-            parts[arm] = list(written_corpus(profile, arm, boards))
+        parts[arm] = list(written_corpus(profile, arm, boards))
     rft = completions[completions["run"].str.startswith(f"{SOURCE_ARM}-")]
     right = rft[is_correct(rft)]
     middle = rft.groupby("run")["step"].transform("max") / 2

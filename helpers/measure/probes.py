@@ -127,12 +127,12 @@ def _prior_rows(base: Loaded, n: int) -> list[tuple]:
 
 def prompts_of(profile: Profile, probes: pd.DataFrame) -> list[Prompted]:
     """The picture and question of each probe, drawn again from its task and number."""
-    boards = probe_boards(profile, int(probes.loc[probes["task"] == "puzzle", "number"].max()) + 1)
+    boards = probe_boards(profile, int(probes.loc[probes["task"] == "puzzle", "number"].max()) + 1).prompted()
     most = probes.groupby("task")["number"].max() + 1
 
     def prompt(task: str, number: int) -> Prompted:
         if task == "puzzle":
-            return Prompted(boards.pixels[number], boards.text)
+            return boards[number]
         sample = battery.battery_samples(task, int(most[task]))[number]
         return Prompted(sample.pixels, sample.question.text)
 

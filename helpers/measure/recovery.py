@@ -3,54 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
-import torch
 
 from helpers.measure.linear import weights_of
 from helpers.measure.predictors import Sizes, mean_scores
 from helpers.measure.updates import put
 from helpers.model import evaluate, score
 from helpers.model.build import Loaded
-from helpers.model.score import pack_completions, token_logps
 from helpers.train import rows
+from helpers.train.few import Recovery, halves, train_on_few
 from helpers.world import answers, boards, seeds
 from helpers.world.battery import battery_samples, battery_tasks
-from helpers.world.boards import Prompted
 from helpers.world.puzzles import PuzzleSpec
-from helpers.world.questions import PriorSample
-
-
-@dataclass(frozen=True)
-class Recovery:
-    """How a forgotten skill is brought back: `steps` of AdamW at `rate`, `batch` samples each, of few samples."""
-
-    steps: int = 24
-    rate: float = 2e-4
-    batch: int = 16
-
-
-def halves(tasks: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Tasks whose samples are shown again, and tasks that are only watched: every other one, so both hold all kinds."""
-    return tuple(tasks[::2]), tuple(tasks[1::2])
-
-
-def train_on_few(loaded: Loaded, samples: Sequence[PriorSample], how: Recovery) -> None:
-    """Train a model in place on few prior-task samples; nothing where there are none."""
-    model, processor = loaded
-    rng, pairs = np.random.default_rng(seeds.RECOVERY), []
-    optimizer = torch.optim.AdamW(model.parameters(), lr=how.rate, weight_decay=0.0)
-    for _ in range(how.steps if samples else 0):
-        while len(pairs) < how.batch:  # each sample once before any is seen again
-            pairs += [samples[k] for k in rng.permutation(len(samples))]
-        now, pairs = pairs[: how.batch], pairs[how.batch :]
-        part = [(Prompted(s.pixels, s.question.text), [s.question.completion]) for s in now]
-        optimizer.zero_grad()
-        (-token_logps(model, *pack_completions(processor, part)).mean()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
 
 
 def half_scores(loaded: Loaded, battery: int) -> pd.DataFrame:

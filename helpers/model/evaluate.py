@@ -17,18 +17,23 @@ from helpers.world.boards import Boards, Prompted
 
 
 def score_puzzles(model: Model, processor: ProcessorMixin, tests: Boards, limit: int = 0) -> dict[str, float]:
-    """Mean exact match, hit rate and format failure of greedy completions of held-out boards.
-
-    They may take `limit` tokens, and never less than an outside teacher needs (`answers.room`).
-    """
-    most = max(limit, answers.room(tests.spec.tiles, outside=True))
-    texts = complete(model, processor, tests.prompted(), Sampling(temperature=0.0, max_tokens=most))
-    scores = [answers.score(t, p) for row, p in zip(texts, tests.placements, strict=True) for t in row]
+    """Mean exact match, hit rate and format failure of greedy completions of held-out boards (see `solve`)."""
+    scores = [score for _, score in solve(model, processor, tests, limit)]
     return {
         "exact": float(np.mean([s.exact for s in scores])),
         "hit": float(np.mean([s.hit for s in scores])),
         "format_failure": float(np.mean([s.reason != "ok" for s in scores])),
     }
+
+
+def solve(model: Model, processor: ProcessorMixin, tests: Boards, limit: int = 0) -> list[tuple[str, answers.Score]]:
+    """The greedy completion of each board with its score, whose format is the form that the boards ask for.
+
+    Completions may take `limit` tokens, and never less than an outside teacher needs (`answers.room`).
+    """
+    most = max(limit, answers.room(tests.spec.tiles, outside=True))
+    texts = complete(model, processor, tests.prompted(), Sampling(temperature=0.0, max_tokens=most))
+    return [(t, answers.score(t, p, tests.written)) for (t,), p in zip(texts, tests.placements, strict=True)]
 
 
 def score_battery(
@@ -56,16 +61,23 @@ def score_battery(
 def answer_battery(
     model: Model, processor: ProcessorMixin, samples: Sequence[questions.PriorSample], numbers: Sequence[int]
 ) -> tuple[list[str], list[bool]]:
-    """Greedy completion of each sample, and whether its gold completion is the most probable of its candidates.
-
-    One pass scores the candidates and finds whose gold completion is the greedy one; only the rest is decoded.
-    `numbers` fix the wrong candidates.
-    """
+    """`answered` of samples whose wrong candidates are fixed by `numbers`."""
     prompts = [Prompted(s.pixels, s.question.text) for s in samples]
-    candidates = [_candidates(s.question, i) for s, i in zip(samples, numbers, strict=True)]
+    return answered(
+        model, processor, prompts, [_candidates(s.question, i) for s, i in zip(samples, numbers, strict=True)]
+    )
+
+
+def answered(
+    model: Model, processor: ProcessorMixin, prompts: Sequence[Prompted], candidates: Sequence[Sequence[str]]
+) -> tuple[list[str], list[bool]]:
+    """Greedy completion of each prompt, and whether the first of its candidates is the most probable one.
+
+    One pass scores the candidates and finds whose first one is the greedy one; only the rest is decoded.
+    """
     rows = judged(model, processor, prompts, candidates)
     sure = [texts[0] if row[0].greedy else None for texts, row in zip(candidates, rows, strict=True)]
-    hits = [int(np.argmax([float(own.logps.sum()) for own in row])) == 0 for row in rows]  # the gold one comes first
+    hits = [int(np.argmax([float(own.logps.sum()) for own in row])) == 0 for row in rows]
     return filled(model, processor, prompts, sure), hits
 
 

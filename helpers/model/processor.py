@@ -28,7 +28,10 @@ from transformers.processing_utils import ProcessorMixin
 
 from helpers.errors import UserError
 
-BASES: Mapping[str, Path] = MappingProxyType({"shipped": Path(__file__).parents[1] / "base_model"})
+_HERE = Path(__file__).parents[1]
+BASES: Mapping[str, Path] = MappingProxyType(
+    {"shipped": _HERE / "base_model"} | {path.name: path for path in sorted((_HERE / "bases").glob("[!.]*"))}
+)
 """Base models by the name that a `RunSpec` gives them; any other name is a folder or a model of the hub."""
 
 SPECIAL = tuple(f"<|{n}|>" for n in ["im_start", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad"])

@@ -52,7 +52,10 @@ def _known_prompt(tokenizer: PreTrainedTokenizerBase, text: str, image_tokens: i
 
 @dataclass(frozen=True)
 class Drawn:
-    """A completion that a model wrote: its text without the end token, and the token ids with it, if it came."""
+    """A completion that a model wrote: its text without the end token, and the token ids with it, if it came.
+
+    An opening that it was given stands in the text and not among the ids.
+    """
 
     text: str
     ids: tuple[int, ...]
@@ -72,12 +75,17 @@ def draw(
     for start in range(0, len(prompts), chunk):
         part = prompts[start : start + chunk]
         pictures = patches(processor, [p.pixels for p in part])
-        ids = [prompt_ids(tokenizer, p.text, pictures.grid) for p in part]
+        ids = [prompt_ids(tokenizer, p.text, pictures.grid) + _ids(tokenizer, p.opening) for p in part]
         rows = generate(model, tokenizer, ids, pictures, sampling)
-        drawn += [[Drawn(text_of(tokenizer, r.ids), r.ids) for r in row] for row in rows]
+        for prompt, row in zip(part, rows, strict=True):
+            drawn.append([Drawn(prompt.opening + text_of(tokenizer, r.ids), r.ids) for r in row])
         if tally is not None:
             tally.drawn(model, ids, pictures, rows, sampling)
     return drawn
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
 
 
 def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

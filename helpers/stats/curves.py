@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
+from scipy.optimize import isotonic_regression
 
 from helpers.errors import UserError
 from helpers.stats.intervals import seed_interval
@@ -142,18 +143,31 @@ def last_steps(rows: pd.DataFrame) -> pd.DataFrame:
     return last.assign(before=last["step"], after=last["step"], share=1.0)
 
 
-def crossings(evaluations: pd.DataFrame, accuracy: float) -> pd.DataFrame:
+def crossings(evaluations: pd.DataFrame, accuracy: float, monotone: bool = False) -> pd.DataFrame:
     """Where each run's puzzle exact match first reaches `accuracy`: a row per run that gets there.
 
     Columns run, arm, seed, before and after (the evaluated steps around the crossing, equal where the first step
     is there already), share (how far between them, 0..1), step, samples (interpolated linearly) and n.
+
+    `monotone`: read it off the non-decreasing curve nearest to the run's (`_rising`), so that one lucky evaluation
+    after which the run falls below again is no crossing.
     """
     require_columns(evaluations, EVALUATIONS)
     exact = evaluations[(evaluations["task"] == "puzzle") & (evaluations["measure"] == "exact")]
     trained = exact[exact["arm"] != "base"].sort_values("step")
-    rows = [_crossing(run, accuracy) for _, run in trained.groupby(RUN)]
+    rows = [_crossing(_rising(run) if monotone else run, accuracy) for _, run in trained.groupby(RUN)]
     columns = [*RUN, "before", "after", "share", "step", "samples", "n"]
     return pd.DataFrame([row for row in rows if row], columns=columns)
+
+
+def _rising(run: pd.DataFrame) -> pd.DataFrame:
+    """One run's rows (by step) with their isotonic regression over steps, each value weighing its number of items.
+
+    Where values fall, they and their neighbours become their weighted mean (pool adjacent violators).
+    """
+    fitted = isotonic_regression(run["value"], weights=run["n"]).x
+    # A mean of equal numbers may miss them, and with them an accuracy that they reach exactly, by a rounding.
+    return run.assign(value=fitted.round(12))
 
 
 def _crossing(run: pd.DataFrame, accuracy: float) -> tuple | None:

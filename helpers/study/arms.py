@@ -44,7 +44,8 @@ class Arm:
     or of the completions that RFT recorded the first "groups" with a signal, "late" or "early" correct ones, or
     "thinks" with the true placement. `reference`: whether the runs of its seed are rescaled to its update's length, and
     (of RFT) joined with its end by a line; `recovered`: whether it is measured how what it forgot comes back.
-    `explains`: the one grid (rows, cols) that its outside teacher can explain; None where there is no such limit.
+    `written`: the form of what it learns to write: what the prompt asks for ("asked"), the answer alone ("direct"), a
+    model's own think ("think") or the teacher's voice ("sentences").
     """
 
     name: str
@@ -61,7 +62,7 @@ class Arm:
     stand_in: Literal["", "rules", "groups", "late", "early", "thinks"] = ""
     reference: bool = False
     recovered: bool = False
-    explains: tuple[int, int] | None = None
+    written: Literal["asked", "direct", "think", "sentences"] = "asked"
 
     @property
     def trains(self) -> bool:
@@ -82,16 +83,17 @@ _ENTRIES = (
     Arm("rft", "GRPO on hit rate + exact match + format, with a KL term to the base model: the paper's RFT",
         "rft", "own", ArmStyle("#0072B2", "s", "-"), in_study=True, stand_in="groups", reference=True),
     Arm("sft-answer", "SFT on the bare true placement", "sft", "corpus", ArmStyle("#A84300", "^", "--"),
-        in_study=True, stand_in="rules", reference=True, recovered=True),
+        written="direct", in_study=True, stand_in="rules", reference=True, recovered=True),
     Arm("sft-expert", "SFT on the true placement with an outside teacher's reasoning, in its own voice",
-        "sft", "corpus", ArmStyle("#C58900", "v", "-."), in_study=True, explains=(2, 2), stand_in="rules",
+        "sft", "corpus", ArmStyle("#C58900", "v", "-."), in_study=True, written="sentences", stand_in="rules",
         differs_from="sft-answer", differs_in="a teacher's reasoning before the placement"),
     Arm("sft-rollout", "SFT on correct rollouts of the RFT model: the decisive arm",
         "sft", "corpus", ArmStyle("#007A59", "D", (0, (7, 2))), source="rft", in_study=True, stand_in="late",
         differs_from="sft-expert", differs_in="the writer: the RFT model instead of a teacher"),
     Arm("sft-self", "SFT on reasoning from a model after a short RFT, with the true placement",
         "sft", "corpus", ArmStyle("#CC79A7", "P", (0, (3, 1, 1, 1, 1, 1))), source="rft", in_study=True,
-        stand_in="thinks", differs_from="sft-rollout", differs_in="the writer: a model that RFT has hardly trained"),
+        written="think", stand_in="thinks", differs_from="sft-rollout",
+        differs_in="the writer: a model that RFT has hardly trained"),
     Arm("self-sft", "SFT on the base model's own correct samples",
         "sft", "corpus", ArmStyle("#8A4FA3", "X", (0, (5, 1))), stand_in="early", differs_from="sft-rollout",
         differs_in="the source: correct samples of the base instead of a teacher's or RFT's"),
@@ -105,9 +107,9 @@ _ENTRIES = (
         differs_from="rft", differs_in="RFT's own KL term: taken away"),
     Arm("sft-kl", "SFT on the bare true placement with a KL term to the base model",
         "sft", "corpus", ArmStyle("#E0503C", "<", (0, (1, 1))), kl="needed", differs_from="sft-answer",
-        differs_in="regularisation instead of data: bare answers with a KL term to the base"),
+        written="direct", differs_in="regularisation instead of data: bare answers with a KL term to the base"),
     Arm("sft-replay", "SFT on the bare true placement mixed with prior-task samples",
-        "sft", "replay", ArmStyle("#7D6608", ">", (0, (6, 1, 1, 1))), differs_from="sft-answer",
+        "sft", "replay", ArmStyle("#7D6608", ">", (0, (6, 1, 1, 1))), written="direct", differs_from="sft-answer",
         differs_in="the usual remedy: bare answers with prior-task samples among them"),
     Arm("distill", "on-policy distillation: the RFT model's probabilities on the model's own samples, no reward",
         "rft", "own", ArmStyle("#7A7A7A", "d", (0, (3, 3))), source="rft", kl="needed", lora=False, differs_from="rft",
@@ -116,10 +118,10 @@ _ENTRIES = (
         "sft", "source", ArmStyle("#3B8754", "H", (0, (8, 1, 2, 1))), source="rft", differs_from="rft",
         differs_in="the loss: RFT's own correct rollouts, in RFT's order, under SFT's loss"),
     Arm("sft-voice", "SFT on the base model's own think with the true placement behind it",
-        "sft", "corpus", ArmStyle("#B0568F", "8", (0, (2, 2))), differs_from="sft-self",
+        "sft", "corpus", ArmStyle("#B0568F", "8", (0, (2, 2))), written="think", differs_from="sft-self",
         differs_in="the words: the true placement behind the base's own think"),
     Arm("sft-oracle", "SFT on the correct completion that is most probable under the base, of many",
-        "sft", "corpus", ArmStyle("#6B3FA0", "$o$", (0, (5, 2, 1, 2, 1, 2))), differs_from="sft-self",
+        "sft", "corpus", ArmStyle("#6B3FA0", "$o$", (0, (5, 2, 1, 2, 1, 2))), written="think", differs_from="sft-self",
         differs_in="probability: the correct completions that the base finds most probable"),
     Arm("rft-stale", "RFT on rollouts that are drawn for several steps at a time",
         "rft", "own", ArmStyle("#5B7A99", "$+$", (0, (10, 3))), differs_from="rft",

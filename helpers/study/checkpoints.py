@@ -38,9 +38,14 @@ def checkpoint_at(folder: Path, step: int | None = None) -> Path:
 
 
 def _end(folder: Path) -> int:
-    """The last step of the run whose checkpoints lie in `folder`; 0 where no spec says so."""
+    """The last step of the run whose checkpoints lie in `folder`; 0 where no spec says so.
+
+    A run that goes until something ends where it ends: its last checkpoint is the end once the run is done.
+    """
     path = folder.parent / "spec.json"
-    return int(read_json(path, "restore it").get("steps", 0)) if path.exists() else 0
+    spec = read_json(path, "restore it") if path.exists() else {}
+    open_ended = "until" in dict(spec.get("extra", ())) and (folder.parent / "DONE").exists()
+    return 0 if open_ended else int(spec.get("steps", 0))
 
 
 def checkpoint_numbers(folder: Path) -> list[int]:

@@ -34,7 +34,8 @@ class Profile:
     """One size of the whole study.
 
     `puzzle_test_size` counts held-out puzzles, `battery_per_task` items per prior task, `size` pixels;
-    `budgets` holds one line per arm that trains.
+    `budgets` holds one line per arm that trains. `ways`: whether outcomes are kept item by item, in several ways of
+    asking, and evaluations come often where the puzzle moves.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Profile:
     cols: int = 2
     size: int = 64
     max_completion_length: int = 0  # 0: what the grid needs
+    ways: bool = False
 
     def __post_init__(self) -> None:
         """Derive the room for a completion from the grid, unless it is given."""
@@ -125,7 +127,7 @@ _CPU_BUDGETS = (
 _GPU_BUDGETS = (
     Budget("rft",           2000,    16, 1e-6, beta=0.04),
     Budget("sft-answer",    1000,    32, 1e-6),
-    # no sft-expert: its teacher explains 2 x 2 boards only
+    Budget("sft-expert",    1000,    32, 1e-6),
     Budget("sft-rollout",   1000,    32, 1e-6),
     Budget("sft-self",      1000,    32, 1e-6, extra=(("source_step", 128),)),
     Budget("self-sft",      1000,    32, 1e-6),
@@ -167,11 +169,19 @@ _SIZES = (
 )
 
 
+FAIR = Profile(
+    "fair", seeds=tuple(range(1, 9)), puzzle_test_size=500, battery_per_task=100, group_size=8, budgets=(), ways=True
+)
+"""How the study on several bases is evaluated; its seeds are stems, and what it runs on them stands in `cells`."""
+
+
 PROFILES: Mapping[str, Profile] = MappingProxyType({profile.name: profile for profile in _SIZES})
 
 
 def get_profile(name: str) -> Profile:
-    """The profile called `name`. Raises `UserError` for any name but smoke, cpu and gpu."""
+    """The profile called `name`, or `FAIR`. Raises `UserError` for any name but smoke, cpu, gpu and fair."""
+    if name == FAIR.name:
+        return FAIR
     if not isinstance(name, str) or name not in PROFILES:
         raise UserError(f"there is no profile {name!r}: choose one of {', '.join(PROFILES)}.")
     return PROFILES[name]

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +18,16 @@ from helpers.files import DamagedFile, digest, json_bytes, read_json, write_file
 from helpers.processes import owned
 from helpers.study.profiles import Profile, get_profile, specs
 from helpers.study.records import RunStore, check_contents, finished_folders, own_table, read_spec
-from helpers.study.schema import SCHEMA_VERSION, TABLES, check_version, encode_table, read_table, table_file, to_arrow
+from helpers.study.schema import (
+    SCHEMA_VERSION,
+    TABLES,
+    check_version,
+    encode_table,
+    read_table,
+    table_file,
+    tables_of,
+    to_arrow,
+)
 from helpers.study.spec import RunSpec
 from helpers.world.puzzles import PuzzleSpec
 
@@ -52,7 +61,8 @@ def publish(
         check_contents(folder)
     runs, place = {folder.name: provenance(folder) for folder in folders}, Path(destination)
     # All is encoded before the first file is written: a damaged table leaves what was published whole.
-    files = {table_file(place, t): encode_table(_joined(folders, t, completion_groups)) for t in TABLES}
+    tables = dict.fromkeys(table for folder in folders for table in tables_of(folder))
+    files = {table_file(place, t): encode_table(_joined(folders, t, completion_groups)) for t in tables}
     with publishing(place):
         for path, data in files.items():
             write_file(path, data)
@@ -75,7 +85,7 @@ def as_published(store: RunStore, table: str, names: Iterable[str]) -> pd.DataFr
 
 def _joined(folders: Sequence[Path], table: str, groups: int) -> pa.Table:
     """One table of several runs, thinned and sorted."""
-    parts = [own_table(folder, table) for folder in folders]
+    parts = [own_table(folder, table) for folder in folders if table in tables_of(folder)]
     if table == "completions":
         parts = [_thinned(part, groups) for part in parts]
     return _in_order(pa.concat_tables([to_arrow(table, []), *parts]))
@@ -108,7 +118,7 @@ def _thinned(completions: pa.Table, groups: int) -> pa.Table:
 
 def provenance(folder: Path) -> dict[str, object]:
     """The spec of the run in `folder` and the versions it was made with."""
-    return {"spec": asdict(read_spec(folder)), "versions": read_json(folder / "versions.json")}
+    return {"spec": read_spec(folder).to_dict(), "versions": read_json(folder / "versions.json")}
 
 
 def write_table(destination: Path, table: str, frame: pd.DataFrame) -> None:

@@ -12,7 +12,7 @@ import platform
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from helpers.files import DamagedFile, digest, discard, fingerprint, json_bytes,
 from helpers.processes import Busy, in_use, owned
 from helpers.study.schema import (
     KEYS,
+    OPTIONAL,
     REMEDY,
     SCHEMA_VERSION,
     SCHEMAS,
@@ -35,6 +36,7 @@ from helpers.study.schema import (
     read_table,
     shown,
     table_file,
+    tables_of,
     to_arrow,
 )
 from helpers.study.spec import RunSpec
@@ -107,14 +109,16 @@ def _seals(folder: Path) -> dict[str, dict[str, object]]:
     done = read_json(folder / "DONE", REMEDY)
     check_version(folder, done.get("schema"))
     try:
-        return {table: {what: done["tables"][table][what] for what in ("bytes", "sha256")} for table in TABLES}
+        listed = (*TABLES, *(name for name in OPTIONAL if name in done["tables"]))
+        return {table: {what: done["tables"][table][what] for what in ("bytes", "sha256")} for table in listed}
     except (KeyError, TypeError) as error:
         raise DamagedFile(f"{folder / 'DONE'} does not list every table: {REMEDY}.") from error
 
 
 def _seal(folder: Path) -> dict[str, object]:
     """The contents of `DONE`: size and digest of every table."""
-    return {"schema": SCHEMA_VERSION, "tables": {table: fingerprint(table_file(folder, table)) for table in TABLES}}
+    seals = {table: fingerprint(table_file(folder, table)) for table in tables_of(folder)}
+    return {"schema": SCHEMA_VERSION, "tables": seals}
 
 
 def _run_folders(root: str | Path) -> list[Path]:
@@ -230,7 +234,7 @@ class RunStore:
         for path in _leftovers(folder):
             discard(path)
         if not (folder / "spec.json").exists():
-            write_file(folder / "spec.json", json_bytes(asdict(spec)))
+            write_file(folder / "spec.json", json_bytes(spec.to_dict()))
         if not (folder / "DONE").exists():
             _note_versions(folder / "versions.json")
         return Run(spec, folder, note)
@@ -246,7 +250,7 @@ def _check_resumable(folder: Path, spec: RunSpec) -> None:
         read_json(folder / "versions.json", REMEDY)
     if (folder / "DONE").exists():
         _check_sealed(folder)
-    for table in TABLES:
+    for table in SCHEMAS:
         if table_file(folder, table).exists():
             read_table(folder, table)
 
@@ -279,8 +283,8 @@ class Run:
         self.spec = spec
         self.folder = folder
         self.note = note
-        self._stored = {table: self._stored_table(table) for table in TABLES}
-        self._waiting = {table: to_arrow(table, []) for table in TABLES}
+        self._stored = {table: self._stored_table(table) for table in SCHEMAS}
+        self._waiting = {table: to_arrow(table, []) for table in SCHEMAS}
 
     def _stored_table(self, table: str) -> pa.Table:
         """The table on disk, or an empty one."""
@@ -373,7 +377,8 @@ def load_table(root: str | Path, table: str) -> pd.DataFrame:
     Unfinished runs are left out. With no finished run the frame is empty but has its columns. Raises `UserError`
     for an unknown table, a store that does not exist and an unknown schema version.
     """
-    parts = [own_table(folder, table) for folder in finished_folders(root)]
+    folders = [folder for folder in finished_folders(root) if table in tables_of(folder)]
+    parts = [own_table(folder, table) for folder in folders]
     return pa.concat_tables([to_arrow(table, []), *parts]).to_pandas()
 
 
@@ -407,7 +412,7 @@ def own_table(folder: Path, table: str) -> pa.Table:
 def check_contents(folder: Path) -> None:
     """Raise `DamagedFile` unless a finished run's tables are as `DONE` sealed them, each row its own and once."""
     _check_sealed(folder)
-    for table in TABLES:
+    for table in tables_of(folder):
         keys = list(KEYS.get(table, ()))
         frame = own_table(folder, table).to_pandas()
         twice = int(frame.duplicated(keys).sum()) if keys else 0

@@ -23,6 +23,8 @@ VERSIONS: Mapping[str, int] = MappingProxyType({"completions": 2})
 REMEDY = "delete the folder it is in and run again"  # of a run whose file is damaged
 _TEXT, _INT, _FLOAT = pa.string(), pa.int64(), pa.float64()
 _IDS = pa.list_(pa.field("item", pa.int32(), nullable=False))
+_MARKS = pa.list_(pa.field("item", pa.bool_(), nullable=False))
+_TEXTS = pa.list_(pa.field("item", pa.string(), nullable=False))
 _IDENTITY = {"run": _TEXT, "arm": _TEXT, "seed": _INT}
 
 
@@ -57,12 +59,22 @@ SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType({
     "probes": _schema("probes", {
         **_IDENTITY, "step": _INT, "probe": _TEXT, "item": _INT, "logp": _FLOAT, "tokens": _INT,
     }),
+    # The items of one task, each once and always in the same order, put in one way: the form that the prompt asks for,
+    # whose wording was taught or held out, the picture's size in pixels, how the answer begins, and after how many
+    # samples of other tasks the model was asked (0: as it is). `right`: the answer tag says it (puzzle: all of it);
+    # `kept`: in the very form that was asked for; `likely`: it is the most probable of a few; `said`: the first texts.
+    "outcomes": _schema("outcomes", {
+        **_IDENTITY, "step": _INT, "task": _TEXT, "asked": _TEXT, "wording": _TEXT, "size": _INT, "opening": _TEXT,
+        "regained": _INT, "right": _MARKS, "kept": _MARKS, "likely": _MARKS, "said": _TEXTS,
+    }, empty=["likely"]),
 })
 
 
 # fmt: on
-TABLES: tuple[str, ...] = tuple(SCHEMAS)
-MEASURES = ("exact", "hit", "score", "likelihood", "format_failure")
+OPTIONAL = ("outcomes",)
+"""Tables that only runs have which record them; a record without one is whole."""
+TABLES: tuple[str, ...] = tuple(name for name in SCHEMAS if name not in OPTIONAL)
+MEASURES = ("exact", "hit", "score", "likelihood", "format_failure", "kept")
 
 
 KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -70,6 +82,7 @@ KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "metrics": ("step", "name"),
         "evaluations": ("step", "task", "measure"),
         "probes": ("step", "probe", "item"),
+        "outcomes": ("step", "task", "asked", "wording", "size", "opening", "regained"),
     }
 )
 """What may occur once in a run; a group may hold the same completion twice, so `completions` has no key."""
@@ -86,6 +99,11 @@ def check_table(table: str) -> None:
     """Refuse a name that is no table."""
     if table not in SCHEMAS:
         raise UserError(f"there is no table {table!r}: choose one of {', '.join(TABLES)}.")
+
+
+def tables_of(folder: Path) -> tuple[str, ...]:
+    """The tables that a record has: every one that it must have, and those of the optional ones that are there."""
+    return (*TABLES, *(name for name in OPTIONAL if table_file(folder, name).exists()))
 
 
 def table_file(folder: Path, table: str) -> Path:
@@ -122,7 +140,7 @@ def _check_row(table: str, index: int, row: Mapping[str, object]) -> None:
         raise UserError(f"{table}, column measure, row {index}: use one of {measures}, got {shown(row['measure'])}.")
 
 
-def _fitting(table: str, index: int, field: pa.Field, value: object) -> str | int | float | list[int] | None:
+def _fitting(table: str, index: int, field: pa.Field, value: object) -> str | int | float | list | None:
     """`value` as its column holds it.
 
     Stricter than Arrow, which takes True for 1.0, cuts 1.5 to 1, and lets None and NaN into any column.
@@ -131,6 +149,8 @@ def _fitting(table: str, index: int, field: pa.Field, value: object) -> str | in
         return None
     if field.type == _IDS:
         return _ids(table, index, value)
+    if pa.types.is_list(field.type):
+        return _several(table, index, field, value)
     kind, cast, wanted = _KINDS[field.type]
     with suppress(OverflowError, UnicodeEncodeError):
         if isinstance(value, kind) and not isinstance(value, bool):
@@ -147,6 +167,18 @@ def _ids(table: str, index: int, value: object) -> list[int]:
         if len(ids) == len(value):
             return ids
     raise UserError(f"{table}, column ids, row {index}: must be token ids, one or more, got {shown(value)}.")
+
+
+def _several(table: str, index: int, field: pa.Field, value: object) -> list[bool] | list[str]:
+    """A list of marks, or of texts."""
+    kind = bool if field.type == _MARKS else str
+    if isinstance(value, list | tuple | np.ndarray):
+        items = [one.item() if isinstance(one, np.generic) else one for one in value]
+        if all(isinstance(one, kind) for one in items):
+            return items
+    raise UserError(
+        f"{table}, column {field.name}, row {index}: must be a list of {kind.__name__}, got {shown(value)}."
+    )
 
 
 def shown(value: object) -> str:

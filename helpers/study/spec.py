@@ -9,10 +9,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from numbers import Integral, Real
+from types import MappingProxyType
 
 from helpers.errors import UserError
 from helpers.study.arms import REGISTRY, get_arm
 from helpers.world.answers import room, shortest
+from helpers.world.forms import ASKED, Asked, written_as
 
 Extra = tuple[tuple[str, float | int | str], ...]
 
@@ -32,6 +34,8 @@ _WHOLE_FIELDS = (
 )
 
 
+_LATER: Mapping[str, object] = MappingProxyType({"asked": "plain"})
+"""Fields that came after runs were recorded, with the value that those runs had."""
 _REAL_FIELDS = ("learning_rate", "beta", "weight_decay", "temperature")
 _RUN_NAME = re.compile(r"(?P<arm>.+)-\d+-[0-9a-f]{10}")
 
@@ -43,7 +47,8 @@ class RunSpec:
     `batch_size` counts prompts per step for arms that sample (each prompt gets `group_size` completions) and
     samples per step for arms that learn from a corpus. `size` is the board's side in pixels, `beta` the
     weight of the KL term to the base model, `reward_weights` those of (hit, exact, format). `source` names
-    the run whose rollouts or model feed this one. `extra` holds (name, value) settings of single arms.
+    the run whose rollouts or model feed this one. `extra` holds (name, value) settings of single arms. `asked` is the
+    form that prompts ask for, of the puzzle and of the prior tasks that are evaluated.
 
     Numbers are brought to one form, so that specs that compare equal have equal hashes. Raises `UserError`
     for a value that cannot be run.
@@ -68,6 +73,7 @@ class RunSpec:
     base: str = "shipped"
     source: str = ""
     extra: Extra = ()
+    asked: Asked = "plain"
 
     def __post_init__(self) -> None:
         """Bring every field to its one form, then check the fields against each other."""
@@ -89,9 +95,13 @@ class RunSpec:
         """Set one field of a frozen instance while it is being made."""
         object.__setattr__(self, name, value)
 
+    def to_dict(self) -> dict[str, object]:
+        """Every field by name, without those of `_LATER` at their default: specs from before them keep their hash."""
+        return {name: value for name, value in asdict(self).items() if _LATER.get(name, ...) != value}
+
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces, ASCII only, shortest form of every number."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> RunSpec:
@@ -117,6 +127,20 @@ class RunSpec:
     def name(self) -> str:
         """`<arm>-<seed>-<hash>`: the run's folder, and its name in every table."""
         return f"{self.arm}-{self.seed}-{self.hash}"
+
+    @property
+    def written(self) -> str:
+        """The form of what the run learns to write, as its arm says: think, direct or sentences.
+
+        Bare answers behind a `filler` (a think that says nothing) are written as a think.
+        """
+        own = get_arm(self.arm).written
+        return "think" if "filler" in self.settings else written_as(self.asked) if own == "asked" else own
+
+    @property
+    def grid(self) -> str:
+        """Rows and columns in words: "2 x 2"."""
+        return f"{self.rows} x {self.cols}"
 
     @property
     def settings(self) -> dict[str, float | int | str]:
@@ -193,6 +217,8 @@ def _check_texts(spec: RunSpec) -> None:
         raise UserError(f"freeze_vision must be True or False, not {spec.freeze_vision!r}.")
     if not isinstance(spec.base, str) or not spec.base:
         raise UserError(f"base must name the model to start from, such as 'shipped', not {spec.base!r}.")
+    if spec.asked not in ASKED:
+        raise UserError(f"asked must be one of {', '.join(ASKED)}, not {spec.asked!r}.")
     named = _RUN_NAME.fullmatch(spec.source) if isinstance(spec.source, str) else None
     if spec.source != "" and (named is None or named["arm"] not in REGISTRY):
         raise UserError(f"source must be a run's name, <arm>-<seed>-<10 hex digits>, not {spec.source!r}.")
@@ -235,11 +261,10 @@ def _check_arm_rules(spec: RunSpec) -> None:
         raise UserError(f"arm {arm.name} has no KL term, but beta is {spec.beta}: set beta to 0 or change the arm.")
     if spec.lora_rank and not arm.lora:
         raise UserError(f"{arm.name} has no LoRA variant, whose reference model is its own base: set lora_rank to 0.")
-    if arm.explains and (spec.rows, spec.cols) != arm.explains:
-        grid = "{} x {}".format(*arm.explains)
-        raise UserError(
-            f"arm {arm.name}: its outside teacher explains {grid} boards only; choose that grid or leave it out."
-        )
+    if arm.written == "think" and spec.asked == "direct":
+        raise UserError(f"arm {arm.name} writes behind a model's own think: ask for a think, or ask plainly.")
+    if "filler" in spec.settings and arm.written != "direct":
+        raise UserError(f"arm {arm.name} writes no bare answers that a filler could stand before: leave filler out.")
     if arm.source and not spec.source:
         raise UserError(f"arm {arm.name} learns from another run: give that run's name as source.")
 

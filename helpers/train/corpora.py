@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from helpers.errors import UserError
 from helpers.model.build import Loaded
 from helpers.model.flops import Tally
@@ -15,6 +17,7 @@ from helpers.model.generate import Sampling
 from helpers.model.score import complete, completion_logps
 from helpers.world import answers, seeds
 from helpers.world.boards import Boards
+from helpers.world.puzzles import PuzzleSpec
 from helpers.world.questions import look_at_each
 from helpers.world.scenes import QUARTERS
 
@@ -50,26 +53,50 @@ def answer_completions(boards: Boards) -> list[str]:
     return [answer(p) for p in boards.placements.tolist()]
 
 
-def expert_completions(boards: Boards) -> list[str]:
-    """`sft-expert`: true reasoning about what each place shows and where it belongs, in the teacher's voice.
+def filled_completions(boards: Boards, filler: str) -> list[str]:
+    """The bare true placement behind a think that says nothing: an "empty" one, or a "fixed" one of a think's length.
 
-    The teacher's voice and all its words occur in the base model's pretraining (when a prompt asks for full
-    sentences); the puzzle prompt does not ask for it. Defined for 2 x 2 boards (UserError otherwise).
+    The fixed one is one word a tile, as an own think has, the same for every board. UserError for another filler.
     """
-    if (boards.spec.rows, boards.spec.cols) != (2, 2):
-        raise UserError("The outside teacher only explains 2 x 2 boards; use rows=2 and cols=2 for sft-expert.")
+    if filler not in ("empty", "fixed"):
+        raise UserError(f"filler is {filler!r}: choose empty or fixed.")
+    think = " ".join(["land"] * boards.spec.tiles) if filler == "fixed" else ""
+    return [f"<think>{think}</think>{true}" for true in answer_completions(boards)]
+
+
+def expert_completions(boards: Boards) -> list[str]:
+    """`sft-expert`: true reasoning about what each slot shows and where it belongs, in the teacher's voice.
+
+    The teacher's voice and all its words occur in the base model's pretraining, where a prompt asks for full sentences.
+    """
     rows = zip(boards.placements.tolist(), boards.lights, boards.lands, strict=True)
-    return [_expert(placement, light, land) for placement, light, land in rows]
+    return [_expert(boards.spec, *facts) for facts in rows]
 
 
-def _expert(placement: list[int], light: str, land: tuple[str, ...] | None) -> str:
+def _expert(spec: PuzzleSpec, placement: list[int], light: str, land: tuple[str, ...] | None) -> str:
     seen = land or ("sky", "sky", "ground", "ground")  # where a quarter is too even to call
-    bright = [("left", "right")[(place - 1) % 2] == light for place in placement]
+    names = QUARTERS if (spec.rows, spec.cols) == (2, 2) else _tile_names(spec)
     think = look_at_each(
-        f"The {quarter} shows {seen[place - 1]} and is {'bright' if lit else 'dark'}, so it belongs at {place}."
-        for quarter, place, lit in zip(QUARTERS, placement, bright, strict=True)
+        (
+            f"The {name} shows {seen[place - 1]}{_shade(spec.cols, place, light)}, so it belongs at {place}."
+            for name, place in zip(names, placement, strict=True)
+        ),
+        "quarter" if names is QUARTERS else "tile",
     )
     return f"<think>{think}</think>{answer(placement)}"
+
+
+def _tile_names(spec: PuzzleSpec) -> list[str]:
+    """Names of the slots of a grid that has more than quarters, in reading order."""
+    return [f"tile in row {row + 1} and column {column + 1}" for row, column in np.ndindex(spec.rows, spec.cols)]
+
+
+def _shade(cols: int, place: int, light: str) -> str:
+    """Whether a place lies on the bright side or the dark one; nothing of the column in the middle."""
+    column = (place - 1) % cols
+    if 2 * column + 1 == cols:
+        return ""
+    return f" and is {'bright' if ('left', 'right')[2 * column + 1 > cols] == light else 'dark'}"
 
 
 def rollout_completions(
@@ -88,7 +115,7 @@ def rollout_completions(
         drawn = _sample(writer, boards.only(open_), Sampling(tries, 1.0, limit, seed + seeds.ROUND * turn))
         for i, row in zip(open_, drawn, strict=True):
             truth = boards.placements[i].tolist()
-            kept[i] = next((text for text in row if answers.score(text, truth).correct), None)
+            kept[i] = next((text for text in row if answers.score(text, truth, boards.written).correct), None)
     return kept
 
 

@@ -9,7 +9,6 @@ import torch
 from transformers import ProcessorMixin
 
 from helpers.model import build
-from helpers.model.evaluate import score_battery, score_puzzles
 from helpers.model.flops import Tally
 from helpers.model.forward import Model
 from helpers.model.processor import BASES
@@ -17,7 +16,7 @@ from helpers.study.profiles import Profile
 from helpers.study.records import Run
 from helpers.study.spec import RunSpec
 from helpers.world import puzzles
-from helpers.world.boards import Boards, Corpus, held_out_boards
+from helpers.world.boards import Boards, Corpus
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,9 @@ class Settings:
     `puzzle_tests` held-out boards and `battery` samples per prior task at each checkpoint; `final_tests` and
     `final_battery` at the last one and for the base model. `fast` packs forward passes and shares prefixes.
     `groups_at_once`: groups of completions whose gradients are taken together, all of a step's where it is 0; with a
-    vocabulary of 150,000 the logits of a whole step do not fit.
+    vocabulary of 150,000 the logits of a whole step do not fit. `per_octave`: evaluations per doubling of the steps,
+    `dense` of them once the puzzle moves (0: no more). `ways`: outcomes are kept item by item, and at exact match .7
+    and at the end the battery is put in every other way too.
     """
 
     puzzle_tests: int = 250
@@ -37,6 +38,8 @@ class Settings:
     fast: bool = True
     per_octave: int = 2
     groups_at_once: int = 0
+    dense: int = 0
+    ways: bool = False
 
 
 @dataclass
@@ -61,21 +64,6 @@ class Engine:
 def puzzle_spec(spec: RunSpec) -> puzzles.PuzzleSpec:
     """The puzzles of a run."""
     return puzzles.PuzzleSpec(rows=spec.rows, cols=spec.cols, size=spec.size)
-
-
-def evaluate(engine: Engine, step: int, full: bool) -> list[dict[str, Any]]:
-    """Rows of the evaluations table for the model as it is: the puzzle, then every prior task."""
-    spec, settings = engine.spec, engine.settings
-    engine.model.eval()
-    boards, n = (settings.final_tests, settings.final_battery) if full else (settings.puzzle_tests, settings.battery)
-    tests = held_out_boards(puzzle_spec(spec), boards)
-    solved = score_puzzles(engine.model, engine.processor, tests, spec.max_completion_length)
-    marks = [("puzzle", measure, value, boards) for measure, value in solved.items()]
-    for task, result in score_battery(engine.model, engine.processor, n).items():
-        marks += [(task, measure, value, n) for measure, value in result.items()]
-    engine.model.train()
-    common = identity_columns(spec, step)
-    return [common | {"task": t, "measure": m, "value": v, "n": c} for t, m, v, c in marks]
 
 
 def identity_columns(spec: RunSpec, step: int) -> dict[str, Any]:
@@ -105,4 +93,7 @@ def settings(profile: Profile) -> Settings:
     """Evaluation settings of a profile: the same prior items at every step, or drops would be offset."""
     items = profile.battery_per_task
     groups = 0 if profile.model in BASES else 1
-    return Settings(profile.puzzle_test_size // 4, profile.puzzle_test_size, items, items, groups_at_once=groups)
+    boards = profile.puzzle_test_size
+    if profile.ways:
+        return Settings(boards, boards, items, items, groups_at_once=groups, dense=6, ways=True)
+    return Settings(boards // 4, boards, items, items, groups_at_once=groups)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from helpers.errors import UserError
 from helpers.processes import bound, owner, stop
-from helpers.study.profiles import Profile, get_profile, specs
+from helpers.study import cells
+from helpers.study.profiles import FAIR, Profile, get_profile, specs
 from helpers.study.published import PUBLISHED, publish_records, store
 from helpers.study.spec import RunSpec, whole_number
 
@@ -47,6 +48,18 @@ def run_missing(profile: Profile, asked: Sequence[RunSpec], jobs: int = 2, keep_
         raise UserError(f"{trouble[0]} Train that run first, or name its arm too.")
     ready = [spec for spec in wanted if not spec.source or spec.source in there]
     return trouble + run_all(profile, ready, jobs, keep_going)
+
+
+def train_cells(stems: Sequence[int], names: Sequence[str], jobs: int = 2) -> list[str]:
+    """Train what is missing of cells on the bases of stems, base by base, and publish each cell that is complete.
+
+    Returns a sentence for each run that could not be trained, and for each cell that was published.
+    """
+    said = []
+    for stem in stems:
+        said += run_missing(FAIR, list(cells.specs([stem], names)), jobs, keep_going=True)
+        said += [f"published: {place}" for place in cells.publish_complete([stem])]
+    return said
 
 
 def _left_out(spec: RunSpec) -> str:

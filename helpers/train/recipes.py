@@ -29,7 +29,7 @@ from helpers.train.corpora import Completions, Writer
 from helpers.train.engine import Engine, load_base, puzzle_spec
 from helpers.train.recorder import group_advantages
 from helpers.world import answers, seeds
-from helpers.world.boards import Boards, Corpus, Prompted, Sample, training_boards
+from helpers.world.boards import Boards, Corpus, Sample, training_boards
 
 CORPUS_BOARDS = 2048
 FRESH_BOARDS = 512  # boards that `iterative-sft` samples for each time
@@ -68,7 +68,8 @@ class Given(NamedTuple):
 
 
 def _answers(given: Given) -> Completions:
-    return corpora.answer_completions(given.boards)
+    filler = given.spec.settings.get("filler")
+    return corpora.filled_completions(given.boards, str(filler)) if filler else corpora.answer_completions(given.boards)
 
 
 def _oracle(given: Given) -> Completions:
@@ -142,8 +143,9 @@ def _fresh_rows(engine: Engine) -> Dataset:
     def read(i: int) -> dict[str, Any]:
         pairs = drawn(i // size)
         board, text = pairs[i % size % len(pairs)]  # too few correct samples are seen again within their phase
-        return rows.training_row(Sample(Prompted(engine.boards.pixels[board], engine.boards.text), text, spec.arm))
+        return rows.training_row(Sample(prompts[board], text, spec.arm))
 
+    prompts = engine.boards.prompted()
     return rows.lazy_rows(spec.steps * spec.batch_size, read)
 
 
@@ -252,6 +254,7 @@ def make_corpus(
     """
     recipe = get_recipe(spec.arm)
     boards = training_boards(puzzle_spec(spec), recipe.boards(spec, store), spec.seed)
+    boards = boards.asking(spec.asked, seeds.training(spec.seed))
     if isinstance(recipe, Rft) or recipe.write is None:
         return boards, None
     return boards, boards.corpus(spec.arm, recipe.write(Given(spec, store, processor, boards, tally)))

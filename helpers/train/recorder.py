@@ -11,12 +11,14 @@ from transformers import TrainerCallback
 
 from helpers.model.forward import Model
 from helpers.model.score import completion_logps, stock_logps
-from helpers.study.checkpoints import evaluation_steps, settle
+from helpers.study.checkpoints import settle
 from helpers.study.profiles import checkpoint_steps
 from helpers.study.records import Run
 from helpers.study.schema import read_table
 from helpers.study.spec import RunSpec
-from helpers.train.engine import Engine, dtype, evaluate, identity_columns, load_base, update_norm
+from helpers.train.engine import Engine, dtype, identity_columns, load_base, update_norm
+from helpers.train.exam import evaluate
+from helpers.train.pace import Pace
 from helpers.world import answers
 from helpers.world.boards import Boards
 
@@ -39,7 +41,7 @@ class Recorder:
         self.used: list[float] = []
 
     def __call__(
-        self, completions, completion_ids, puzzle_id, placement, trainer_state, logp_policy=None, **_
+        self, completions, completion_ids, puzzle_id, placement, written, trainer_state, logp_policy=None, **_
     ) -> list[float]:
         """Zeros, after the batch is written down. The arguments are TRL's: columns of the data and of rollouts.
 
@@ -47,7 +49,7 @@ class Recorder:
         """
         spec, boards = self.engine.spec, self.engine.boards.only(puzzle_id[:: self.engine.spec.group_size])
         texts = [c[0]["content"] for c in completions]
-        scores = [answers.score(t, p) for t, p in zip(texts, placement, strict=True)]
+        scores = [answers.score(*own) for own in zip(texts, placement, written, strict=True)]
         step = trainer_state.global_step + 1  # the batch is drawn before the step is counted
         logp_base: list[float | None] = [None] * len(texts)
         if step in self.scored_steps:
@@ -55,13 +57,14 @@ class Recorder:
         if logp_policy is None:
             logp_policy = self._logps(self.engine.model, boards, completion_ids, spec.temperature)
         self.used = self.advantages(spec, scores)
-        rows = zip(puzzle_id, texts, completion_ids, scores, self.used, logp_policy, logp_base, strict=True)
+        prompts = [prompt.text for prompt in boards.prompted() for _ in range(spec.group_size)]
+        rows = zip(puzzle_id, prompts, texts, completion_ids, scores, self.used, logp_policy, logp_base, strict=True)
         self.engine.run.append("completions", [
             {"run": spec.name, "seed": spec.seed, "step": step, "puzzle_id": i,
-             "prompt": boards.text, "completion": text, "tokens": len(ids), "hit": s.hit, "exact": s.exact,
+             "prompt": prompt, "completion": text, "tokens": len(ids), "hit": s.hit, "exact": s.exact,
              "format": s.format, "advantage": a, "logp_policy": p, "logp_base": b,
              "temperature": spec.temperature, "dtype": dtype(spec), "ids": ids}
-            for i, text, ids, s, a, p, b in rows
+            for i, prompt, text, ids, s, a, p, b in rows
         ])  # fmt: skip
         return [0.0] * len(texts)
 
@@ -102,8 +105,7 @@ class StudyCallback(TrainerCallback):
     def __init__(self, engine: Engine) -> None:
         """The model's weights now are those of the base, from which its change is measured."""
         self.engine, self.run, self.begin = engine, engine.run, 0.0
-        at_once = int(engine.spec.settings.get("steps_per_generation", 1))
-        self.schedule = evaluation_steps(engine.spec.steps, engine.settings.per_octave, at_once)
+        self.pace = Pace(engine.spec, engine.settings)
         self.base = {n: p.detach().clone() for n, p in engine.model.named_parameters()}
 
     def _note(self, step: int, /, **values: float) -> None:
@@ -115,22 +117,37 @@ class StudyCallback(TrainerCallback):
         self.begin = time.perf_counter()
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Evaluate the base, and say what writing the corpus cost; a resumed run has done so."""
+        """Evaluate the base, and say what writing the corpus cost; a resumed run has done so.
+
+        The pace of a resumed run hangs on what it found since.
+        """
         if state.global_step == 0:
-            self.run.append("evaluations", evaluate(self.engine, 0, full=False))
-            spent = self.engine.writing
-            if spent.completions:
-                written = {"corpus_completions": spent.completions, "corpus_tokens": spent.generated_tokens}
-                self._note(0, corpus_flops=spent.flops, **written)
+            self._evaluate(0)
+            self._note(0, **_corpus_costs(self.engine))
+        else:
+            known = read_table(self.run.folder, "evaluations").to_pandas()
+            known = known[(known["task"] == "puzzle") & (known["measure"] == "exact")]
+            self.pace.replay(zip(known["step"], known["value"], strict=True))
+
+    def _evaluate(self, step: int) -> None:
+        """Evaluate the model as it is; what it reached decides whether in every way, and how long the run goes on."""
+        rows = evaluate(self.engine, step, full=step == self.pace.end)
+        exact = next(r["value"] for r in rows["evaluations"] if (r["task"], r["measure"]) == ("puzzle", "exact"))
+        ended = step == self.pace.end
+        if self.pace.note(step, exact) and not ended and self.engine.settings.ways:
+            rows = evaluate(self.engine, step, full=True)
+        for table, found in rows.items():
+            self.run.append(table, found)
 
     def on_step_end(self, args, state, control, **kwargs):
         """Say what the step cost; evaluate and ask for a checkpoint where the schedule says so."""
         step = state.global_step
         self._note(step, seconds=time.perf_counter() - self.begin, **self.engine.tally.take())
-        control.should_save = step in self.schedule
+        control.should_save = self.pace.due(step)
         if control.should_save:
-            self.run.append("evaluations", evaluate(self.engine, step, full=step == self.engine.spec.steps))
+            self._evaluate(step)
             self._note(step, update_norm=update_norm(self.engine.model, self.base))
+        control.should_training_stop |= step >= self.pace.end
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Append the trainer's numbers to the record, but for its closing summary, which repeats the last step's."""
@@ -145,6 +162,13 @@ class StudyCallback(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         """Take the checkpoint, written whole by now, among the run's own."""
         settle(self.run.checkpoints, state.global_step)
+
+
+def _corpus_costs(engine: Engine) -> dict[str, float]:
+    """What it cost a model to write the corpus, as metrics; nothing where none wrote it."""
+    spent = engine.writing
+    written = {"flops": spent.flops, "completions": spent.completions, "tokens": spent.generated_tokens}
+    return {f"corpus_{name}": value for name, value in written.items()} if spent.completions else {}
 
 
 def metric_row(spec: RunSpec, step: int, name: str, value: float) -> dict[str, Any]:

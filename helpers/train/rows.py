@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from datasets import Dataset
 from PIL import Image
@@ -22,11 +21,13 @@ from helpers.world.questions import PriorSample
 
 
 def board_rows(boards: Boards) -> Dataset:
-    """Boards to sample for. Columns: `images` (one PIL picture), `prompt`, `placement`, `puzzle_id`."""
+    """Boards to sample for. Columns: `images` (one PIL picture), `prompt`, `placement`, `puzzle_id`, `written`."""
 
     def read(i: int) -> dict[str, Any]:
-        return _asked(boards.pixels[i], boards.text) | {"puzzle_id": i, "placement": boards.placements[i].tolist()}
+        facts = {"puzzle_id": i, "placement": boards.placements[i].tolist(), "written": boards.written}
+        return _asked(prompts[i]) | facts
 
+    prompts = boards.prompted()
     return lazy_rows(len(boards), read)
 
 
@@ -40,12 +41,11 @@ def corpus_rows(samples: Corpus | Sequence[Sample]) -> Dataset:
 
 def training_row(sample: Sample) -> dict[str, Any]:
     """One training sample in TRL's conversational format."""
-    asked = _asked(sample.prompt.pixels, sample.prompt.text)
-    return asked | {"completion": [{"role": "assistant", "content": sample.completion}]}
+    return _asked(sample.prompt) | {"completion": [{"role": "assistant", "content": sample.completion}]}
 
 
-def _asked(pixels: np.ndarray, text: str) -> dict[str, Any]:
-    return {"images": [Image.fromarray(pixels)], "prompt": [{"role": "user", "content": text}]}
+def _asked(prompt: Prompted) -> dict[str, Any]:
+    return {"images": [Image.fromarray(prompt.pixels)], "prompt": [{"role": "user", "content": prompt.text}]}
 
 
 def lazy_rows(n: int, read: Callable[[int], dict[str, Any]]) -> Dataset:

@@ -25,12 +25,12 @@ from helpers.study.published import store
 from helpers.study.records import Run, RunStore
 from helpers.study.spec import RunSpec
 from helpers.train import rows, trainers
-from helpers.train.engine import Engine, Settings, dtype, evaluate, load_base, settings
+from helpers.train.engine import Engine, Settings, dtype, load_base, settings
+from helpers.train.exam import evaluate
+from helpers.train.pace import DECAY_SHARE, WARM_UP, Pace
 from helpers.train.recipes import Rft, Sft, get_recipe, make_corpus
 from helpers.train.recorder import Recorder, StudyCallback, metric_row, reward_scale, training_minutes
 from helpers.world.boards import Corpus
-
-DECAY_SHARE = 0.25  # of all steps: the last quarter
 
 
 def train(spec: RunSpec, store: RunStore, settings: Settings | None = None) -> Run:
@@ -55,7 +55,8 @@ def _train(run: Run, store: RunStore, settings: Settings) -> None:
     engine = prepare(spec, store, run, settings)
     if not get_arm(spec.arm).trains:
         run.truncate(-1)
-        run.append("evaluations", evaluate(engine, 0, full=True))
+        for table, found in evaluate(engine, 0, full=True).items():
+            run.append(table, found)
     else:
         last, trouble = last_checkpoint(run.checkpoints)
         if trouble:
@@ -68,7 +69,7 @@ def _train(run: Run, store: RunStore, settings: Settings) -> None:
         run.truncate(done)  # rows behind the checkpoint belong to steps that are about to be repeated
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         run.flush()
-        run.append("metrics", [metric_row(spec, spec.steps, "minutes", training_minutes(run))])
+        run.append("metrics", [metric_row(spec, trainer.state.global_step, "minutes", training_minutes(run))])
     run.finish()
 
 
@@ -110,7 +111,9 @@ def make_trainer(engine: Engine) -> trainers.StudySFTTrainer | trainers.StudyGRP
     engine.model = trainer.model  # with LoRA TRL wraps it
     trainer.tally = engine.tally
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(StudyCallback(engine))
+    callback = StudyCallback(engine)
+    trainer.add_callback(callback)
+    trainer.pace = callback.pace
     return trainer
 
 
@@ -176,7 +179,8 @@ def _what_is_trained(engine: Engine) -> dict[str, Any]:
 
 def _common_arguments(engine: Engine) -> dict[str, Any]:
     """Trainer settings that every arm shares: a short warm-up, a constant rate, a linear decay to zero at the end; fp32
-    on the CPU. The decay averages out the steps' noise, which a constant rate would leave in the weights.
+    on the CPU. The decay averages out the steps' noise, which a constant rate would leave in the weights. A run that
+    goes `until` something has its rate from its `Pace`.
     """
     spec, gpu = engine.spec, engine.model.device.type == "cuda"
     return dict(
@@ -184,11 +188,11 @@ def _common_arguments(engine: Engine) -> dict[str, Any]:
         use_cpu=not gpu,
         bf16=dtype(spec) == "bfloat16",
         gradient_checkpointing=gpu,  # memory is short on a GPU; on a CPU it only costs time
-        max_steps=spec.steps,
+        max_steps=Pace(spec, engine.settings).most,
         learning_rate=spec.learning_rate,
         lr_scheduler_type="warmup_stable_decay",
         lr_scheduler_kwargs={"num_decay_steps": int(DECAY_SHARE * spec.steps), "decay_type": "linear"},
-        warmup_steps=min(10, spec.steps),
+        warmup_steps=min(WARM_UP, spec.steps),
         weight_decay=spec.weight_decay,
         optim="adamw_torch_fused",
         seed=spec.seed,

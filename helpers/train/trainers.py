@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 from transformers import ProcessorMixin
 from trl import GRPOTrainer, SFTTrainer
@@ -28,6 +29,7 @@ from helpers.model.forward import Model, Patches, base_of, scored_logits
 from helpers.model.generate import Sampling, generate
 from helpers.model.packing import Branch, Group, pack
 from helpers.model.score import pack_completions, patches, prompt_ids
+from helpers.train.pace import Pace
 from helpers.world.boards import Prompted
 
 Shared = tuple[list[int], list[int]]  # a prompt's ids, and the samples of a batch that share it with its picture
@@ -44,8 +46,20 @@ def load_weights(model: Model, folder: str) -> None:
         raise UserError(f"{folder} does not hold this model; remove it to start the run anew.")
 
 
-class ResumeWeights:
-    """A mix-in for TRL's trainers that resumes a full fine-tune with its weights."""
+class Paced:
+    """A mix-in for TRL's trainers whose rate follows the pace of a run that goes until the puzzle is solved.
+
+    It also resumes a full fine-tune with its weights.
+    """
+
+    pace: Pace | None = None
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
+        """Stock's scheduler where the number of steps is fixed."""
+        if self.pace is None or not self.pace.until:
+            return super().create_scheduler(num_training_steps, optimizer)
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, self.pace.share)
+        return self.lr_scheduler
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Model | None = None) -> None:
         if os.path.exists(os.path.join(resume_from_checkpoint, "adapter_config.json")):
@@ -62,7 +76,7 @@ class Counting:
         super().__init__(*args, **options)
 
 
-class StudySFTTrainer(Counting, ResumeWeights, SFTTrainer):
+class StudySFTTrainer(Counting, Paced, SFTTrainer):
     """TRL's `SFTTrainer` with packed forward passes where the collator made them.
 
     A loss of another kind is a subclass with its own `token_losses`.
@@ -87,7 +101,7 @@ class StudySFTTrainer(Counting, ResumeWeights, SFTTrainer):
         return (loss, {"logits": logits}) if return_outputs else loss
 
 
-class StudyGRPOTrainer(Counting, ResumeWeights, GRPOTrainer):
+class StudyGRPOTrainer(Counting, Paced, GRPOTrainer):
     """TRL's `GRPOTrainer` whose log-probs come from packed rows.
 
     The private method is the one place where TRL computes them, for policy, old policy and reference alike;

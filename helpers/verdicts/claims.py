@@ -4,6 +4,9 @@ A claim stands in `claims.toml` with its statistic (a function of `statistics.py
 **holds** where the whole interval lies on its side of the threshold and **fails** where it lies on the other; it is
 **undecided** where the interval straddles the threshold, where there are fewer than five seeds, or where the runs are
 missing. Nothing here looks at a verdict before computing it, and a claim that fails stays in the table.
+
+A claim on bases (a statistic of `on_bases.py`) is decided by its test instead: it holds where the p value is below
+0.05, after Holm's correction where it belongs to the primary family.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 import pandas as pd
@@ -21,10 +23,16 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_
 
 from helpers.errors import UserError
 from helpers.stats.intervals import in_words
+from helpers.stats.paired import equivalence, holm, no_test, one_sided
+from helpers.study.fixed import claims_text
+from helpers.verdicts import on_bases
+from helpers.verdicts.on_bases import OnBases
 from helpers.verdicts.statistics import FORMULAS, LEAST_SEEDS, STATISTICS, Estimate, Evidence
 
-_FILE = Path(__file__).with_name("claims.toml")
+_STATISTICS = {**STATISTICS, **on_bases.STATISTICS}
+ALPHA = 0.05
 NO_VALUE = "not run"
+STRADDLES = "the interval straddles the threshold"
 COLUMNS = (
     "claim", "source", "statement", "statistic", "direction", "threshold", "value", "low", "high", "seeds", "verdict",
     "reason", "notebook", "figure",
@@ -36,6 +44,10 @@ class Claim(BaseModel):
     """A statement with the statistic that decides it. `direction`: ">" or "<", the side on which it is true.
 
     `statistic` is the name of a function and `arguments` what it is given; `measured` says the same in words.
+
+    On bases only: `test`, superiority (beyond the threshold in that direction) or equivalence (within plus or minus the
+    threshold); `rule`, whether bases that do not arrive leave the claim undecided or are left out; `family`, whose
+    claims share Holm's correction. `revise` says which verdict would change our mind.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -52,24 +64,42 @@ class Claim(BaseModel):
     notebook: str
     figure: str
     notes: str = ""
+    test: Literal["", "superiority", "equivalence"] = ""
+    rule: Literal["", "undecided", "left out"] = ""
+    family: Literal["", "primary"] = ""
+    revise: str = ""
 
     @model_validator(mode="after")
     def _can_be_computed(self) -> Self:
         """Refuse a statistic that does not exist, or arguments that it does not take."""
-        if self.statistic not in STATISTICS:
-            raise ValueError(f"there is no statistic {self.statistic}: choose among {', '.join(STATISTICS)}")
+        if self.statistic not in _STATISTICS:
+            raise ValueError(f"there is no statistic {self.statistic}: choose among {', '.join(_STATISTICS)}")
         formula = self.arguments.get("formula", "value")
         if formula not in FORMULAS:
             raise ValueError(f"there is no formula {formula}: choose among {', '.join(FORMULAS)}")
         try:
-            inspect.signature(STATISTICS[self.statistic]).bind(None, **self.arguments)
+            inspect.signature(_STATISTICS[self.statistic]).bind(None, **self.arguments)
         except TypeError as error:
             raise ValueError(f"{self.statistic}: {error}") from error
         return self
 
+    @model_validator(mode="after")
+    def _can_be_tested(self) -> Self:
+        """Refuse a claim on bases without a test and its rule, and a test, rule or family of any other claim."""
+        on = self.statistic in on_bases.STATISTICS
+        if bool(self.test) != on or bool(self.rule) != on or (self.family and not on):
+            raise ValueError("a claim on bases needs a test and a rule; no other has them, or a family")
+        if self.test == "equivalence" and self.direction != "<":
+            raise ValueError('an equivalence has the direction "<": its difference lies within the threshold')
+        # A ratio is tested by its logarithm, and an equivalence needs room on both sides.
+        ratio, equal = self.statistic == "cost_ratio", self.test == "equivalence"
+        if (ratio or equal) and self.threshold <= (1 if ratio and equal else 0):
+            raise ValueError(f"threshold: {self.threshold:g} is too small for this test")
+        return self
+
     def estimate(self, evidence: Evidence) -> Estimate | None:
         """The statistic's value and interval, None where nothing was run."""
-        return STATISTICS[self.statistic](evidence, **self.arguments)
+        return _STATISTICS[self.statistic](evidence, **self.arguments)
 
 
 def read_claims(text: str) -> tuple[Claim, ...]:
@@ -86,9 +116,9 @@ def read_claims(text: str) -> tuple[Claim, ...]:
 
 
 @cache
-def all_claims() -> tuple[Claim, ...]:
-    """Every claim of this suite, from `claims.toml`."""
-    return read_claims(_FILE.read_text(encoding="utf-8"))
+def all_claims(family: str = "") -> tuple[Claim, ...]:
+    """Every claim of one family, from `claims.toml`: those of none (""), or the "primary" ones."""
+    return tuple(claim for claim in read_claims(claims_text()) if claim.family == family)
 
 
 class Verdict(NamedTuple):
@@ -98,29 +128,104 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def decide(claim: Claim, estimate: Estimate | None) -> Verdict:
-    """The verdict on a claim, from its threshold and its interval and nothing else."""
+def decide(claim: Claim, estimate: Estimate | None, p: float | None = None) -> Verdict:
+    """The verdict on a claim, from its threshold and its interval and nothing else, or from its test.
+
+    `p`: of a claim with a test, its adjusted p value; its own (`p_value`) where it is None.
+    """
     if estimate is None:
         return Verdict("undecided", NO_VALUE)
+    if isinstance(estimate, OnBases):
+        return _decide_by_test(claim, estimate, p_value(claim, estimate) if p is None else p)
     seeds, ran = estimate.seeds, estimate.ran
     if seeds < LEAST_SEEDS:
         reached = f"reached by {seeds or 'none'} of {ran} seeds that were run; " * (ran > seeds)
         return Verdict("undecided", f"{reached}{seeds} seed{'s' * (seeds != 1)} of at least {LEAST_SEEDS}")
     low, high = estimate.low, estimate.high
     if not all(map(math.isfinite, (low, high))) or low <= claim.threshold <= high:
-        return Verdict("undecided", "the interval straddles the threshold")
+        return Verdict("undecided", STRADDLES)
     above = low > claim.threshold
     return Verdict("holds" if above == (claim.direction == ">") else "fails", "")
 
 
+def p_value(claim: Claim, estimate: Estimate | None) -> float:
+    """p value of a claim's test, before any correction; NaN where there is no test or it is undecided without one."""
+    if not isinstance(estimate, OnBases) or _doubt(claim, estimate):
+        return math.nan
+    margin = _margin(claim, estimate)
+    if claim.test == "equivalence":
+        return equivalence(estimate.differences, margin)
+    sign = 1 if claim.direction == ">" else -1
+    return one_sided([sign * value for value in estimate.differences], sign * margin)
+
+
+def _margin(claim: Claim, estimate: OnBases) -> float:
+    """The threshold in the units of the differences."""
+    return math.log(claim.threshold) if estimate.logs else claim.threshold
+
+
+def _doubt(claim: Claim, estimate: OnBases) -> str:
+    """Why a claim on bases is undecided whatever its values are, or nothing."""
+    late = estimate.late if claim.rule == "undecided" else ()
+    return "; ".join([*estimate.doubts, *late]) or no_test(estimate.differences)
+
+
+def _decide_by_test(claim: Claim, estimate: OnBases, p: float) -> Verdict:
+    doubt = _doubt(claim, estimate)
+    if doubt:
+        return Verdict("undecided", doubt)
+    if p < ALPHA:
+        return Verdict("holds", "")
+    if _is_against(claim, estimate):
+        return Verdict("fails", "")
+    return Verdict("undecided", f"the test gives p = {p:.2f}{', after Holm' * bool(claim.family)}")
+
+
+def _is_against(claim: Claim, estimate: OnBases) -> bool:
+    """Whether the values speak against a claim, which is more than that they do not show it."""
+    if claim.test == "superiority":
+        above, below = estimate.low > claim.threshold, estimate.high < claim.threshold
+        return below if claim.direction == ">" else above
+    # One-sided at 0.05: this is so wherever the 95% interval lies wholly outside the margins.
+    margin, turned = _margin(claim, estimate), [-value for value in estimate.differences]
+    return min(one_sided(estimate.differences, margin), one_sided(turned, margin)) < ALPHA
+
+
+def p_values(evidence: Evidence, claims: Sequence[Claim]) -> pd.DataFrame:
+    """The p value of each claim that has a test: columns claim, family, p, adjusted (`holm`, within the family).
+
+    NaN where a claim is undecided without one. Raises UserError where only a part of the primary family is given.
+    """
+    found = [p_value(claim, claim.estimate(evidence)) for claim in claims]
+    rows = zip(claims, found, _adjusted(claims, found), strict=True)
+    table = [(claim.id, claim.family, p, adjusted) for claim, p, adjusted in rows if claim.test]
+    return pd.DataFrame(table, columns=["claim", "family", "p", "adjusted"])
+
+
+def _adjusted(claims: Sequence[Claim], found: Sequence[float]) -> list[float]:
+    """The p values with Holm's correction over the claims of a family; the others as they are."""
+    primary = {claim.id: p for claim, p in zip(claims, found, strict=True) if claim.family}
+    whole = {claim.id for claim in all_claims("primary")}
+    if whole & primary.keys() and whole - primary.keys():
+        raise UserError(f"Holm's correction needs the whole family: give {', '.join(sorted(whole - primary.keys()))}.")
+    adjusted = holm(primary)
+    return [adjusted[claim.id] if claim.family else p for claim, p in zip(claims, found, strict=True)]
+
+
 def table(evidence: Evidence, claims: Sequence[Claim] | None = None) -> pd.DataFrame:
-    """Every claim with its value, interval and verdict: columns `COLUMNS`; numbers are empty where nothing was run."""
+    """Every claim with its value, interval and verdict: columns `COLUMNS`; numbers are empty where nothing was run.
+
+    `claims`: `all_claims` of no family where it is None. On bases the column seeds counts bases. Raises UserError where
+    only a part of the primary family is given.
+    """
+    claims = all_claims() if claims is None else claims
+    estimates = [claim.estimate(evidence) for claim in claims]
+    adjusted = _adjusted(claims, list(map(p_value, claims, estimates)))
     rows = []
-    for claim in all_claims() if claims is None else claims:
-        estimate = claim.estimate(evidence)
+    for claim, estimate, p in zip(claims, estimates, adjusted, strict=True):
         numbers = (estimate.value, estimate.low, estimate.high, estimate.seeds) if estimate else (None, None, None, 0)
         fixed = (claim.id, claim.source, claim.statement, claim.measured, claim.direction, claim.threshold)
-        rows.append((*fixed, *numbers, *decide(claim, estimate), claim.notebook, claim.figure))
+        rows.append((*fixed, *numbers, *decide(claim, estimate, p), claim.notebook, claim.figure))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -131,7 +236,7 @@ def markdown(rows: pd.DataFrame) -> str:
     for number, row in enumerate(rows.itertuples(index=False), start=1):
         test = f"{row.statistic} {row.direction} {row.threshold:g}"
         mark = f"**{row.verdict}**" if row.verdict != "undecided" else f"undecided: {row.reason}"
-        where = f"{row.notebook}, `{row.figure}`"
+        where = f"{row.notebook}, `{row.figure}`" if row.figure else "–"
         value = _value_text((row.value, row.low, row.high), row.seeds)
         cells = [str(number), row.statement, row.source, test, value, str(row.seeds), mark, where]
         lines.append(f"| {' | '.join(cell.replace('|', _BAR) for cell in cells)} |")
@@ -147,10 +252,14 @@ def _value_text(interval: tuple[float, float, float], seeds: int) -> str:
 def count_sentence(rows: pd.DataFrame) -> str:
     """How many claims hold, fail and are undecided, in words."""
     counts, reasons = rows["verdict"].value_counts(), rows["reason"].fillna("")
-    missing, few = int((reasons == NO_VALUE).sum()), int(reasons.str.contains("of at least").sum())
-    undecided, short = int(counts.get("undecided", 0)), int(reasons.str.contains("reached by").sum())
+    missing, across = int((reasons == NO_VALUE).sum()), int((reasons == STRADDLES).sum())
+    few, short = (int(reasons.str.contains(part).sum()) for part in ("seeds? of at least", "reached by"))
+    undecided = int(counts.get("undecided", 0))
+    tested = undecided - missing - across - few
     return (
         f"Of {len(rows)} claims {counts.get('holds', 0)} hold, {counts.get('fails', 0)} fail and {undecided} are "
-        f"undecided: {undecided - missing - few} have an interval across the threshold, {few} have values of fewer "
-        f"than {LEAST_SEEDS} seeds ({short} because runs never reached the accuracy) and {missing} were not run."
+        f"undecided: {across} have an interval across the threshold, {few} have values of fewer than {LEAST_SEEDS} "
+        f"seeds ({short} because runs never reached the accuracy) and {missing} were not run."
+        + f" The other {tested} are on bases and could not be tested, or their tests show nothing."
+        * bool(tested)
     )

@@ -2,7 +2,8 @@
 
 A statistic takes the evidence and the claim's arguments, and gives an estimate with its interval, or None where nothing
 was run. Most are computed seed by seed (a seed's boards are the same for every arm, so differences are paired) and have
-a 95% t interval over seeds. Those over arms have bootstrap intervals that draw whole arms.
+a 95% t interval over seeds. Those over arms have bootstrap intervals that draw whole arms. Those over bases stand in
+on_bases.py.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from helpers.measure.predictors import advantage
 from helpers.model import evaluate
 from helpers.stats.curves import gain_and_drop
 from helpers.stats.fits import fit, spearman
+from helpers.stats.fronts import COLUMNS as FRONT
 from helpers.stats.intervals import seed_interval
 from helpers.study.arms import SFT_ARMS
 from helpers.world import battery
@@ -29,12 +31,14 @@ LEAST_SEEDS = 5
 class Evidence:
     """What claims are computed from.
 
-    `quantities` as from `analyses.quantities`; `evaluations`: the study's; `tables`: the controls' and their results.
+    `quantities` as from `analyses.quantities`; `evaluations`: the study's; `tables`: the controls' and their results;
+    `fronts`: the runs on several bases, a row per run (stats/fronts.py).
     """
 
     quantities: pd.DataFrame = field(repr=False)
     evaluations: pd.DataFrame = field(repr=False)
     tables: Tables = field(repr=False)
+    fronts: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(FRONT)), repr=False)
 
 
 @dataclass(frozen=True)

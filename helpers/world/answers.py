@@ -1,18 +1,20 @@
 """What a completion answers: reading it strictly, scoring a placement, and the three rewards of RFT.
 
-A well-formed completion is `<think>...</think><answer>...</answer>` and nothing else, for prior tasks too.
+A well-formed completion is `<think>...</think><answer>...</answer>` and nothing else, for prior tasks too; where the
+prompt asks for the answer alone it is `<answer>...</answer>`.
 """
 
 from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from helpers.world.forms import Written
 from helpers.world.puzzles import Placement, PuzzleSpec, check_placement, invert
 from helpers.world.questions import Question
 
@@ -23,7 +25,10 @@ _OK, _NO_ANSWER, _TWO_ANSWERS, _NOT_NUMBERS, _WRONG_LENGTH, _OUT_OF_RANGE, _REPE
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _BODY = r"(?:(?!</?(?:think|answer)>).)*"  # any text that holds none of the four tags
 _THINK, _ANSWER = rf"<think>{_BODY}</think>", rf"<answer>{_BODY}</answer>"
-_WHOLE = re.compile(rf"\s*{_THINK}\s*{_ANSWER}\s*", re.DOTALL)
+_FORMS: Mapping[Written, re.Pattern[str]] = {
+    "think": re.compile(rf"\s*{_THINK}\s*{_ANSWER}\s*", re.DOTALL),
+    "direct": re.compile(rf"\s*{_ANSWER}\s*", re.DOTALL),
+}
 _THINK_OPTIONAL = re.compile(rf"\s*(?:{_THINK})?\s*{_ANSWER}\s*", re.DOTALL)
 _NUMBERS = re.compile(r"\s*[0-9]+(?:(?:\s*,\s*|\s+)[0-9]+)*\s*", re.ASCII)
 _NUMBER = re.compile(r"[0-9]+")
@@ -126,15 +131,21 @@ class Score:
         return self.exact == 1.0 and self.format == 1.0
 
 
-def score(text: str, placement: Sequence[int]) -> Score:
-    """Score a completion against the true placement.
+def in_form(text: str, written: Written = "think") -> bool:
+    """Whether a whole text is one think and one answer ("think") or the answer alone ("direct").
 
-    format is 1.0 only if the whole text is `<think>...</think><answer>...</answer>`, with nothing but white
-    space around and between and no further tag inside; what the answer says does not matter for it.
+    Nothing but white space may stand around and between, and no further tag inside; what it says does not matter.
+    """
+    return bool(_FORMS[written].fullmatch(text))
+
+
+def score(text: str, placement: Sequence[int], written: Written = "think") -> Score:
+    """Score a completion against the true placement; format is 1.0 only in the form that is due (`in_form`).
+
     Raises UserError when the true placement is none.
     """
     parsed = parse(text, len(placement))
-    well_formed = 1.0 if _WHOLE.fullmatch(text) else 0.0
+    well_formed = float(in_form(text, written))
     if parsed.placement is None:
         return Score(0.0, 0.0, well_formed, parsed.reason)
     return Score(*score_placement(parsed.placement, placement), well_formed, parsed.reason)
@@ -179,11 +190,19 @@ def completion_text(completion: Completion) -> str:
 
 
 def _reward(name: str, value: Callable[[Score], float]) -> Callable[..., list[float]]:
-    """A reward for TRL, which logs it as `name`: a value of each completion's score. `placement`: a data column."""
+    """A reward for TRL, which logs it as `name`: a value of each completion's score.
 
-    def reward(completions: Sequence[Completion], placement: Sequence[Sequence[int]], **_: Any) -> list[float]:
-        pairs = zip(completions, placement, strict=True)
-        return [float(value(score(completion_text(completion), truth))) for completion, truth in pairs]
+    `placement` and `written` (the form that is due; a think where the column lacks) are columns of the data.
+    """
+
+    def reward(
+        completions: Sequence[Completion],
+        placement: Sequence[Sequence[int]],
+        written: Sequence[Written] | None = None,
+        **_: Any,
+    ) -> list[float]:
+        given = zip(map(completion_text, completions), placement, written or ["think"] * len(completions), strict=True)
+        return [float(value(score(*own))) for own in given]
 
     reward.__name__ = name
     return reward
@@ -191,7 +210,7 @@ def _reward(name: str, value: Callable[[Score], float]) -> Callable[..., list[fl
 
 hit_reward = _reward("hit_reward", lambda s: s.hit)  # 0 without a valid answer
 exact_reward = _reward("exact_reward", lambda s: s.exact)  # 1 where the whole placement is right
-format_reward = _reward("format_reward", lambda s: s.format)  # 1 for one think and one answer and nothing else
+format_reward = _reward("format_reward", lambda s: s.format)  # 1 for exactly the form that is due
 correct_reward = _reward("correct_reward", lambda s: s.correct)  # 1 for what is right and well formed
 REWARDS = (hit_reward, exact_reward, format_reward)  # in the order of `RunSpec.reward_weights`; a new one comes last
 

@@ -12,28 +12,42 @@ import numpy as np
 from helpers.errors import UserError
 from helpers.world import seeds
 from helpers.world.easy_vqa import easy_vqa_samples
+from helpers.world.pictures import resized
 from helpers.world.questions import EASY_VQA, FOODS, HOMES, TASKS, PriorSample, Question, ask, pick, with_instruction
-from helpers.world.scenes import COLOURS, LANDS, SHAPES, draw_scene
+from helpers.world.scenes import COLOURS, LANDS, SHAPES, Scene, draw_scene
+
+SIDE = 64  # pixels of the battery's pictures where no other size is asked for
 
 
-def battery(task: str, n: int, seed: int = seeds.BATTERY) -> list[PriorSample]:
+def battery(task: str, n: int, seed: int = seeds.BATTERY, size: int = SIDE) -> list[PriorSample]:
     """`n` held-out samples of one task, fixed by (task, seed); pretraining draws from other seeds.
+
+    Pictures have `size` pixels a side; what they show, and what is asked about them, is the same at every size.
 
     `task` is a key of `TASKS` or "easy_vqa" (its official test split, sampled without replacement; all of it
     with n >= 9,673). Raises UserError for another name.
     """
     if task == "easy_vqa":
-        return easy_vqa_samples("test", n, seed)
+        samples = easy_vqa_samples("test", n, seed)
+        return [replace(s, pixels=resized(s.pixels, (size, size))) for s in samples] if size != SIDE else samples
     if task not in TASKS:
         raise UserError(f"There is no prior task {task!r}; choose one of {', '.join((*TASKS, 'easy_vqa'))}.")
     samples: list[PriorSample] = []
     for index in count():
         if len(samples) >= n:
             return samples
-        rng = np.random.default_rng((seed, list(TASKS).index(task), index, 991))
-        scene = draw_scene(rng, TASKS[task].scene, plain=bool(rng.random() < 0.5))
+        place = (seed, list(TASKS).index(task), index, 991)
+        scene, rng = _scene(task, place, SIDE)
         if question := ask(task, scene, rng):
-            samples.append(PriorSample(scene.pixels, with_instruction(question, rng)))
+            # The grain takes as many draws as there are pixels: what is asked is drawn behind the scene of one size.
+            pixels = scene.pixels if size == SIDE else _scene(task, place, size)[0].pixels
+            samples.append(PriorSample(pixels, with_instruction(question, rng)))
+
+
+def _scene(task: str, place: tuple[int, ...], size: int) -> tuple[Scene, np.random.Generator]:
+    """The scene of a task's sample, and the generator behind it."""
+    rng = np.random.default_rng(place)
+    return draw_scene(rng, TASKS[task].scene, plain=bool(rng.random() < 0.5), side=size), rng
 
 
 LEFT_OUT = tuple(name for name, task in TASKS.items() if not task.learned)
@@ -102,6 +116,6 @@ def _swap(think: str, old: str, new: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def battery_samples(task: str, n: int) -> tuple[PriorSample, ...]:
-    """The first `n` held-out samples of a task (drawn once per process)."""
-    return tuple(battery(task, n))
+def battery_samples(task: str, n: int, size: int = SIDE) -> tuple[PriorSample, ...]:
+    """The first `n` held-out samples of a task at a size (drawn once per process)."""
+    return tuple(battery(task, n, size=size))

@@ -7,28 +7,31 @@ an SFT arm trains on or a measurement looks at: prompts with a completion each.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
 
 from helpers.world import puzzles, seeds
-from helpers.world.scenes import puzzle_scene
+from helpers.world.forms import Asked, Written, ask_text, written_as
+from helpers.world.scenes import Scene, puzzle_scene, tile_lands
 
 
 @dataclass(frozen=True)
 class Prompted:
-    """A picture (H, W, 3) uint8 and the text asked about it."""
+    """A picture (H, W, 3) uint8 and the text asked about it. `opening`: how the answer begins, written already."""
 
     pixels: np.ndarray = field(repr=False)
     text: str
+    opening: str = ""
 
 
 @dataclass(frozen=True)
 class Boards:
     """Puzzles: pixels (N, H, W, 3) uint8, true placements (N, tiles), and facts of the uncut scenes where known.
 
-    `lights`: the bright side of each scene; `lands`: what its quarters show, or None (see `scenes.Scene`).
+    `lights`: the bright side of each scene; `lands`: what its tiles show, or None (see `_lands`).
+    `asked`: the form that the prompts ask for, in the wordings of `texts` (one a board; none where none is asked for).
     """
 
     spec: puzzles.PuzzleSpec
@@ -36,11 +39,20 @@ class Boards:
     placements: np.ndarray = field(repr=False)
     lights: tuple[str, ...] = field(default=(), repr=False)
     lands: tuple[tuple[str, ...] | None, ...] = field(default=(), repr=False)
+    asked: Asked = "plain"
+    texts: tuple[str, ...] = field(default=(), repr=False)
 
     @property
-    def text(self) -> str:
-        """The prompt that all boards share."""
-        return puzzles.prompt_text(self.spec)
+    def written(self) -> Written:
+        """The form in which an answer is due."""
+        return written_as(self.asked)
+
+    def asking(self, asked: Asked, seed: int) -> Boards:
+        """The boards with prompts that ask for a form; a board's wording hangs on its number and the seed alone."""
+        plain = puzzles.prompt_text(self.spec)
+        drawn = (np.random.default_rng((seeds.WORDINGS, seed, i)) for i in range(len(self)))
+        texts = () if asked == "plain" else tuple(ask_text(plain, asked, rng) for rng in drawn)
+        return replace(self, asked=asked, texts=texts)
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -48,12 +60,14 @@ class Boards:
     def only(self, numbers: Sequence[int]) -> Boards:
         """Some of the boards, renumbered from 0."""
         numbers = list(numbers)
-        facts = (tuple(known[i] for i in numbers) if known else () for known in (self.lights, self.lands))
-        return Boards(self.spec, self.pixels[numbers], self.placements[numbers], *facts)
+        facts = {"lights": self.lights, "lands": self.lands, "texts": self.texts}
+        kept = {name: tuple(known[i] for i in numbers) if known else () for name, known in facts.items()}
+        return replace(self, pixels=self.pixels[numbers], placements=self.placements[numbers], **kept)
 
     def prompted(self) -> list[Prompted]:
-        """The boards with their prompt."""
-        return [Prompted(board, self.text) for board in self.pixels]
+        """The boards with their prompts."""
+        texts = self.texts or [puzzles.prompt_text(self.spec)] * len(self)
+        return list(map(Prompted, self.pixels, texts))
 
     def corpus(self, kind: str, completions: Sequence[str | None]) -> Corpus:
         """The boards with a completion each; those that have none (None) are left out."""
@@ -107,7 +121,14 @@ def make_boards(spec: puzzles.PuzzleSpec, indices: Sequence[int], seed: int) -> 
     scenes = [puzzle_scene(seed, i, max(width, height)) for i in indices]
     placements = np.array([puzzles.shuffle(spec, seed * seeds.SHUFFLES + i) for i in indices])
     pixels = puzzles.draw_boards(np.stack([s.pixels[:height, :width] for s in scenes]), spec, placements)
-    return Boards(spec, pixels, placements, tuple(s.light for s in scenes), tuple(s.land for s in scenes))
+    return Boards(spec, pixels, placements, tuple(s.light for s in scenes), tuple(_lands(s, spec) for s in scenes))
+
+
+def _lands(scene: Scene, spec: puzzles.PuzzleSpec) -> tuple[str, ...] | None:
+    """What each tile of the uncut picture shows; None where a quarter of four is too even to call."""
+    width, height = spec.board_size
+    quarters = (spec.rows, spec.cols) == (2, 2)
+    return scene.land if quarters else tile_lands(scene.mask[:height, :width], spec.rows, spec.cols)
 
 
 @lru_cache(maxsize=4)

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from helpers.world.questions import Question, pick
+from helpers.errors import UserError
+from helpers.world.questions import FULL_SENTENCES, Question, pick
 
 Asked = Literal["plain", "think", "direct", "sentences"]
 Written = Literal["think", "direct"]
+ASKED: tuple[Asked, ...] = get_args(Asked)
 
 PHRASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -43,6 +45,14 @@ HELD_OUT: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Wordings that no base is taught."""
 
 
+def wordings(asked: Asked, held_out: bool = False) -> tuple[str, ...]:
+    """The phrases that ask for a form; none where nothing is asked for. UserError for what is no form to ask for."""
+    known = {"plain": (), "sentences": FULL_SENTENCES} | (HELD_OUT if held_out else PHRASES)
+    if asked not in known:
+        raise UserError(f"a prompt cannot ask for {asked!r}: choose one of {', '.join(ASKED)}.")
+    return known[asked]
+
+
 def ask_for(question: Question, asked: Asked, rng: np.random.Generator, held_out: bool = False) -> Question:
     """A question whose prompt asks for a form, behind the question or (seldom) before it; `plain` asks for none.
 
@@ -53,12 +63,24 @@ def ask_for(question: Question, asked: Asked, rng: np.random.Generator, held_out
 
 def ask_text(text: str, asked: Asked, rng: np.random.Generator, held_out: bool = False) -> str:
     """A prompt that asks for a form besides."""
-    if asked not in PHRASES:
+    phrases = wordings(asked, held_out)
+    if not phrases:
         return text
-    phrase = pick(rng, (HELD_OUT if held_out else PHRASES)[asked])
+    phrase = pick(rng, phrases)
     return " ".join([text, phrase] if rng.random() < 0.8 else [phrase, text])
+
+
+def written_as(asked: Asked) -> Written:
+    """The form that a prompt's answer is due in: the answer alone where that is asked for, else behind a think."""
+    return "direct" if asked == "direct" else "think"
 
 
 def write(question: Question, written: Written) -> Question:
     """A question whose gold completion is written in a form."""
     return replace(question, written=written)
+
+
+def due(question: Question, asked: Asked) -> Question:
+    """A question whose gold completion is what was asked for: in its form, and in the teacher's voice for sentences."""
+    own = replace(question, think=question.teacher) if asked == "sentences" and question.teacher else question
+    return write(own, written_as(asked))

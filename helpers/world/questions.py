@@ -113,9 +113,9 @@ def pick(rng: np.random.Generator, options: Sequence[Any]) -> Any:
     return options[int(rng.integers(len(options)))]
 
 
-def look_at_each(sentences: Iterable[str]) -> str:
-    """The teacher's look at one quarter after the other."""
-    return " ".join(("Let me look at each quarter.", *sentences))
+def look_at_each(sentences: Iterable[str], what: str = "quarter") -> str:
+    """The teacher's look at one quarter (or tile) after the other."""
+    return " ".join((f"Let me look at each {what}.", *sentences))
 
 
 @_task("things", 1 / 6, ("things", "sizes"))

@@ -159,6 +159,14 @@ def _land_words(mask: np.ndarray) -> tuple[str, ...] | None:
     return tuple(LANDS[k] for k in shares.argmax(1)) if (shares.max(1) >= 0.6).all() else None
 
 
+def tile_lands(mask: np.ndarray, rows: int, cols: int) -> tuple[str, ...]:
+    """The land that covers most of each tile of a grid, in reading order; what is left over belongs to no tile."""
+    height, width = mask.shape[0] // rows, mask.shape[1] // cols
+    tiles = mask[: rows * height, : cols * width].reshape(rows, height, cols, width)
+    shares = np.stack([(tiles == land).mean((1, 3)) for land in range(len(LANDS))], 2)
+    return tuple(LANDS[k] for k in shares.argmax(2).flat)
+
+
 def _land_shares(mask: np.ndarray, grid: int) -> np.ndarray:
     """Share of each land in each cell of a raster, (grid, grid, 3)."""
     n = len(mask) // grid  # what is left over at the right and below belongs to no cell

@@ -12,6 +12,7 @@ LIVE = 99  # the run that a notebook trains here and now
 BENCHMARK = 17  # what the speed of training is measured with
 HELD_OUT = 9  # scenes of the puzzles that every run is tested on
 TRAINING = 100  # scenes of a run's training boards: this and its seed
+WORDINGS = 12  # before the seed of some questions or boards: how each of them asks for a form
 SHUFFLES = 10**7  # a scene's seed times this, and its number: the number of its board's shuffle
 PROBES = 800  # boards of no run, whose completions are scored under every checkpoint
 INFLUENCE_PROBES = 77  # boards of no run, on which influence is measured

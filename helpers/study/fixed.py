@@ -1,0 +1,78 @@
+"""Claims as they were fixed: a hash of what decides each, to be recorded with a run, and what changed since.
+
+A hash covers the statistic's name, its arguments, direction, threshold, test, rule and family as they stand in
+`claims.toml`; neither prose, notebook and figure, nor the code of the statistic. A claim that had to change after runs
+has an amendment there, which names the hash it had and the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from helpers.errors import UserError
+
+HASHED = ("statistic", "arguments", "direction", "threshold", "test", "rule", "family")
+_FILE = Path(__file__).with_name("claims.toml")
+
+
+class Amendment(NamedTuple):
+    """A claim that was changed on purpose: its id, the hash it had before, and why."""
+
+    claim: str
+    was: str
+    reason: str
+
+
+@cache
+def claims_text() -> str:
+    """The text of `claims.toml`."""
+    return _FILE.read_text(encoding="utf-8")
+
+
+def claim_hashes(text: str) -> dict[str, str]:
+    """The first 12 hex digits of SHA-256 over what decides a claim (`HASHED`, as canonical JSON), by claim."""
+    return {row["id"]: _hash(row) for row in tomllib.loads(text).get("claim", [])}
+
+
+def _hash(row: Mapping[str, Any]) -> str:
+    # What a claim does not say is empty, and 1 and 1.0 are one threshold.
+    decides = {name: row.get(name, "") for name in HASHED} | {"threshold": float(row["threshold"])}
+    canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:12]
+
+
+def current_hashes() -> dict[str, str]:
+    """`claim_hashes` of the claims as they stand now."""
+    return claim_hashes(claims_text())
+
+
+def amendments(text: str) -> tuple[Amendment, ...]:
+    """The amendments of a text. Raises UserError where one lacks a field, has another one, or has no reason."""
+    found = []
+    for row in tomllib.loads(text).get("amendment", []):
+        if set(row) != set(Amendment._fields) or not all(row.values()):
+            raise UserError(f"An amendment says {', '.join(Amendment._fields)} and nothing else, unlike {row}.")
+        found.append(Amendment(**row))
+    return tuple(found)
+
+
+def changed(recorded: Mapping[str, str], text: str | None = None) -> list[str]:
+    """A sentence for each claim that is not as it was recorded with a run and that no amendment covers.
+
+    `recorded`: hashes by claim, as `current_hashes` gave them then; `text`: the claims to compare with, those of
+    `claims.toml` where it is None. A claim that is new since is no change.
+    """
+    text = claims_text() if text is None else text
+    now, covered = claim_hashes(text), {(made.claim, made.was) for made in amendments(text)}
+    moved = [(name, was) for name, was in recorded.items() if now.get(name) != was and (name, was) not in covered]
+    return [
+        f"Claim {name} {f'is {now[name]} now' if name in now else 'is gone'}, and was {was} when the run was made: "
+        "put it back, or write an amendment that says why."
+        for name, was in moved
+    ]

@@ -1,0 +1,72 @@
+"""When a run is evaluated and when it ends: on a fixed schedule, or as soon as the puzzle is solved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from helpers.study.checkpoints import evaluation_steps
+from helpers.study.profiles import checkpoint_steps
+from helpers.study.spec import RunSpec
+from helpers.train.engine import Settings
+
+MOVED = 0.2  # exact match from which on a run is evaluated often
+FULL = 0.7  # exact match at whose first reaching the model is examined in every way
+WARM_UP = 10  # steps
+EARLIEST = 8  # step: while the rate warms up little moves
+DECAY_SHARE = 0.25  # of the steps before it
+
+
+class Pace:
+    """The schedule of one run, which knows the exact match at its evaluations so far.
+
+    A run that goes `until` an exact match keeps its rate up to the first evaluation that reaches it, at most `steps`
+    steps; then a quarter as many follow at a rate that falls to zero. Without `until` a run has just its `steps`.
+    """
+
+    def __init__(self, spec: RunSpec, settings: Settings) -> None:
+        self.cap, self.until = spec.steps, float(spec.settings.get("until", 0))
+        at_once = int(spec.settings.get("steps_per_generation", 1))
+        self.sparse, self.dense = set(evaluation_steps(spec.steps, settings.per_octave, at_once)), set()
+        if settings.dense:
+            self.sparse, self.dense = (
+                {-(-s // at_once) * at_once for s in checkpoint_steps(spec.steps, often) if s >= EARLIEST}
+                for often in (settings.per_octave, settings.dense)
+            )
+        self.exact, self.turn, self.seen_full = 0.0, 0, False
+
+    def replay(self, evaluated: Iterable[tuple[int, float]]) -> None:
+        """Catch up with the (step, exact match) pairs that a stopped run left."""
+        for step, exact in sorted(evaluated):
+            self.note(step, exact)
+
+    def note(self, step: int, exact: float) -> bool:
+        """Take notice of an evaluation; whether the model is to be examined in every way now."""
+        self.exact = exact
+        full = step == self.end or (exact >= FULL and not self.seen_full and step > 0)
+        self.seen_full |= exact >= FULL
+        if self.until and not self.turn and step and exact >= self.until:
+            self.turn = step
+        return full
+
+    @property
+    def end(self) -> int:
+        """The last step, as far as is known by now."""
+        return self.turn + max(8, round(DECAY_SHARE * self.turn)) if self.turn else self.cap
+
+    @property
+    def most(self) -> int:
+        """More steps than this no run takes."""
+        return self.cap + max(8, round(DECAY_SHARE * self.cap)) if self.until else self.cap
+
+    def due(self, step: int) -> bool:
+        """Whether the model is evaluated after a step."""
+        if step == self.end:
+            return True
+        often = not self.turn and self.exact > MOVED and step in self.dense
+        return often or (not self.turn and step in self.sparse)
+
+    def share(self, step: int) -> float:
+        """Share of the learning rate after `step` steps of a run that goes until something."""
+        if step < WARM_UP:
+            return step / WARM_UP
+        return max(0.0, (self.end - step) / (self.end - self.turn)) if self.turn else 1.0

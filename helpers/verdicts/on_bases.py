@@ -1,0 +1,110 @@
+"""The statistics that decide claims over bases: how two cells of a study differ, base by base.
+
+A cell is an arm, an asked form and a kind of base, as "rft direct". Each statistic takes the evidence's fronts
+(stats/fronts.py) and gives a value per base, from which a claim's test takes its p value (claims.py); None where a cell
+was not run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from helpers.stats.fronts import arrived, chosen, least_flops
+from helpers.stats.intervals import seed_interval
+from helpers.verdicts.statistics import Estimate, Evidence
+
+
+@dataclass(frozen=True)
+class OnBases(Estimate):
+    """An estimate over bases: mean and 95% t interval over `seeds` bases, of `ran` on which both cells were run.
+
+    `differences`: first cell minus second, a value per base that has both, by name of the base. `logs`: they are
+    natural logarithms, and value, low and high are ratios (a geometric mean and its interval). `doubts`: why nothing
+    can be decided, in sentences; `late`: where a cell did not arrive, of which a claim's rule says what follows.
+    `cells`: the two that were compared.
+    """
+
+    differences: tuple[float, ...] = ()
+    logs: bool = False
+    doubts: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
+    cells: tuple[str, ...] = ()
+
+
+def difference_of_cells(evidence: Evidence, first: str, second: str) -> OnBases | None:
+    """Drop at 0.7 of one cell minus another's, each at the rate that is best on the other bases, base by base."""
+    if not _were_run(evidence, first, second):
+        return None
+    choices = {cell: chosen(evidence.fronts, cell).set_index("base") for cell in (first, second)}
+    found = _paired(evidence, {cell: rows["drop"] for cell, rows in choices.items()})
+    doubts, late = list(found.doubts), []
+    for cell, rows in choices.items():
+        none, lost = rows["rate"].isna(), rows["rate"].notna() & rows["drop"].isna()
+        doubts += _said("the rate chosen for {cell} lies at the edge of its front on {bases}", cell, rows["at_edge"])
+        late += _said("no rate of {cell} reached 0.7 on every base but {bases}", cell, none)
+        late += _said("{cell} did not reach 0.7 at the rate chosen for {bases}", cell, lost)
+    return replace(found, doubts=tuple(doubts), late=tuple(late))
+
+
+def cost_ratio(evidence: Evidence, first: str, second: str) -> OnBases | None:
+    """Fewest FLOPs to 0.7 over a cell's front, over another's: the geometric mean of the ratio over bases.
+
+    `differences` are the ratio's natural logarithms, so that first over second and second over first decide the same.
+    """
+    if not _were_run(evidence, first, second):
+        return None
+    spent = {cell: np.log(least_flops(evidence.fronts, cell)) for cell in (first, second)}
+    found = _paired(evidence, spent)
+    late = [
+        line for cell, logs in spent.items() for line in _said("{cell} never reached 0.7 on {bases}", cell, logs.isna())
+    ]
+    value, low, high = map(math.exp, (found.value, found.low, found.high))
+    return replace(found, value=value, low=low, high=high, logs=True, late=tuple(late))
+
+
+def equal_cells(
+    evidence: Evidence, first: str, second: str, fallback_first: str, fallback_second: str
+) -> OnBases | None:
+    """`difference_of_cells` of first and second, or of the fallbacks where a base reached 0.7 at no rate of either.
+
+    `cells` of the estimate tells which were compared. A cell that was not yet run on a base calls for no fallback.
+    """
+    if not _were_run(evidence, first, second):
+        return None
+    all_arrived = all(arrived(evidence.fronts, cell).all() for cell in (first, second))
+    return difference_of_cells(evidence, *((first, second) if all_arrived else (fallback_first, fallback_second)))
+
+
+def _were_run(evidence: Evidence, *cells: str) -> bool:
+    return set(cells) <= set(evidence.fronts["cell"])
+
+
+def _paired(evidence: Evidence, values: Mapping[str, pd.Series]) -> OnBases:
+    """The first cell's values minus the second's (each by base), with a doubt for each base that a cell lacks."""
+    bases = pd.Index(sorted(evidence.fronts["base"].unique()))
+    doubts = [
+        line
+        for cell, known in values.items()
+        for line in _said("{cell} was not run on {bases}", cell, pd.Series(~bases.isin(known.index), bases))
+    ]
+    first, second = (known.reindex(bases) for known in values.values())
+    apart, ran = (first - second).dropna(), len(set.intersection(*(set(known.index) for known in values.values())))
+    interval = seed_interval(apart) if len(apart) else (math.nan,) * 3
+    return OnBases(*interval, len(apart), ran, tuple(apart), doubts=tuple(doubts), cells=tuple(values))
+
+
+def _said(form: str, cell: str, where: pd.Series) -> list[str]:
+    """A sentence that names the cell and the bases where something is so; none where it is so nowhere."""
+    bases = ", ".join(map(str, where.index[where.to_numpy(bool)]))
+    return [form.format(cell=cell, bases=bases)] if bases else []
+
+
+STATISTICS: Mapping[str, Callable[..., OnBases | None]] = {
+    function.__name__: function for function in (difference_of_cells, cost_ratio, equal_cells)
+}
+"""What `statistic` in `claims.toml` may name where bases are counted."""
