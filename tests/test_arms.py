@@ -22,6 +22,7 @@ from trl import GRPOTrainer
 
 from helpers.errors import UserError
 from helpers.model import build, score
+from helpers.model.flops import Tally
 from helpers.model.processor import encode_target, pixel_patches
 from helpers.study import arms, checkpoints, profiles
 from helpers.study.records import RunStore
@@ -461,6 +462,12 @@ def test_a_stopped_iterative_run_ends_as_if_it_had_not_been_stopped(
     ends = [build.load(RunStore(tmp_path / n).checkpoints(spec) / "checkpoint-9")[0].state_dict()
             for n in ("resumed", "straight")]  # fmt: skip
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    # What was drawn before the stop, for steps behind the last checkpoint, is counted once, at the step that drew it.
+    first, second = (table(tmp_path / n, spec, "metrics") for n in ("resumed", "straight"))
+    spent = [rows[rows["name"].isin(Tally().spent())].reset_index(drop=True) for rows in (first, second)]
+    assert spent[0].equals(spent[1])
+    drew = spent[0][(spent[0]["name"] == "completions") & (spent[0]["value"] > 0)]
+    assert drew["step"].tolist() == [1, 3, 6]
 
 
 # ------------------------------------------------------------------------ reinforce-1-0, rft-stale

@@ -126,6 +126,17 @@ def pack(groups: Sequence[Group], image_id: int, grid: tuple[int, int]) -> Packe
     )
 
 
+def shared_start(prefixes: Sequence[Sequence[int]], image_id: int) -> int:
+    """How many tokens all prefixes start with, up to the first picture: these stand in the stream once."""
+    own = [list(prefix) for prefix in prefixes]
+    first, last = min(own), max(own)  # all others lie between these two
+    same = 0
+    # Up to the picture only: states behind it depend on what it shows.
+    while same < min(len(first), len(last)) and first[same] == last[same] != image_id:
+        same += 1
+    return same
+
+
 class _Stream:
     """The flat lists that a packed batch is made from."""
 
@@ -144,14 +155,8 @@ class _Stream:
 
     def start(self, groups: Sequence[Group], image_id: int) -> None:
         """Put what all prefixes start with, up to the first picture, at the start of the stream."""
-        prefixes = [list(g.prefix) for g in groups]
-        first, last = min(prefixes), max(prefixes)  # all others lie between these two
-        same = 0
-        # Up to the picture only: states behind it depend on what it shows.
-        while same < min(len(first), len(last)) and first[same] == last[same] != image_id:
-            same += 1
-        self._append(first[:same], [range(same)] * 3)
-        self.shared = same
+        self.shared = shared_start([g.prefix for g in groups], image_id)
+        self._append(groups[0].prefix[: self.shared], [range(self.shared)] * 3)
 
     def add(self, number: int, group: Group, image_id: int, grid: tuple[int, int]) -> None:
         """Append a prefix, less what all share, and its branches."""

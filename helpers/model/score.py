@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
+from helpers.model.flops import Tally
 from helpers.model.forward import Model, Patches, base_of, patches_of, scored_logits
 from helpers.model.generate import Sampling, banned_tokens, generate
 from helpers.model.packing import Branch, Group, Packed, pack
@@ -66,16 +67,20 @@ def draw(
     prompts: Sequence[Prompted],
     sampling: Sampling | None = None,
     chunk: int = 64,
+    tally: Tally | None = None,
 ) -> list[list[Drawn]]:
-    """Completions of each prompt (greedy, one per prompt, unless `sampling` says otherwise)."""
+    """Completions of each prompt (greedy, one per prompt, unless `sampling` says otherwise); `tally` counts them."""
     sampling = sampling or Sampling(temperature=0.0)
     tokenizer, drawn = processor.tokenizer, []
     for start in range(0, len(prompts), chunk):
         part = prompts[start : start + chunk]
         pictures = patches(processor, [p.pixels for p in part])
         ids = [prompt_ids(tokenizer, p.text, pictures.grid) + _ids(tokenizer, p.opening) for p in part]
-        for prompt, row in zip(part, generate(model, tokenizer, ids, pictures, sampling), strict=True):
+        rows = generate(model, tokenizer, ids, pictures, sampling)
+        for prompt, row in zip(part, rows, strict=True):
             drawn.append([Drawn(prompt.opening + text_of(tokenizer, r.ids), r.ids) for r in row])
+        if tally is not None:
+            tally.drawn(model, ids, pictures, rows, sampling)
     return drawn
 
 
@@ -94,19 +99,26 @@ def complete(
     prompts: Sequence[Prompted],
     sampling: Sampling | None = None,
     chunk: int = 64,
+    tally: Tally | None = None,
 ) -> list[list[str]]:
     """Texts of the completions of each prompt, as `draw` draws them."""
-    return [[one.text for one in row] for row in draw(model, processor, prompts, sampling, chunk)]
+    return [[one.text for one in row] for row in draw(model, processor, prompts, sampling, chunk, tally)]
 
 
 def completion_logps(
-    model: Model, processor: ProcessorMixin, prompts: Prompts, completions: Texts, chunk: int = 64
+    model: Model,
+    processor: ProcessorMixin,
+    prompts: Prompts,
+    completions: Texts,
+    chunk: int = 64,
+    tally: Tally | None = None,
 ) -> list[list[torch.Tensor]]:
     """Per-token log-probs (nats, fp32, T = 1) of given completions, end token included: one (tokens,) per completion.
 
     `completions[i]` are those of `prompts[i]`; they share one packed row, so prompt and picture are passed once.
     """
-    return [[completion.logps for completion in row] for row in judged(model, processor, prompts, completions, chunk)]
+    rows = judged(model, processor, prompts, completions, chunk, tally)
+    return [[completion.logps for completion in row] for row in rows]
 
 
 @dataclass(frozen=True)
@@ -118,12 +130,17 @@ class Judged:
 
 
 def judged(
-    model: Model, processor: ProcessorMixin, prompts: Prompts, completions: Texts, chunk: int = 64
+    model: Model,
+    processor: ProcessorMixin,
+    prompts: Prompts,
+    completions: Texts,
+    chunk: int = 64,
+    tally: Tally | None = None,
 ) -> list[list[Judged]]:
     """What the model makes of given completions (end token included), in one teacher-forced pass.
 
     A completion is greedy where each of its tokens is the first choice among those that may be written, given the
-    ones before it: then decoding token by token takes the same way.
+    ones before it: then decoding token by token takes the same way. `tally` counts the pass.
     """
     rows: list[list[Judged]] = []
     targets = iter(_targets(processor.tokenizer, [c for row in completions for c in row], -1))
@@ -132,6 +149,8 @@ def judged(
         packed, pictures = pack_completions(processor, part)
         with torch.inference_mode():
             logits, target = logits_and_targets(model, packed, pictures)
+            if tally is not None:
+                tally.scored(model, packed, pictures)
             logps = -torch.nn.functional.cross_entropy(logits, target, reduction="none")
             banned = torch.tensor(banned_tokens(processor.tokenizer), device=logits.device)
             # In place, behind the log-probs: a vocabulary's worth of logits per token is the largest thing here.

@@ -12,6 +12,7 @@ import numpy as np
 
 from helpers.errors import UserError
 from helpers.model.build import Loaded
+from helpers.model.flops import Tally
 from helpers.model.generate import Sampling
 from helpers.model.score import complete, completion_logps
 from helpers.world import answers, seeds
@@ -22,6 +23,24 @@ from helpers.world.scenes import QUARTERS
 
 Completions = list[str | None]
 """A completion for each board, None where there is none to learn from."""
+
+
+class Writer(Loaded):
+    """A model that writes completions, with the tally that counts what they cost."""
+
+    tally: Tally
+
+    @classmethod
+    def counted(cls, loaded: Loaded, tally: Tally) -> Writer:
+        """A loaded model whose writing `tally` counts."""
+        writer = cls(*loaded)
+        writer.tally = tally
+        return writer
+
+
+def _counting(writer: Loaded) -> dict[str, Tally]:
+    """The argument that has `score` count; none for a model whose writing nobody counts."""
+    return {"tally": writer.tally} if isinstance(writer, Writer) else {}
 
 
 def answer(placement: Sequence[int]) -> str:
@@ -102,7 +121,7 @@ def rollout_completions(
 
 def _sample(writer: Loaded, boards: Boards, sampling: Sampling) -> list[list[str]]:
     limit = sampling.max_tokens or answers.room(boards.spec.tiles)
-    return complete(*writer, boards.prompted(), replace(sampling, max_tokens=limit), chunk=32)
+    return complete(*writer, boards.prompted(), replace(sampling, max_tokens=limit), chunk=32, **_counting(writer))
 
 
 def closed_think(text: str) -> str | None:
@@ -132,7 +151,7 @@ def oracle_completions(base: Loaded, boards: Boards, seed: int, limit: int = 0, 
         options.append([think + true for think in closed])
     open_ = [i for i, row in enumerate(options) if row]
     prompts = boards.only(open_).prompted()
-    scored = completion_logps(*base, prompts, [options[i] for i in open_])
+    scored = completion_logps(*base, prompts, [options[i] for i in open_], **_counting(base))
     best: Completions = [None] * len(boards)
     for i, row in zip(open_, scored, strict=True):
         best[i] = options[i][max(range(len(row)), key=lambda k: float(row[k].sum()))]

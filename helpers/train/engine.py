@@ -9,6 +9,7 @@ import torch
 from transformers import ProcessorMixin
 
 from helpers.model import build
+from helpers.model.flops import Tally
 from helpers.model.forward import Model
 from helpers.model.processor import BASES
 from helpers.study.profiles import Profile
@@ -44,7 +45,8 @@ class Settings:
 @dataclass
 class Engine:
     """What one run works with. `boards` are what it samples for, `corpus` is what it learns from where that is written
-    before it begins; the base has neither.
+    before it begins; the base has neither. `tally` counts what the step that is under way has cost, `writing` what the
+    corpus did; `done` are the steps that a resumed run has behind it.
     """
 
     spec: RunSpec
@@ -54,6 +56,9 @@ class Engine:
     run: Run
     boards: Boards | None = field(default=None, repr=False)
     corpus: Corpus | None = field(default=None, repr=False)
+    tally: Tally = field(default_factory=Tally, repr=False)
+    writing: Tally = field(default_factory=Tally, repr=False)
+    done: int = 0
 
 
 def puzzle_spec(spec: RunSpec) -> puzzles.PuzzleSpec:

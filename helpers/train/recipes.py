@@ -19,11 +19,13 @@ from helpers.errors import UserError
 from helpers.files import json_bytes, read_json, write_file
 from helpers.model import build
 from helpers.model.build import Loaded
+from helpers.model.flops import Tally
+from helpers.model.forward import Model
 from helpers.study.checkpoints import checkpoint_at
 from helpers.study.records import RunStore
 from helpers.study.spec import RunSpec
 from helpers.train import corpora, rows, trainers
-from helpers.train.corpora import Completions
+from helpers.train.corpora import Completions, Writer
 from helpers.train.engine import Engine, load_base, puzzle_spec
 from helpers.train.recorder import group_advantages
 from helpers.world import answers, seeds
@@ -37,17 +39,22 @@ FRESH_ROUNDS = 4  # of 4 tries each
 class Given(NamedTuple):
     """What a corpus is written for: a run, the store with the runs that may feed it, its processor and its boards.
 
-    Without a processor no model can be loaded; what rules alone write needs none.
+    Without a processor no model can be loaded; what rules alone write needs none. `tally` counts what a model writes.
     """
 
     spec: RunSpec
     store: RunStore
     processor: ProcessorMixin | None
     boards: Boards
+    tally: Tally | None = None
 
     def base(self) -> Loaded:
         """The model that the run starts from."""
-        return Loaded(load_base(self.spec).model, self.processor)
+        return self._writer(load_base(self.spec).model)
+
+    def _writer(self, model: Model) -> Loaded:
+        loaded = Loaded(model, self.processor)
+        return loaded if self.tally is None else Writer.counted(loaded, self.tally)
 
     @property
     def asked(self) -> tuple[Boards, int, int]:
@@ -57,7 +64,7 @@ class Given(NamedTuple):
     def source(self, step: int | None = None) -> Loaded:
         """The model of the run's source at a step, or at its end. Raises UserError where there is no checkpoint."""
         folder = self.store.root / self.spec.source / "checkpoints"
-        return Loaded(build.load(checkpoint_at(folder, step)).model, self.processor)
+        return self._writer(build.load(checkpoint_at(folder, step)).model)
 
 
 def _answers(given: Given) -> Completions:
@@ -116,17 +123,22 @@ def _fresh_rows(engine: Engine) -> Dataset:
     """Rows of `iterative-sft`: row i belongs to step i // batch and is drawn when the first of its phase is read.
 
     The data loader reads one batch ahead, so a phase is drawn by the model one update before the phase begins. What
-    was drawn is kept beside the checkpoints, so that a resumed run learns from the same samples.
+    was drawn is kept beside the checkpoints, so that a resumed run learns from the same samples, with what it cost.
     """
-    spec = engine.spec
-    size = refresh_every(spec) * spec.batch_size
+    spec, every = engine.spec, refresh_every(engine.spec)
+    size = every * spec.batch_size
 
     @cache
     def drawn(phase: int) -> list[tuple[int, str]]:
         path = engine.run.checkpoints / f"drawn-{phase}.json"
         if not path.exists():
-            write_file(path, json_bytes({"samples": _correct_samples(engine, phase)}))
-        return read_json(path)["samples"]
+            cost = Tally()
+            write_file(path, json_bytes({"samples": _correct_samples(engine, phase, cost), "cost": cost.spent()}))
+        kept = read_json(path)
+        # A resumed run reads again what an earlier step drew, and has that step's cost in its record.
+        if max(1, phase * every) > engine.done and "cost" in kept:
+            engine.tally.add(Tally(**kept["cost"]))
+        return kept["samples"]
 
     def read(i: int) -> dict[str, Any]:
         pairs = drawn(i // size)
@@ -137,12 +149,15 @@ def _fresh_rows(engine: Engine) -> Dataset:
     return rows.lazy_rows(spec.steps * spec.batch_size, read)
 
 
-def _correct_samples(engine: Engine, phase: int) -> list[tuple[int, str]]:
-    """(board, completion) pairs that the model as it is writes for a phase's boards. UserError where none is right."""
+def _correct_samples(engine: Engine, phase: int, cost: Tally) -> list[tuple[int, str]]:
+    """(board, completion) pairs that the model as it is writes for a phase's boards. UserError where none is right.
+
+    `cost` counts all that was written, right or wrong.
+    """
     spec, each = engine.spec, _phase_boards(engine.spec)
     chosen = [k % len(engine.boards) for k in range(phase * each, (phase + 1) * each)]
     training, seed = engine.model.training, spec.seed + seeds.PHASE * (phase + 1)
-    writer = Loaded(engine.model.eval(), engine.processor)
+    writer = Writer.counted(Loaded(engine.model.eval(), engine.processor), cost)
     asked = engine.boards.only(chosen), seed, spec.max_completion_length
     texts = corpora.rollout_completions(writer, *asked, rounds=FRESH_ROUNDS)
     engine.model.train(training)
@@ -230,11 +245,16 @@ def get_recipe(arm: str) -> Sft | Rft:
     return RECIPES[arm]
 
 
-def make_corpus(spec: RunSpec, store: RunStore, processor: ProcessorMixin) -> tuple[Boards, Corpus | None]:
-    """Training boards of a run, with a corpus where its arm is SFT. UserError where its source is not finished."""
+def make_corpus(
+    spec: RunSpec, store: RunStore, processor: ProcessorMixin, tally: Tally | None = None
+) -> tuple[Boards, Corpus | None]:
+    """Training boards of a run, with a corpus where its arm is SFT. UserError where its source is not finished.
+
+    `tally` counts what a model writes of it.
+    """
     recipe = get_recipe(spec.arm)
     boards = training_boards(puzzle_spec(spec), recipe.boards(spec, store), spec.seed)
     boards = boards.asking(spec.asked, seeds.training(spec.seed))
     if isinstance(recipe, Rft) or recipe.write is None:
         return boards, None
-    return boards, boards.corpus(spec.arm, recipe.write(Given(spec, store, processor, boards)))
+    return boards, boards.corpus(spec.arm, recipe.write(Given(spec, store, processor, boards, tally)))

@@ -108,18 +108,22 @@ class StudyCallback(TrainerCallback):
         self.pace = Pace(engine.spec, engine.settings)
         self.base = {n: p.detach().clone() for n, p in engine.model.named_parameters()}
 
-    def _note(self, step: int, name: str, value: float) -> None:
-        """Append one metric."""
-        self.run.append("metrics", [metric_row(self.engine.spec, step, name, value)])
+    def _note(self, step: int, /, **values: float) -> None:
+        """Append metrics by name."""
+        self.run.append("metrics", [metric_row(self.engine.spec, step, *pair) for pair in values.items()])
 
     def on_step_begin(self, args, state, control, **kwargs):
         """Start the step's clock."""
         self.begin = time.perf_counter()
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Evaluate the base; a resumed run has done so, and its pace hangs on what it found since."""
+        """Evaluate the base, and say what writing the corpus cost; a resumed run has done so.
+
+        The pace of a resumed run hangs on what it found since.
+        """
         if state.global_step == 0:
             self._evaluate(0)
+            self._note(0, **_corpus_costs(self.engine))
         else:
             known = read_table(self.run.folder, "evaluations").to_pandas()
             known = known[(known["task"] == "puzzle") & (known["measure"] == "exact")]
@@ -136,13 +140,13 @@ class StudyCallback(TrainerCallback):
             self.run.append(table, found)
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Evaluate and ask for a checkpoint where the schedule says so."""
+        """Say what the step cost; evaluate and ask for a checkpoint where the schedule says so."""
         step = state.global_step
-        self._note(step, "seconds", time.perf_counter() - self.begin)
+        self._note(step, seconds=time.perf_counter() - self.begin, **self.engine.tally.take())
         control.should_save = self.pace.due(step)
         if control.should_save:
             self._evaluate(step)
-            self._note(step, "update_norm", update_norm(self.engine.model, self.base))
+            self._note(step, update_norm=update_norm(self.engine.model, self.base))
         control.should_training_stop |= step >= self.pace.end
 
     def on_log(self, args, state, control, logs=None, **kwargs):
@@ -151,13 +155,20 @@ class StudyCallback(TrainerCallback):
             return
         for name, value in (logs or {}).items():
             if isinstance(value, int | float) and value == value:
-                self._note(state.global_step, name, value)
+                self._note(state.global_step, **{name: value})
         if control.should_save:  # before the checkpoint is written: what a resume drops is never needed again
             self.run.flush()
 
     def on_save(self, args, state, control, **kwargs):
         """Take the checkpoint, written whole by now, among the run's own."""
         settle(self.run.checkpoints, state.global_step)
+
+
+def _corpus_costs(engine: Engine) -> dict[str, float]:
+    """What it cost a model to write the corpus, as metrics; nothing where none wrote it."""
+    spent = engine.writing
+    written = {"flops": spent.flops, "completions": spent.completions, "tokens": spent.generated_tokens}
+    return {f"corpus_{name}": value for name, value in written.items()} if spent.completions else {}
 
 
 def metric_row(spec: RunSpec, step: int, name: str, value: float) -> dict[str, Any]:

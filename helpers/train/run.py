@@ -58,13 +58,14 @@ def _train(run: Run, store: RunStore, settings: Settings) -> None:
         for table, found in evaluate(engine, 0, full=True).items():
             run.append(table, found)
     else:
-        trainer = make_trainer(engine)
         last, trouble = last_checkpoint(run.checkpoints)
         if trouble:
             print(f"{spec.name}: {trouble}", file=sys.stderr, flush=True)
         done = int(last.name.split("-")[1]) if last else -1
+        engine.done = max(done, 0)
+        trainer = make_trainer(engine)
         if engine.boards is not None:
-            trainer.epochs_done = max(done, 0) // steps_per_epoch(spec, len(engine.boards))
+            trainer.epochs_done = engine.done // steps_per_epoch(spec, len(engine.boards))
         run.truncate(done)  # rows behind the checkpoint belong to steps that are about to be repeated
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         run.flush()
@@ -84,7 +85,7 @@ def prepare(spec: RunSpec, store: RunStore, run: Run, settings: Settings, corpus
         model.model.visual.requires_grad_(False)
     engine = Engine(spec, settings, model, processor, run, corpus=corpus)
     if get_arm(spec.arm).trains and corpus is None:
-        engine.boards, engine.corpus = make_corpus(spec, store, processor)
+        engine.boards, engine.corpus = make_corpus(spec, store, processor, engine.writing)
     return engine
 
 
@@ -108,6 +109,7 @@ def make_trainer(engine: Engine) -> trainers.StudySFTTrainer | trainers.StudyGRP
     recipe = get_recipe(engine.spec.arm)
     trainer = _make_rft(engine, recipe) if isinstance(recipe, Rft) else _make_sft(engine, recipe)
     engine.model = trainer.model  # with LoRA TRL wraps it
+    trainer.tally = engine.tally
     trainer.remove_callback(PrinterCallback)
     callback = StudyCallback(engine)
     trainer.add_callback(callback)
@@ -155,7 +157,7 @@ def _make_rft(engine: Engine, recipe: Rft) -> trainers.StudyGRPOTrainer:
         args=arguments,
         train_dataset=rows.board_rows(engine.boards),
         reward_funcs=[*recipe.rewards, Recorder(engine, recipe.advantages)],
-        rollout_func=trainers.group_rollouts(engine.processor) if fast else None,
+        rollout_func=trainers.group_rollouts(engine.processor, engine.tally) if fast else None,
         **_what_is_trained(engine),
     )
     trainer.fast = fast

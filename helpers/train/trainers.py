@@ -24,6 +24,7 @@ from trl import GRPOTrainer, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from helpers.errors import UserError
+from helpers.model.flops import Tally
 from helpers.model.forward import Model, Patches, base_of, scored_logits
 from helpers.model.generate import Sampling, generate
 from helpers.model.packing import Branch, Group, pack
@@ -66,7 +67,16 @@ class Paced:
         load_weights(model or self.model, resume_from_checkpoint)
 
 
-class StudySFTTrainer(Paced, SFTTrainer):
+class Counting:
+    """A mix-in for TRL's trainers that counts what training costs."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Nothing is spent yet."""
+        self.tally = Tally()
+        super().__init__(*args, **options)
+
+
+class StudySFTTrainer(Counting, Paced, SFTTrainer):
     """TRL's `SFTTrainer` with packed forward passes where the collator made them.
 
     A loss of another kind is a subclass with its own `token_losses`.
@@ -79,8 +89,10 @@ class StudySFTTrainer(Paced, SFTTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The mean of `token_losses`; logs the share of tokens that the model would have chosen, as TRL does."""
         if "packed" not in inputs and type(self).token_losses is StudySFTTrainer.token_losses:
+            self.tally.known = False  # TRL's own pass
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        logits, target = _completion_logits(model, inputs)
+        logits, target = _completion_logits(model, inputs, self.tally)
+        self.tally.trained_tokens += len(target)
         hits = (logits.detach().argmax(-1) == target).float().mean()
         self._metrics["train"]["mean_token_accuracy"].append(float(hits))
         losses = self.token_losses(logits, target, inputs)
@@ -89,7 +101,7 @@ class StudySFTTrainer(Paced, SFTTrainer):
         return (loss, {"logits": logits}) if return_outputs else loss
 
 
-class StudyGRPOTrainer(Paced, GRPOTrainer):
+class StudyGRPOTrainer(Counting, Paced, GRPOTrainer):
     """TRL's `GRPOTrainer` whose log-probs come from packed rows.
 
     The private method is the one place where TRL computes them, for policy, old policy and reference alike;
@@ -111,11 +123,20 @@ class StudyGRPOTrainer(Paced, GRPOTrainer):
                 pass
         return sampler
 
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """TRL's loss; counts the tokens that it has a gradient for."""
+        # Without a KL term none reaches a completion without advantage. Equal rewards leave 0, but for their rounding,
+        # which is divided by 1e-4.
+        weighed = inputs["advantages"].abs() > 1e-2 if self.beta == 0 else slice(None)
+        self.tally.trained_tokens += int(inputs["completion_mask"][weighed].sum())
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **extra
     ):
         # What packing does not cover goes TRL's way: prompts without pictures, and losses of expert routing.
         if not self.fast or extra.get("pixel_values") is None or extra.get("compute_aux_loss"):
+            self.tally.known = False
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **extra
             )
@@ -127,18 +148,22 @@ class StudyGRPOTrainer(Paced, GRPOTrainer):
         for start in range(0, len(input_ids), size):
             part = slice(start, start + size)
             own, tokens = replace(pictures, values=pictures.values[part]), (input_ids[part], attention_mask[part])
-            parts.append(packed_logps(model, (*tokens, logits_to_keep), own, self.temperature))
+            parts.append(packed_logps(model, (*tokens, logits_to_keep), own, self.temperature, self.tally))
         logps, entropies = (torch.cat(column) for column in zip(*parts, strict=True))
         return logps, entropies if compute_entropy else None, None
 
 
 def packed_logps(
-    model: Model, tokens: tuple[torch.Tensor, torch.Tensor, int], pictures: Patches, temperature: float
+    model: Model,
+    tokens: tuple[torch.Tensor, torch.Tensor, int],
+    pictures: Patches,
+    temperature: float,
+    tally: Tally | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Per-token log-probs and entropies, each (B, C), of completions (padded right) behind prompts (padded left).
 
     `tokens` = (input ids (B, P + C), attention mask, C); `pictures` hold one a sample; TRL divides the logits by the
-    sampling `temperature`. Samples with the same prompt and picture share one packed row.
+    sampling `temperature`. Samples with the same prompt and picture share one packed row. `tally` counts the pass.
     """
     input_ids, mask, width = tokens
     config, values = base_of(model).config, pictures.values
@@ -148,6 +173,8 @@ def packed_logps(
     order = [i for _, members in shared for i in members]  # branch number -> number of the sample in TRL's batch
     patches = replace(pictures, values=values[[members[0] for _, members in shared]])
     packed = pack(groups, config.image_token_id, patches.grid)
+    if tally is not None:
+        tally.scored(model, packed, patches)
     logits = scored_logits(model, packed, patches).float()
     # a division by 1 would copy all logits for nothing
     logps = torch.log_softmax(logits if temperature == 1 else logits / temperature, -1)
@@ -198,8 +225,13 @@ def flattened(processor: ProcessorMixin, packed: PackedCollator | None) -> Calla
     return flat
 
 
-def group_rollouts(processor: ProcessorMixin) -> Callable[[list, GRPOTrainer], dict[str, list]]:
-    """TRL's `rollout_func`: prompts arrive repeated once per completion; each unique one is encoded once."""
+def group_rollouts(
+    processor: ProcessorMixin, tally: Tally | None = None
+) -> Callable[[list, GRPOTrainer], dict[str, list]]:
+    """TRL's `rollout_func`: prompts arrive repeated once per completion; each unique one is encoded once.
+
+    `tally` counts what is drawn.
+    """
 
     def rollout(prompts: list, trainer: GRPOTrainer) -> dict[str, list]:
         """Completions of all prompts, with ids and log-probs as TRL wants them."""
@@ -209,7 +241,10 @@ def group_rollouts(processor: ProcessorMixin) -> Callable[[list, GRPOTrainer], d
         ids = [prompt_ids(processor.tokenizer, text, pictures.grid) for _, text in unique]
         seed = int(torch.randint(2**31, (1,)))  # from torch's state, which a checkpoint restores
         sampling = Sampling(size, trainer.temperature, trainer.max_completion_length, seed)
-        drawn = generate(trainer.accelerator.unwrap_model(trainer.model), processor.tokenizer, ids, pictures, sampling)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        drawn = generate(model, processor.tokenizer, ids, pictures, sampling)
+        if tally is not None:
+            tally.drawn(model, ids, pictures, drawn, sampling)
         flat = [r for row in drawn for r in row]
         return {
             "prompt_ids": [p for p in ids for _ in range(size)],
@@ -246,17 +281,22 @@ class StudyKLTrainer(StudySFTTrainer):
     def token_losses(self, logits: torch.Tensor, target: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
         """Cross-entropy plus beta times the KL of the model from the frozen base."""
         with torch.no_grad():
-            base, _ = _completion_logits(self.frozen, inputs)
+            base, _ = _completion_logits(self.frozen, inputs, self.tally)
         apart = token_kl(logits, base)
         self._metrics["train"]["kl"].append(float(apart.detach().mean()))
         return super().token_losses(logits, target, inputs) + self.beta * apart
 
 
-def _completion_logits(model: Model, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """fp32 logits (M, V) and ids (M,) of a batch's completion tokens: packed, or by the model's own pass."""
+def _completion_logits(model: Model, inputs: dict[str, Any], tally: Tally) -> tuple[torch.Tensor, torch.Tensor]:
+    """fp32 logits (M, V) and ids (M,) of a batch's completion tokens: packed, or by the model's own pass.
+
+    `tally` counts a packed pass.
+    """
     if "packed" in inputs:
+        tally.scored(model, inputs["packed"], inputs["patches"])
         logits = scored_logits(model, inputs["packed"], inputs["patches"]).float()
         return logits, inputs["packed"].target.to(logits.device)
+    tally.known = False
     given = {name: value for name, value in inputs.items() if name != "labels"} | {"use_cache": False}
     logits, labels = model(**given).logits[:, :-1].float(), inputs["labels"][:, 1:]
     return logits[labels != -100], labels[labels != -100]
