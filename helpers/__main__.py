@@ -19,7 +19,7 @@ from helpers.study.controls import GROUPS, control_specs
 from helpers.study.profiles import FAIR, PROFILES, Profile, get_profile, specs
 from helpers.study.spec import RunSpec
 
-RECORDS = ("study", "controls", "probes")
+RECORDS = ("study", "controls", "probes", "bases")
 
 
 def train(options: argparse.Namespace) -> None:
@@ -65,8 +65,8 @@ def score(options: argparse.Namespace) -> None:
 
 
 def publish(options: argparse.Namespace) -> None:
-    """Copy the small tables of finished runs to figures/records."""
-    from helpers.measure import analyses, probes
+    """Copy the small tables of finished runs to figures/records, or finished branches of stems to helpers/bases."""
+    from helpers.measure import analyses, kept, probes
     from helpers.study.published import publish_records
 
     profile = get_profile(options.profile)
@@ -74,6 +74,7 @@ def publish(options: argparse.Namespace) -> None:
         "study": lambda: publish_records(profile.name),
         "controls": lambda: analyses.publish_controls(profile),
         "probes": lambda: probes.publish_probes(profile, profile.study_arms),
+        "bases": lambda: print(*kept.keep_bases(), sep="\n"),
     }
     for name in options.what or RECORDS[:1]:
         writers[name]()

@@ -31,7 +31,7 @@ from helpers.train import corpora, recipes, run, trainers
 from helpers.train.engine import Engine, Settings
 from helpers.train.rows import prior_samples, replay_count, stream_batches
 from helpers.world import answers, battery, puzzles
-from helpers.world.boards import Prompted, training_boards
+from helpers.world.boards import training_boards
 
 BOARDS = puzzles.PuzzleSpec(size=32)
 QUICK = Settings(puzzle_tests=2, final_tests=2, battery=1, final_battery=1, per_octave=1)
@@ -285,7 +285,7 @@ def test_replay_holds_the_asked_share_of_prior_samples(tiny, tmp_path: Path) -> 
     engine, trainer = made(spec, tmp_path)
     rows = [trainer.train_dataset[i] for i in range(len(trainer.train_dataset))]
     asked = [row["prompt"][0]["content"] for row in rows]
-    boards = [row for row, text in zip(rows, asked, strict=True) if text == engine.boards.text]
+    boards = [row for row, text in zip(rows, asked, strict=True) if text == engine.boards.prompted()[0].text]
     assert len(rows) == 85 and len(boards) == 64  # 21 / 85 is the share nearest to a quarter
     answers = [row["completion"][0]["content"] for row in boards]
     assert answers == [f"<answer>{' '.join(map(str, p))}</answer>" for p in engine.boards.placements.tolist()]
@@ -380,7 +380,7 @@ def test_the_oracle_chooses_what_the_base_finds_most_probable(puzzler) -> None:
     both = [
         [f"<think>{word}</think>{corpora.answer(p)}" for word in ("sky", "land")] for p in boards.placements.tolist()
     ]
-    prompts = [Prompted(pixels, boards.text) for pixels in boards.pixels]
+    prompts = boards.prompted()
     logps = [[float(x.sum()) for x in row] for row in score.completion_logps(*base, prompts, both)]
     best = [texts[int(np.argmax(row))] for texts, row in zip(both, logps, strict=True)]
     chosen = [(text, b) for text, b in zip(found, best, strict=True) if text is not None]

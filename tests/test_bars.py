@@ -6,6 +6,7 @@ import pytest
 import torch
 from swapping import swap
 
+from helpers.errors import UserError
 from helpers.measure import bars
 from helpers.model import examine, score
 from helpers.model.examine import Outcomes, Way
@@ -53,12 +54,20 @@ def test_a_linear_map_finds_what_is_in_the_tokens_and_nothing_else(
 ) -> None:
     def tokens(base, boards: Boards) -> torch.Tensor:
         rng = np.random.default_rng(0)
-        places = np.eye(4)[boards.placements - 1].reshape(len(boards), -1)
+        places = np.eye(4)[boards.placements - 1]  # a token a tile
         return torch.from_numpy(seen * places + 0.1 * rng.standard_normal(places.shape)).float()
 
     swap(monkeypatch, bars, "visual_tokens", tokens)
     marks = bars.eye_marks(("model", "processor"), SPEC, 500)
     assert marks["exact"] == exact if exact else marks["exact"] < 0.15 and marks["hit"] < 0.4
+
+
+def test_the_tokens_of_a_tile_are_those_that_lie_on_it() -> None:
+    tokens = torch.arange(16.0).reshape(1, 16, 1).repeat(1, 1, 2)  # a board of 4 x 4 tokens in reading order
+    tiles = bars.tile_tokens(tokens, SPEC)
+    assert tiles[0, :, ::2].tolist() == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
+    with pytest.raises(UserError, match="16 tokens of a board cannot be shared out among 3 x 3 tiles"):
+        bars.tile_tokens(tokens, PuzzleSpec(3, 3, size=96))
 
 
 def test_every_mark_has_its_bar_or_says_what_chance_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from swapping import swap
 
 from helpers import files
 from helpers.errors import UserError
-from helpers.study import published, records
+from helpers.study import fixed, published, records
 from helpers.study.published import (
     as_published,
     check_published,
@@ -102,9 +102,10 @@ def test_spec_and_versions_are_kept(store: RunStore) -> None:
     assert RunSpec.from_json((run.folder / "spec.json").read_text()) == SPEC
     versions = json.loads((run.folder / "versions.json").read_text())
     assert set(versions) == {
-        "python", "platform", "torch", "transformers", "trl", "peft", "datasets",
+        "python", "platform", "torch", "transformers", "trl", "peft", "datasets", "claims",
     }  # fmt: skip
     assert versions["python"].startswith("3.")
+    assert versions["claims"] == fixed.current_hashes("primary") and len(versions["claims"]) == 6
 
 
 def test_rows_come_back_with_types_and_identity(store: RunStore) -> None:
@@ -217,10 +218,15 @@ def test_a_resume_under_other_versions_is_kept_beside_the_first(
     for torch in ("1", "1", "2", "2"):
         swap(monkeypatch, records, "versions", lambda torch=torch: {"torch": torch})
         run = store.start(SPEC)
-    assert json.loads((run.folder / "versions.json").read_text()) == {
-        "torch": "1",
-        "resumed_with": [{"torch": "2"}],
-    }
+    claims = {"claims": fixed.current_hashes("primary")}
+    assert (
+        json.loads((run.folder / "versions.json").read_text())
+        == {
+            "torch": "1",
+            "resumed_with": [{"torch": "2"} | claims],
+        }
+        | claims
+    )
 
 
 # --- rows that are refused ---
@@ -575,7 +581,7 @@ def test_published_tables_and_specs_come_back(store: RunStore, tmp_path: Path) -
         pd.testing.assert_frame_equal(load_published(tmp_path / "published", table), load_table(store.root, table))
     assert published_specs(tmp_path / "published") == {SPEC.name: SPEC, OTHER.name: OTHER}
     listed = json.loads((tmp_path / "published" / "specs.json").read_text())
-    assert listed["runs"][SPEC.name]["versions"] == records.versions()
+    assert listed["runs"][SPEC.name]["versions"] == records.versions() | {"claims": fixed.current_hashes("primary")}
 
 
 @pytest.mark.parametrize(

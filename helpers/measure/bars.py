@@ -6,6 +6,7 @@ used to measure here and never to teach.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from helpers.errors import UserError
 from helpers.model.build import Loaded
 from helpers.model.examine import Way, examine
 from helpers.model.forward import picture_features
@@ -79,30 +81,42 @@ def board_marks(base: Loaded, spec: PuzzleSpec, asked: Asked, n: int, samples: i
 def eye_marks(base: Loaded, spec: PuzzleSpec, n: int = 3000, ridge: float = 10.0) -> dict[str, float]:
     """Whether a board's solution can be read off the frozen visual tokens by a linear map: exact and hit, held out.
 
-    Least squares with a ridge from all tokens to one-hot places, per slot; a fifth of the `n` boards is kept for the
-    test. The eyes of a base are frozen while its words are taught, so that what they cannot see no arm can learn.
+    One map for all slots, from a tile's own tokens and the mean over the board's tiles to its place: least squares with
+    a ridge on one-hot places. A fifth of the `n` boards is kept for the test. The eyes of a base are frozen while its
+    words are taught, so that what they cannot see no arm can learn. Raises UserError where tiles have no whole tokens.
     """
     boards = make_boards(spec, range(n), seeds.training(seeds.INFLUENCE_PROBES))
-    features = visual_tokens(base, boards)
-    wanted = torch.from_numpy(boards.placements - 1)
-    cut = n - n // 5
-    mean, scale = features[:cut].mean(0), features[:cut].std(0) + 1e-6
-    x = torch.cat([(features - mean) / scale, torch.ones(n, 1)], 1)
-    targets = torch.nn.functional.one_hot(wanted, spec.tiles).flatten(1).float()
-    # With fewer boards than numbers per board the dual is the smaller system: x' (x x' + r)^-1 y.
-    gram = x[:cut] @ x[:cut].T + ridge * torch.eye(cut)
-    solved = x[cut:] @ (x[:cut].T @ torch.linalg.solve(gram, targets[:cut]))
-    right = solved.unflatten(1, (spec.tiles, spec.tiles)).argmax(-1) == wanted[cut:]
+    tiles = tile_tokens(visual_tokens(base, boards), spec)
+    features = torch.cat([tiles, tiles.mean(1, keepdim=True).expand_as(tiles)], 2)
+    wanted, cut = torch.from_numpy(boards.placements - 1), n - n // 5
+    mean, scale = features[:cut].mean((0, 1)), features[:cut].std((0, 1)) + 1e-6
+    x = torch.cat([(features - mean) / scale, torch.ones(n, spec.tiles, 1)], 2)
+    known, targets = x[:cut].flatten(0, 1), torch.nn.functional.one_hot(wanted[:cut].flatten(), spec.tiles).float()
+    gram = known.T @ known + ridge * torch.eye(known.shape[1])
+    right = (x[cut:] @ torch.linalg.solve(gram, known.T @ targets)).argmax(-1) == wanted[cut:]
     return {"exact": float(right.all(1).float().mean()), "hit": float(right.float().mean())}
 
 
+def tile_tokens(tokens: torch.Tensor, spec: PuzzleSpec) -> torch.Tensor:
+    """Each tile's own tokens, (boards, tiles, tokens * width), of a board's in reading order, (boards, tokens, width).
+
+    Raises UserError where the tokens cannot be shared out evenly.
+    """
+    boards, count, width = tokens.shape
+    side = math.isqrt(count)
+    if side * side != count or side % spec.rows or side % spec.cols:
+        raise UserError(f"{count} tokens of a board cannot be shared out among {spec.rows} x {spec.cols} tiles.")
+    grid = tokens.reshape(boards, spec.rows, side // spec.rows, spec.cols, side // spec.cols, width)
+    return grid.swapaxes(2, 3).reshape(boards, spec.tiles, -1)
+
+
 def visual_tokens(base: Loaded, boards: Boards, chunk: int = 250) -> torch.Tensor:
-    """What the language model is given of each board: (boards, tokens * width)."""
+    """What the language model is given of each board: (boards, tokens, width)."""
     parts = []
     with torch.inference_mode():
         for start in range(0, len(boards), chunk):
             pictures = patches(base.processor, list(boards.pixels[start : start + chunk]))
-            parts.append(picture_features(base.model, pictures).flatten(1).cpu().float())
+            parts.append(picture_features(base.model, pictures).cpu().float())
     return torch.cat(parts)
 
 

@@ -47,9 +47,11 @@ def _hash(row: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:12]
 
 
-def current_hashes() -> dict[str, str]:
-    """`claim_hashes` of the claims as they stand now."""
-    return claim_hashes(claims_text())
+def current_hashes(family: str | None = None) -> dict[str, str]:
+    """`claim_hashes` of the claims as they stand now; of one family where it is given."""
+    rows = tomllib.loads(claims_text()).get("claim", [])
+    hashes = claim_hashes(claims_text())
+    return {row["id"]: hashes[row["id"]] for row in rows if family in (None, row.get("family", ""))}
 
 
 def amendments(text: str) -> tuple[Amendment, ...]:

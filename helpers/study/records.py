@@ -23,6 +23,7 @@ import pyarrow.compute as compute
 from helpers.errors import UserError
 from helpers.files import DamagedFile, digest, discard, fingerprint, json_bytes, package_version, read_json, write_file
 from helpers.processes import Busy, in_use, owned
+from helpers.study.fixed import current_hashes
 from helpers.study.schema import (
     KEYS,
     OPTIONAL,
@@ -265,8 +266,11 @@ def _set_aside(folder: Path) -> Path:
 
 
 def _note_versions(path: Path) -> None:
-    """Write the versions in use; on a resume under other ones, add those instead of hiding the first."""
-    now = versions()
+    """Write the versions in use, and what the primary claims were fixed to be.
+
+    On a resume under other ones, add those instead of hiding the first.
+    """
+    now = versions() | {"claims": current_hashes("primary")}
     before = read_json(path, REMEDY) if path.exists() else now
     resumed = before.get("resumed_with", [])
     last = resumed[-1] if resumed else {key: value for key, value in before.items() if key != "resumed_with"}

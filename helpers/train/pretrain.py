@@ -65,6 +65,9 @@ PRACTICE_TASKS = {
     "count_quarters": 2.0, "rank_size": 2.0, "rank_brightness": 2.0, "rank_count": 2.0, "land": 1.0,
     "light": 0.3, "hill": 0.6, "reading": 4.0, "facts": 0.2, "lists": 0.4, "nonsense": 1.2,
 }  # fmt: skip
+# A branch asks most often what a stem has not settled: finding the named one among several things.
+BRANCH_SCENES = PRACTICE_SCENES | {"things": 0.5, "scatter": 0.1, "sizes": 0.12}
+BRANCH_TASKS = PRACTICE_TASKS | {"colour": 5.0, "shape": 5.0, "grounding": 1.0, "presence": 1.0}
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,8 @@ def pretraining_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray
         scenes, tasks = NAMING_SCENES, NAMING_TASKS
     elif recipe.steps <= step < recipe.steps + recipe.practice:
         easy, scenes, tasks = PRACTICE_EASY_VQA, PRACTICE_SCENES, PRACTICE_TASKS
+    if recipe.start:
+        scenes, tasks = BRANCH_SCENES, BRANCH_TASKS
     if recipe.long_weight and not naming:
         tasks = tasks | {"long": recipe.long_weight}
     side = side_at(recipe, step)
@@ -382,6 +387,14 @@ def pretrain(recipe: Recipe, folder: Path, minutes: float | None = None) -> list
         if last:
             break
     return rows
+
+
+def finished_recipe(folder: Path) -> dict[str, object]:
+    """The recipe of the pretraining in `folder` where it is finished; empty where it is not."""
+    path = folder / "state.pt"
+    state = torch.load(path, weights_only=True) if path.exists() else {"recipe": {}, "step": 0}
+    recipe = state["recipe"]
+    return recipe if recipe and state["step"] == sum(recipe[p] for p in ("eye_steps", "steps", "practice")) else {}
 
 
 def _log(folder: Path, rows: list[dict[str, float]], end: int) -> None:

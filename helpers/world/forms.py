@@ -25,12 +25,19 @@ PHRASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "direct": (
             "Answer directly.", "No thinking.", "Just the answer.", "Straight away, please.", "Only the answer.",
             "Skip the thinking.", "Answer at once.", "The answer alone, please.", "Do not think, answer.",
-            "Give the answer right away.",
+            "Give the answer right away.", "Please answer directly.", "Answer without a think.",
+            "Without thinking, please.", "Give only the answer.", "Please, only the answer.", "Just answer.",
+            "Please do not think.", "No think, please.", "Say only the answer.", "Please give the answer at once.",
+            "Reply directly, without thinking.", "The answer and nothing else.",
         ),
         "think": (
             "Think first.", "Think before you answer.", "First think, then answer.", "Take a moment to think.",
             "Think it over.", "Please think first.", "Show how you think.", "Think, then give the answer.",
-            "Do think before the answer.", "Let us think first.",
+            "Do think before the answer.", "Let us think first.", "Please think it over.", "Think and then answer.",
+            "Answer with a think.", "Think, please.", "First think it over, then reply.",
+            "Answer, but not without a think.", "Give a think and the answer.", "Please show how you think.",
+            "Think a moment first.", "Do think, please.", "Think before you reply.",
+            "Say what you think, then answer.",
         ),
     }
 )  # fmt: skip

@@ -1,0 +1,50 @@
+"""Keeping a base: a branch rounded to 16 bits, with its marks, where runs find it by name."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import torch
+
+from helpers.errors import UserError
+from helpers.files import json_bytes, write_file
+from helpers.measure.bars import FORMS, all_marks
+from helpers.model import build
+from helpers.stats.summary import csv_text
+from helpers.train.pretrain import finished_recipe
+
+MADE = Path("work/stems")  # where stems and branches are pretrained
+KEPT = Path("helpers/bases")
+ITEMS = 500  # of each prior task, and boards, that a base is marked on
+_BRANCH = re.compile(r"(two-form|one-form)-\d+")
+
+
+def keep_bases(made: Path = MADE, kept: Path = KEPT, items: int = ITEMS) -> list[Path]:
+    """Keep every finished branch under `made` that is not kept yet; the folders written.
+
+    A kept base never changes: runs have been made from it. Raises UserError where there is no folder `made`.
+    """
+    if not made.is_dir():
+        raise UserError(f"There is no folder {made}: make a stem and its branches first (python -m helpers pretrain).")
+    branches = [path for path in sorted(made.iterdir()) if _BRANCH.fullmatch(path.name)]
+    fresh = [path for path in branches if not (kept / path.name).exists()]
+    return [keep(path, kept / path.name, items) for path in fresh if finished_recipe(path)]
+
+
+def keep(branch: Path, place: Path, items: int = ITEMS) -> Path:
+    """Round a branch's weights to 16 bits, mark what is stored, and move all of it into its place.
+
+    Rounded before any use, the marks included, so that the stored weights are the base.
+    """
+    recipe, staged = finished_recipe(branch), place.with_name(f".staged-{place.name}")
+    shutil.rmtree(staged, ignore_errors=True)
+    loaded = build.load(branch / "model")
+    build.save(loaded.model.to(torch.float16), loaded.processor, staged)
+    forms = FORMS if recipe["forms"] == "two-form" else FORMS[:1]
+    write_file(staged / "marks.csv", csv_text(all_marks(build.load(staged), items, forms)).encode())
+    write_file(staged / "made.json", json_bytes({"recipe": recipe}))
+    write_file(staged / "training_log.csv", (branch / "training_log.csv").read_bytes())
+    staged.rename(place)
+    return place
