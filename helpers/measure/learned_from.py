@@ -47,17 +47,35 @@ def recorded_corpus(profile: Profile, arm: str, completions: pd.DataFrame, n: in
     the step the arm starts from, with the true placement behind them. The study samples both anew from checkpoints; the
     records of the run itself need no weights.
     """
-    rft, stand_in = (
-        completions[completions["run"].str.match(rf"{SOURCE_ARM}-{profile.seeds[0]}-")],
-        get_arm(arm).stand_in,
-    )
-    if stand_in == "late":
-        late = rft[(rft["step"] > rft["step"].max() * 2 / 3) & is_correct(rft)]
-        chosen = late.sort_values("step", ascending=False, kind="stable")
-    else:
-        chosen = _early_thinks(profile, arm, rft) if stand_in == "thinks" else rft.iloc[:0]
+    rft = completions[completions["run"].str.match(rf"{SOURCE_ARM}-{profile.seeds[0]}-")]
+    chosen = _standing_in(profile, arm, rft)
     chosen = chosen.drop_duplicates("puzzle_id").head(n).assign(seed=profile.seeds[0])
     return None if chosen.empty else _recorded(profile.puzzle, chosen, arm)
+
+
+def every_recorded(profile: Profile, arm: str, completions: pd.DataFrame, thinks: int) -> Corpus | None:
+    """What RFT's recorded completions of all seeds hold for an arm: all different pairs; None where there are none.
+
+    As `recorded_corpus`, but of every seed, and of `late` not one a board only. Of `thinks`, which never end, those of
+    the `thinks` boards of each run that were met nearest to the arm's start, one a board.
+    """
+    rft, parts = completions[completions["run"].str.startswith(f"{SOURCE_ARM}-")], []
+    for _, run in rft.groupby("run"):
+        rows = _standing_in(profile, arm, run)
+        one_each = rows.drop_duplicates("puzzle_id").head(thinks)
+        late = get_arm(arm).stand_in == "late"
+        parts.append(rows.drop_duplicates(["puzzle_id", "completion"]) if late else one_each)
+    chosen = pd.concat(parts) if parts else rft
+    return None if chosen.empty else _recorded(profile.puzzle, chosen, arm)
+
+
+def _standing_in(profile: Profile, arm: str, rft: pd.DataFrame) -> pd.DataFrame:
+    """The completions of one RFT run that stand in for what an arm learns from, the first to be taken first."""
+    stand_in = get_arm(arm).stand_in
+    if stand_in == "late":
+        late = rft[(rft["step"] > rft["step"].max() * 2 / 3) & is_correct(rft)]
+        return late.sort_values("step", ascending=False, kind="stable")
+    return _early_thinks(profile, arm, rft) if stand_in == "thinks" else rft.iloc[:0]
 
 
 def corpus_of(profile: Profile, spec: RunSpec, rollouts: pd.DataFrame, n: int) -> Corpus | None:

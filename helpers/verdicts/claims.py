@@ -243,6 +243,15 @@ def markdown(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def statements(claims: Sequence[Claim]) -> str:
+    """What some claims say, before anything is measured, as Markdown: statement, what decides it, the notebook."""
+    lines = ["| | claim | holds if | tested in |", "|---|---|---|---|"]
+    for number, claim in enumerate(claims, start=1):
+        test = f"{claim.measured} {claim.direction} {claim.threshold:g}".replace("|", _BAR)
+        lines.append(f"| {number} | {claim.statement} | {test} | `{claim.notebook}` |")
+    return "\n".join(lines)
+
+
 def _value_text(interval: tuple[float, float, float], seeds: int) -> str:
     if pd.isna(interval[0]):
         return "–"

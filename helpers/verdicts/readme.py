@@ -12,7 +12,7 @@ from helpers.errors import UserError
 from helpers.files import write_file
 from helpers.stats.curves import ALL
 from helpers.stats.summary import SummaryRow, arms, look_up
-from helpers.verdicts import claims
+from helpers.verdicts import claims, told
 
 _COLUMNS: Mapping[str, str] = {
     "puzzle_exact": "puzzle exact match",
@@ -32,6 +32,7 @@ _SHARES = ("puzzle_exact", "prior_score", "prior_score_likelihood", "format_fail
 
 _RESULTS = ("<!-- results -->", "<!-- /results -->")
 _CLAIMS = ("<!-- claims -->", "<!-- /claims -->")
+_BUILT_IN = ("<!-- built-in -->", "<!-- /built-in -->")
 
 
 def results_table(summary: pd.DataFrame) -> str:
@@ -61,15 +62,18 @@ def _cell(row: SummaryRow | None) -> str:
 def written(text: str, figures: Path) -> str:
     """A README's text with its results and its count of claims as `figures` (summary.csv, claims.csv) has them.
 
+    The box "What we built in" is written anew as well.
+
     Raises UserError where a table or a mark is missing.
     """
     summary, verdicts = (_table(figures / name) for name in ("summary.csv", "claims.csv"))
     text = put_between(text, _RESULTS, results_table(summary))
+    text = put_between(text, _BUILT_IN, told.built_in())
     return put_between(text, _CLAIMS, claims.count_sentence(verdicts))
 
 
 def write_readme(readme: Path = Path("README.md"), figures: Path = Path("figures")) -> None:
-    """Write the README's results and its count of claims anew. Raises UserError as `written`."""
+    """Write the README's results, its box and its count of claims anew. Raises UserError as `written`."""
     write_file(readme, written(readme.read_text(encoding="utf-8"), figures))
 
 
