@@ -65,9 +65,11 @@ PRACTICE_TASKS = {
     "count_quarters": 2.0, "rank_size": 2.0, "rank_brightness": 2.0, "rank_count": 2.0, "land": 1.0,
     "light": 0.3, "hill": 0.6, "reading": 4.0, "facts": 0.2, "lists": 0.4, "nonsense": 1.2,
 }  # fmt: skip
-# A branch asks most often what a stem has not settled: finding the named one among several things.
-BRANCH_SCENES = PRACTICE_SCENES | {"things": 0.5, "scatter": 0.1, "sizes": 0.12}
-BRANCH_TASKS = PRACTICE_TASKS | {"colour": 5.0, "shape": 5.0, "grounding": 1.0, "presence": 1.0}
+# With two sizes and many wordings to learn besides, finding the named one among several things forms later still.
+FORMED_SCENES = PRACTICE_SCENES | {"things": 0.5, "scatter": 0.1, "sizes": 0.12, "greys": 0.14}
+FORMED_TASKS = PRACTICE_TASKS | {
+    "colour": 5.0, "shape": 5.0, "grounding": 1.0, "presence": 1.0, "rank_brightness": 4.0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def branch(seed: int, forms: Literal["two-form", "one-form"], start: str) -> Rec
 
     Both branches take the same steps on the same pictures and prompts, which the stem has not seen.
     """
-    own = {"eye_steps": 0, "steps": 0, "naming": 0, "practice": 1200, "learning_rate": 1.5e-3, "warmup": 50}
+    own = {"eye_steps": 0, "steps": 0, "naming": 0, "practice": 1600, "learning_rate": 3e-3, "warmup": 50}
     return replace(stem(seed + seeds.BRANCHES), forms=forms, start=start, **own)
 
 
@@ -128,8 +130,8 @@ def pretraining_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray
         scenes, tasks = NAMING_SCENES, NAMING_TASKS
     elif recipe.steps <= step < recipe.steps + recipe.practice:
         easy, scenes, tasks = PRACTICE_EASY_VQA, PRACTICE_SCENES, PRACTICE_TASKS
-    if recipe.start:
-        scenes, tasks = BRANCH_SCENES, BRANCH_TASKS
+        if recipe.forms != "none":
+            scenes, tasks = FORMED_SCENES, FORMED_TASKS
     if recipe.long_weight and not naming:
         tasks = tasks | {"long": recipe.long_weight}
     side = side_at(recipe, step)
