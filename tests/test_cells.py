@@ -1,0 +1,81 @@
+"""The cells of the study on several bases: what they run, under which names, and what is published of them once."""
+
+from pathlib import Path
+
+import pytest
+from rows import evaluation
+from swapping import swap
+
+from helpers.errors import UserError
+from helpers.study import cells, published
+from helpers.study.arms import get_arm
+from helpers.study.profiles import FAIR
+from helpers.study.records import RunStore
+
+
+def test_pilots_are_never_reported_and_twins_are_among_the_reported() -> None:
+    assert not set(cells.PILOTS) & set(cells.REPORTED) and len(cells.REPORTED) >= 6
+    assert set(cells.TWINS) < set(cells.REPORTED) and len(cells.TWINS) == 3
+
+
+@pytest.mark.parametrize("name", cells.CELLS)
+def test_a_cell_differs_between_bases_in_nothing_but_base_seed_and_source(name: str) -> None:
+    cell = cells.get_cell(name)
+    first, second = cell.specs(3), cell.specs(4)
+    for one, other in zip(first, second, strict=True):
+        apart = {k for k, v in one.to_dict().items() if other.to_dict()[k] != v}
+        assert apart == {"base", "seed"} | ({"source"} if one.source else set())
+        assert (one.base, one.seed) == (f"{cell.kind}-3", 3) and one.asked == cell.asked
+    assert [spec.learning_rate for spec in first] == list(cell.rates) == sorted(cell.rates, reverse=True)
+
+
+def test_slower_runs_may_take_as_many_more_steps_as_they_are_slower() -> None:
+    for cell in cells.CELLS.values():
+        given = [spec.steps * spec.learning_rate for spec in cell.specs(3)]
+        assert all(value == pytest.approx(given[0], rel=0.01) for value in given)
+
+
+def test_sources_come_before_what_they_feed_and_every_run_has_its_own_name() -> None:
+    planned = list(cells.specs([3, 4]))
+    names = [spec.name for spec in planned]
+    assert len(set(names)) == len(names)
+    for place, spec in enumerate(planned):
+        assert bool(spec.source) == bool(get_arm(spec.arm).source)
+        if spec.source:
+            source = planned[names.index(spec.source)]
+            assert names.index(spec.source) < place and (source.base, source.asked) == (spec.base, spec.asked)
+
+
+def test_an_unknown_cell_is_refused_by_name() -> None:
+    with pytest.raises(UserError, match="there is no cell 'rft loudly': choose one of base plain"):
+        list(cells.specs([3], ["rft loudly"]))
+
+
+def test_a_cell_is_published_once_it_is_complete_and_then_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = cells.get_cell("sft-answer direct")
+    store = RunStore(tmp_path / "runs")
+    swap(monkeypatch, published, "store", lambda profile: store)
+    monkeypatch.setattr(cells, "PUBLISHED", tmp_path / "records")
+
+    def finish(spec) -> None:
+        run = store.start(spec)
+        run.append("evaluations", [evaluation(spec.name, 1, "puzzle", "exact", 0.5)])
+        run.finish()
+
+    *most, last = cell.specs(3)
+    for spec in most:
+        finish(spec)
+    assert cells.publish_complete([3]) == []
+    finish(last)
+    (place,) = cells.publish_complete([3, 4])
+    assert place == tmp_path / "records/bases/two-form-3/sft-answer-direct"
+    assert set(published.published_specs(place)) == {spec.name for spec in cell.specs(3)}
+    assert cells.publish_complete([3, 4]) == []
+
+
+def test_the_base_is_asked_in_every_form() -> None:
+    bases = [spec for spec in cells.specs([3]) if spec.arm == "base"]
+    assert [spec.asked for spec in bases] == ["plain", "think", "direct", "sentences"]
+    assert all(spec.steps == 0 and not spec.settings for spec in bases) and FAIR.ways
