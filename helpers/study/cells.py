@@ -27,6 +27,7 @@ PILOTS = FAIR.seeds[:2]
 REPORTED = FAIR.seeds[2:]
 TWINS = REPORTED[:3]  # stems that have a one-form branch as well, and on which every cell but the headline's is run
 UNTIL = 0.9  # exact match up to which a run keeps its rate
+FLOPS_CAP = 3e15  # that a run may spend to reach exact match 0.7: fronts end where the next rate would pass it
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,11 @@ def specs(stems: Iterable[int], names: Iterable[str] = ()) -> Iterator[RunSpec]:
     cells = [get_cell(name) for name in names] or list(CELLS.values())
     for stem in stems:
         yield from (spec for cell in cells for spec in cell.specs(stem))
+
+
+def planned(stems: Iterable[int]) -> dict[str, tuple[Cell, RunSpec]]:
+    """The cell and the spec of every run on the bases of stems, by the run's name."""
+    return {spec.name: (cell, spec) for stem in stems for cell in CELLS.values() for spec in cell.specs(stem)}
 
 
 def publish_complete(stems: Iterable[int]) -> list[Path]:

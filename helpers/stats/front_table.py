@@ -1,0 +1,93 @@
+"""The front of every cell from the records of its runs: what each run had lost, and spent, where it reached 0.7.
+
+Read off as every drop of the suite is (`curves.crossings`, on the monotone curve), but item by item: a rate is chosen
+by the first half of every task's items and reported by the second (`fronts.chosen`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from helpers.stats import costs
+from helpers.stats.curves import RUN, crossings, values_at
+from helpers.stats.fronts import COLUMNS
+from helpers.study.cells import FLOPS_CAP, Cell
+from helpers.study.spec import RunSpec
+
+AT = 0.7
+HALVES = ("drop_first", "drop_second", "drop")
+Planned = Mapping[str, tuple[Cell, RunSpec]]
+"""A run's cell and spec by the run's name."""
+
+
+def own_outcomes(outcomes: pd.DataFrame, planned: Planned) -> pd.DataFrame:
+    """The prior tasks' rows in each run's own way: as it asks, in taught wordings, nothing opened, nothing shown again.
+
+    Of several sizes that of the run's pictures, which it is asked in at every evaluation.
+    """
+    asked = outcomes["run"].map({name: spec.asked for name, (_, spec) in planned.items()})
+    own = (outcomes["asked"] == asked) & (outcomes["wording"] == "taught") & (outcomes["opening"] == "")
+    rows = outcomes[own & (outcomes["regained"] == 0) & (outcomes["task"] != "puzzle")]
+    first = rows[rows["step"] == 0].groupby("run")["size"].first()  # at the start nothing is asked in another way
+    return rows[rows["size"] == rows["run"].map(first)]
+
+
+def half_scores(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean prior score by half of the items (equal weight per task): columns run, arm, seed, step, half, value.
+
+    `rows`: outcomes, one a task and step. An odd item belongs to the second half.
+    """
+    marks = [np.asarray(right, float) for right in rows["right"]]
+    parts = {
+        HALVES[0]: [m[: len(m) // 2].mean() for m in marks],
+        HALVES[1]: [m[len(m) // 2 :].mean() for m in marks],
+        HALVES[2]: [m.mean() for m in marks],
+    }
+    each = rows[[*RUN, "step"]].assign(**parts).melt([*RUN, "step"], list(HALVES), var_name="half")
+    return each.groupby([*RUN, "step", "half"], as_index=False)["value"].mean()
+
+
+def drops_at_mark(scores: pd.DataFrame, marks: pd.DataFrame) -> pd.DataFrame:
+    """Fall of `half_scores` below each run's own start at marks as from `crossings`: a column per half, by run."""
+    there = values_at(scores, marks, [*RUN, "half"]).set_index(["run", "half"])["value"]
+    start = scores[scores["step"] == 0].set_index(["run", "half"])["value"]
+    return (start.reindex(there.index) - there).unstack("half").reindex(columns=list(HALVES))
+
+
+def front_table(tables: Mapping[str, pd.DataFrame], planned: Planned) -> pd.DataFrame:
+    """A row per run: the columns of `fronts.COLUMNS`, then run, step, boards, completions, tokens, seconds and more.
+
+    `tables`: evaluations, outcomes and metrics of finished runs that are all in `planned`. `base` is the number of the
+    stem. Costs hold what a model wrote for the run in advance; `source_flops` is what the run cost that feeds it, up to
+    its end, 0 where none does. `capped`: the next slower rate, a third as fast, would spend more than `FLOPS_CAP`.
+    """
+    marks = crossings(tables["evaluations"], AT, monotone=True)
+    drops = drops_at_mark(half_scores(own_outcomes(tables["outcomes"], planned)), marks)
+    spent = costs.cumulative(tables["metrics"])
+    whole = spent.sort_values("step").groupby("run")["flops"].last()
+    at = costs.cost_at(spent, marks).set_index("run").drop(columns=RUN[1:])
+    rows = [_row(cell, spec) for name, (cell, spec) in planned.items() if name in set(tables["evaluations"]["run"])]
+    table = pd.DataFrame(rows, columns=["run", "source", "base", "cell", "rate"]).set_index("run").join(drops).join(at)
+    table["arrived"] = table.index.isin(marks["run"])
+    table["source_flops"] = table["source"].map(whole).where(table["source"] != "", 0.0)
+    table["capped"] = (table["flops"] * 3 > FLOPS_CAP).fillna(value=False)
+    first = list(COLUMNS)
+    return table.reset_index()[[*first, *(name for name in ("run", *at.columns, "source_flops") if name not in first)]]
+
+
+def _row(cell: Cell, spec: RunSpec) -> tuple[str, str, str, str, float]:
+    return spec.name, spec.source, str(spec.seed), cell.name, spec.learning_rate
+
+
+def spread_of_differences(front: pd.DataFrame, first: str, second: str) -> float:
+    """Standard deviation over bases of one cell's least drop minus another's: what a pilot can say of the power.
+
+    NaN below two bases.
+    """
+    least = [front[front["cell"] == cell].groupby("base")["drop"].min() for cell in (first, second)]
+    apart = (least[0] - least[1]).dropna()
+    return float(apart.std()) if len(apart) > 1 else math.nan
