@@ -13,14 +13,14 @@ from helpers.study.checkpoints import check_whole, checkpoint_at, checkpoint_num
 STATE = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
 
 
-def save(folder: Path, *steps: int) -> Path:
-    """Checkpoints of a run, as a trainer would leave them staged."""
+def save(folder: Path, *steps: int, kept: set[int] | None = None) -> Path:
+    """Checkpoints of a run, as a trainer would leave them staged, settled one after the other."""
     for step in steps:
         staged = folder / checkpoints.STAGED / f"checkpoint-{step}"
         staged.mkdir(parents=True)
         for name in STATE:
             (staged / name).write_bytes(f"{name} of step {step}".encode() * 50)
-        settle(folder, step)
+        settle(folder, step, kept)
     return folder
 
 
@@ -53,6 +53,13 @@ def test_the_last_two_keep_their_optimiser_and_all_keep_their_weights(folder: Pa
     assert [(folder / f"checkpoint-{step}" / "optimizer.pt").exists() for step in (2, 4, 8)] == [False, True, True]
     for step in (2, 4, 8):
         check_whole(folder / f"checkpoint-{step}")
+
+
+def test_where_only_some_are_kept_the_others_go_once_two_newer_ones_are_there(tmp_path: Path) -> None:
+    folder = save(tmp_path / "rft-0-0123456789" / "checkpoints", 2, 4, 8, 16, 32, kept={4})
+    assert checkpoint_numbers(folder) == [4, 16, 32]
+    assert [(folder / f"checkpoint-{step}" / "optimizer.pt").exists() for step in (4, 16, 32)] == [False, True, True]
+    check_whole(folder / "checkpoint-4")
 
 
 DAMAGE = {

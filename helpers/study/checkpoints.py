@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from helpers.errors import UserError
@@ -53,10 +54,11 @@ def checkpoint_numbers(folder: Path) -> list[int]:
     return sorted(int(p.name.split("-")[1]) for p in folder.glob("checkpoint-*") if p.name.split("-")[1].isdigit())
 
 
-def settle(folder: Path, step: int) -> None:
+def settle(folder: Path, step: int, kept: Collection[int] | None = None) -> None:
     """Seal the staged checkpoint of `step` and rename it into its place; only the newest ones keep their optimiser.
 
-    The optimiser is twice as large as the weights, and only a resume reads it.
+    The optimiser is twice as large as the weights, and only a resume reads it. Where `kept` is given, the newest ones
+    and those of these steps are all that stays.
     """
     staged, place = folder / STAGED / f"checkpoint-{step}", folder / f"checkpoint-{step}"
     files = {name: fingerprint(staged / name) for name in _files(staged)}
@@ -65,7 +67,11 @@ def settle(folder: Path, step: int) -> None:
     shutil.rmtree(place, ignore_errors=True)  # of an earlier try at the same step
     os.replace(staged, place)
     for number in checkpoint_numbers(folder)[:-KEPT_STATES]:
-        (folder / f"checkpoint-{number}" / OPTIMISER).unlink(missing_ok=True)
+        old = folder / f"checkpoint-{number}"
+        if kept is None or number in kept:
+            (old / OPTIMISER).unlink(missing_ok=True)
+        else:
+            shutil.rmtree(old)
 
 
 def _files(checkpoint: Path) -> list[str]:

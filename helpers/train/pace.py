@@ -11,6 +11,7 @@ from helpers.train.engine import Settings
 
 MOVED = 0.2  # exact match from which on a run is evaluated often
 FULL = 0.7  # exact match at whose first reaching the model is examined in every way
+EARLY = 64  # step whose checkpoint is kept: a model that has hardly been trained, from which `sft-self` learns
 WARM_UP = 10  # steps
 EARLIEST = 8  # step: while the rate warms up little moves
 DECAY_SHARE = 0.25  # of the steps before it
@@ -32,7 +33,7 @@ class Pace:
                 {-(-s // at_once) * at_once for s in checkpoint_steps(spec.steps, often) if s >= EARLIEST}
                 for often in (settings.per_octave, settings.dense)
             )
-        self.exact, self.turn, self.seen_full = 0.0, 0, False
+        self.exact, self.turn, self.examined = 0.0, 0, 0  # the last two: steps
 
     def replay(self, evaluated: Iterable[tuple[int, float]]) -> None:
         """Catch up with the (step, exact match) pairs that a stopped run left."""
@@ -42,8 +43,9 @@ class Pace:
     def note(self, step: int, exact: float) -> bool:
         """Take notice of an evaluation; whether the model is to be examined in every way now."""
         self.exact = exact
-        full = step == self.end or (exact >= FULL and not self.seen_full and step > 0)
-        self.seen_full |= exact >= FULL
+        first = step > 0 and exact >= FULL and not self.examined
+        full = first or step == self.end
+        self.examined = step if first else self.examined
         if self.until and not self.turn and step and exact >= self.until:
             self.turn = step
         return full

@@ -18,7 +18,7 @@ from helpers.study.schema import read_table
 from helpers.study.spec import RunSpec
 from helpers.train.engine import Engine, dtype, identity_columns, load_base, update_norm
 from helpers.train.exam import evaluate
-from helpers.train.pace import Pace
+from helpers.train.pace import EARLY, Pace
 from helpers.world import answers
 from helpers.world.boards import Boards
 
@@ -161,7 +161,9 @@ class StudyCallback(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         """Take the checkpoint, written whole by now, among the run's own."""
-        settle(self.run.checkpoints, state.global_step)
+        # Of the many of a run that goes until something only two are looked at again, beside its end.
+        kept = {EARLY, self.pace.examined} if self.pace.until else None
+        settle(self.run.checkpoints, state.global_step, kept)
 
 
 def _corpus_costs(engine: Engine) -> dict[str, float]:
