@@ -233,7 +233,7 @@ def test_prompts_are_the_pictures_and_questions_of_their_task(here: Study) -> No
     boards, found = probe_boards(here.profile, BOARDS), prompts_of(here.profile, here.probes)
     for row, prompt in zip(here.probes.itertuples(), found, strict=True):
         if row.task == "puzzle":
-            assert np.array_equal(prompt.pixels, boards.pixels[row.number]) and prompt.text == boards.text
+            assert np.array_equal(prompt.pixels, boards.pixels[row.number]) and prompt.text == boards.prompted()[0].text
         else:
             sample = battery.battery(row.task, row.number + 1)[row.number]
             assert np.array_equal(prompt.pixels, sample.pixels) and prompt.text == sample.question.text
@@ -616,7 +616,7 @@ def test_reach_within_a_group_in_closed_cases_and_by_drawing() -> None:
 def rft_rows(study: Study, seed: int, ids: list[int], each: int) -> pd.DataFrame:
     """Completions of training boards by the tests' model, as the records have them."""
     boards = training_boards(study.profile.puzzle, max(ids) + 1, seed)
-    asked = [Prompted(boards.pixels[i], boards.text) for i in ids]
+    asked = [boards.prompted()[i] for i in ids]
     texts = complete(*study.base, asked, Sampling(each, 1.0, 32, 5))
     rows = []
     for i, row in zip(ids, texts, strict=True):
@@ -787,7 +787,7 @@ def test_each_run_has_the_perplexity_of_what_it_learned_from(study: Study, monke
     assert values["reinforce-1-0", 1e-3] == pytest.approx(math.exp(4))
     assert values["distill", 1e-3] == pytest.approx(math.exp(5))  # from its own samples, not from its teacher's
     assert values["sft-stream", 1e-3] == values["rft", 1e-3]
-    asked = [Prompted(p, boards.text) for p in boards.pixels]
+    asked = boards.prompted()
     for arm, texts in (("sft-answer", corpora.answer_completions(boards)), ("sft-rollout", right)):
         logps = torch.cat([stock_logps(study.base, a, t) for a, t in zip(asked, texts, strict=True)])
         assert values[arm, 1e-3] == pytest.approx(math.exp(-float(logps.mean())), rel=1e-3)

@@ -443,7 +443,7 @@ def rollouts_alone(load: Load) -> Sides:
     """Sampling at T = 1; both sides are given tokens and patches, ours each prompt once, stock once per completion."""
     model, processor = build.load()
     boards = boards_of(load)
-    prompts = [Prompted(p, boards.text) for p in boards.pixels[: load.prompts]]
+    prompts = boards.prompted()[: load.prompts]
     pictures = patches(processor, [p.pixels for p in prompts])
     ids = [prompt_ids(processor.tokenizer, p.text, pictures.grid) for p in prompts]
     asked = (model, processor.tokenizer, ids, pictures)
@@ -546,7 +546,7 @@ def scoring_groups(load: Load, group: int = 4) -> Sides:
     """Log-probs of `load.scored` completions, `group` per picture (as the battery's likelihood scores them)."""
     model, processor = build.load()
     boards = boards_of(replace(load, steps=1, samples=load.scored))
-    prompts = [Prompted(p, boards.text) for p in boards.pixels[: load.scored // group]]
+    prompts = boards.prompted()[: load.scored // group]
     texts = score.complete(model, processor, prompts, Sampling(group, 1.0, load.tokens, SEED))
     found: dict[str, list[torch.Tensor]] = {}
 

@@ -141,7 +141,7 @@ def test_the_kl_term_has_something_to_compare() -> None:
     """Between the shipped model and itself a KL term has neither value nor gradient."""
     nudged, base = benchmarks.nudged_model(), build.load()
     boards = benchmarks.boards_of(SMOKE)
-    asked = [Prompted(p, boards.text) for p in boards.pixels[:2]]
+    asked = boards.prompted()[:2]
     texts = [["<think>sky</think><answer>2 1 4 3</answer>"]] * 2
     logps = [torch.cat([x for row in score.completion_logps(*m, asked, texts) for x in row]) for m in (nudged, base)]
     assert (logps[0] - logps[1]).abs().max() > 1e-2

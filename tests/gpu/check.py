@@ -142,7 +142,10 @@ def rft_step(stock: bool) -> Values:
 def replayed(processor: Any, boards: Boards, texts: list[str]) -> Callable[[list, Any], dict[str, list]]:
     """A `rollout_func` that draws what was recorded: TRL asks for each board as often as its group is large."""
     pictures = score.patches(processor, list(boards.pixels))
-    prompt, size = score.prompt_ids(processor.tokenizer, boards.text, pictures.grid), len(texts) // len(boards)
+    prompt, size = (
+        score.prompt_ids(processor.tokenizer, boards.prompted()[0].text, pictures.grid),
+        len(texts) // len(boards),
+    )
     ids = [[*processor.tokenizer(text)["input_ids"], processor.tokenizer.eos_token_id] for text in texts]
     known = {Image.fromarray(p).tobytes(): ids[i * size : (i + 1) * size] for i, p in enumerate(boards.pixels)}
 
