@@ -49,6 +49,7 @@ class Cell:
     source: str = ""
     headline: bool = False
     label: str = ""
+    lora_rank: int = 0
 
     @property
     def name(self) -> str:
@@ -78,7 +79,8 @@ class Cell:
             group_size=FAIR.group_size,
             beta=self.beta,
             max_completion_length=room(FAIR.puzzle.tiles, outside),
-            base=f"{self.kind}-{stem}",
+            lora_rank=self.lora_rank,
+            base=base_name(self.kind, stem),
             source=source,
             extra=(("until", UNTIL), *self.extra) if steps else (),
             asked=self.asked,
@@ -90,6 +92,7 @@ class Cell:
 
 
 _FRONT = (2e-4, 6e-5, 2e-5)
+_ONE = (6e-5,)  # where one rate will do; the pilots decide which
 # fmt: off
 _CELLS = (
     *(Cell("base", asked, (0.0,), 0, headline=True) for asked in ASKED),
@@ -100,6 +103,28 @@ _CELLS = (
     Cell("sft-rollout", "think", _FRONT, 600, source="rft think", headline=True),
     Cell("sft-voice", "think", _FRONT, 600, headline=True),
     Cell("sft-expert", "sentences", _FRONT, 600, headline=True),
+    # KL: both algorithms without it, and each with its own weight
+    Cell("rft-no-kl", "direct", _FRONT, 600, batch_size=16, headline=True),
+    Cell("sft-kl", "direct", _FRONT, 600, beta=0.12, headline=True),
+    # data: the rollouts one by one in their order, and a hardly trained writer's thinks
+    Cell("sft-stream", "think", _ONE, 2600, batch_size=16, source="rft think"),
+    Cell("sft-self", "think", _ONE, 2000, extra=(("source_step", 64),), source="rft think"),
+    # form: the teacher's sentences where nobody asks for them, and what the twin that always thinks makes of it all
+    Cell("sft-expert", "plain", _ONE, 2000),
+    Cell("sft-answer", "direct", _ONE, 2000, kind="one-form"),
+    Cell("sft-answer", "plain", _ONE, 2000, kind="one-form"),
+    Cell("rft", "think", _ONE, 2600, kind="one-form", batch_size=16, beta=0.12),
+    Cell("rft", "direct", _ONE, 2600, kind="one-form", batch_size=16, beta=0.12),
+    # length: bare answers behind a think that says nothing
+    Cell("sft-answer", "think", _ONE, 2000, extra=(("filler", "fixed"),), label="filler fixed"),
+    Cell("sft-answer", "think", _ONE, 2000, extra=(("filler", "empty"),), label="filler empty"),
+    # the negative control: RFT's direct rollouts are bare true answers, nothing else
+    Cell("sft-rollout", "direct", _ONE, 2000, source="rft direct"),
+    # old controls that decide a claim
+    Cell("sft-replay", "direct", _ONE, 2000, extra=(("replay_share", 0.5),)),
+    Cell("rft-stale", "direct", _ONE, 2600, batch_size=16, beta=0.12, extra=(("steps_per_generation", 8),)),
+    Cell("sft-answer", "direct", (1e-3,), 600, label="LoRA", lora_rank=8),
+    Cell("rft", "direct", (1e-3,), 600, batch_size=16, beta=0.12, label="LoRA", lora_rank=8),
 )
 # fmt: on
 

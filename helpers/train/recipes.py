@@ -102,8 +102,10 @@ def _replay_rows(engine: Engine) -> Dataset:
 
 
 def _stream_rows(engine: Engine) -> Dataset:
-    drawn = rows.source_completions(engine.run.folder.parent, engine.spec)
-    return rows.stream_rows(engine.boards, rows.stream_batches(drawn, engine.spec.steps))
+    drawn, steps = rows.source_completions(engine.run.folder.parent, engine.spec), engine.spec.steps
+    # A run that goes until something may outlast its source: then it learns the same again, in the same order.
+    steps = min(steps, int(drawn["step"].max())) if "until" in engine.spec.settings else steps
+    return rows.stream_rows(engine.boards, rows.stream_batches(drawn, steps))
 
 
 def refresh_every(spec: RunSpec) -> int:
