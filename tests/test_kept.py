@@ -1,0 +1,84 @@
+"""Keeping a base: rounded before any use, marked as it is stored, once, and only when it is finished."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from swapping import swap
+
+from helpers.errors import UserError
+from helpers.measure import bars, kept
+from helpers.model import build
+from helpers.train import pretrain
+
+
+@pytest.fixture
+def marked(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """What was marked: the weights' dtype on disk, the items and the forms."""
+    seen: list[tuple] = []
+
+    def all_marks(base, n, forms=bars.FORMS) -> pd.DataFrame:
+        seen.append((base, n, forms))
+        return pd.DataFrame([("mean score", "think", 0.9, 0.92)], columns=["mark", "form", "value", "bar"])
+
+    swap(monkeypatch, bars, "all_marks", all_marks)
+    return seen
+
+
+def branch(tiny, root: Path, name: str, forms: str, left: int = 0) -> Path:
+    """A branch as pretraining leaves it, `left` steps before its end."""
+    folder = root / name
+    shutil.copytree(tiny.folder, folder / "model")
+    recipe = pretrain.branch(3, forms, "stem")
+    torch.save({"recipe": asdict(recipe), "step": recipe.practice - left}, folder / "state.pt")
+    (folder / "training_log.csv").write_text("step,loss\n0,1.0\n")
+    return folder
+
+
+def test_a_finished_branch_is_rounded_marked_and_kept_once(tiny, tmp_path: Path, marked: list) -> None:
+    made, bases = tmp_path / "stems", tmp_path / "bases"
+    bases.mkdir()
+    branch(tiny, made, "two-form-3", "two-form")
+    branch(tiny, made, "one-form-3", "one-form")
+    branch(tiny, made, "two-form-4", "two-form", left=1)
+    (made / "stem-3").mkdir()
+    assert kept.keep_bases(made, bases, 7) == [bases / "one-form-3", bases / "two-form-3"]
+    assert [(n, forms) for _, n, forms in marked] == [(7, ("think",)), (7, ("think", "direct"))]
+    assert kept.keep_bases(made, bases, 7) == [] and sorted(p.name for p in bases.iterdir()) == [
+        "one-form-3", "two-form-3",
+    ]  # fmt: skip
+    place = bases / "two-form-3"
+    stored = build.load(place).model.state_dict()
+    full = build.load(made / "two-form-3" / "model").model.state_dict()
+    assert all(torch.equal(stored[name], full[name].half().float()) for name in full)
+    assert any(not torch.equal(stored[name], full[name]) for name in full)
+    # what was marked is what is stored
+    assert all(torch.equal(v, stored[name]) for name, v in marked[1][0].model.state_dict().items())
+    assert json.loads((place / "made.json").read_text())["recipe"]["forms"] == "two-form"
+    assert (place / "marks.csv").exists() and (place / "training_log.csv").exists()
+
+
+def test_a_kill_while_marking_leaves_no_base(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, bases = tmp_path / "stems", tmp_path / "bases"
+    bases.mkdir()
+    branch(tiny, made, "two-form-3", "two-form")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        swap(patch, bars, "all_marks", killed)
+        with pytest.raises(KeyboardInterrupt):
+            kept.keep_bases(made, bases)
+    assert not (bases / "two-form-3").exists()
+
+
+def test_without_any_branch_the_way_to_one_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="make a stem and its branches first"):
+        kept.keep_bases(tmp_path / "nowhere", tmp_path)
