@@ -50,10 +50,10 @@ def test_a_way_changes_how_items_are_put_and_never_what_is_right(way: Way) -> No
 
 
 def test_every_wording_is_asked_in_turn_of_chance_and_always_the_same() -> None:
-    texts = [prompt.text for prompt, _ in items(Way("direct"), "light", 60)]
+    texts = [prompt.text for prompt, _ in items(Way("direct"), "light", 160)]
     assert sum(any(p in text for text in texts) for p in forms.PHRASES["direct"]) == len(forms.PHRASES["direct"])
     items.cache_clear()
-    assert [prompt.text for prompt, _ in items(Way("direct"), "light", 60)] == texts
+    assert [prompt.text for prompt, _ in items(Way("direct"), "light", 160)] == texts
 
 
 def test_the_plain_way_gives_the_scores_of_the_plain_battery(loaded: tuple) -> None:

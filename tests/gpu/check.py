@@ -125,6 +125,7 @@ def rft_step(stock: bool) -> Values:
     spec, boards, table = recorded()
     model, processor = nudged()
     size = len(table) // len(boards)
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental
     with tempfile.TemporaryDirectory() as folder:
         config = GRPOConfig(per_device_train_batch_size=len(table), num_generations=size, beta=spec.beta,
                             max_completion_length=spec.max_completion_length, **common(folder, model))  # fmt: skip
