@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from rows import evaluation
 from swapping import swap
@@ -72,7 +73,13 @@ def test_a_cell_is_published_once_it_is_complete_and_then_stays(
     (place,) = cells.publish_complete([3, 4])
     assert place == tmp_path / "records/bases/two-form-3/sft-answer-direct"
     assert set(published.published_specs(place)) == {spec.name for spec in cell.specs(3)}
+    made = cells.tables([3])["evaluations"]
     assert cells.publish_complete([3, 4]) == []
+    # the records of a clone, where nothing was trained, are those of the machine that trained
+    swap(monkeypatch, published, "store", lambda profile: RunStore(tmp_path / "nothing"))
+    again = cells.tables([3, 4])
+    pd.testing.assert_frame_equal(again["evaluations"], made)
+    assert len(made) == len(cell.specs(3)) and again["outcomes"].empty and "right" in again["outcomes"]
 
 
 def test_the_base_is_asked_in_every_form() -> None:

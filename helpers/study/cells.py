@@ -7,27 +7,31 @@ its stem's number. The bases of `PILOTS` are for tuning and are never reported.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+import pandas as pd
+
 from helpers.errors import UserError
 from helpers.study.arms import get_arm
 from helpers.study.profiles import FAIR
-from helpers.study.published import PUBLISHED, publish, store
+from helpers.study.published import PUBLISHED, as_published, load_published, publish, store
 from helpers.study.records import is_finished
+from helpers.study.schema import table_file, to_arrow
 from helpers.study.spec import Extra, RunSpec
 from helpers.world.answers import room
 from helpers.world.forms import ASKED, Asked
 
+NAMES = ("evaluations", "outcomes", "metrics")  # the tables that results are read from
 Kind = Literal["two-form", "one-form"]
 PILOTS = FAIR.seeds[:2]
 REPORTED = FAIR.seeds[2:]
 TWINS = REPORTED[:3]  # stems that have a one-form branch as well, and on which every cell but the headline's is run
 UNTIL = 0.9  # exact match up to which a run keeps its rate
-FLOPS_CAP = 3e15  # that a run may spend to reach exact match 0.7: fronts end where the next rate would pass it
+FLOPS_CAP = 1e14  # that a run may spend to reach exact match 0.7: fronts end where the next rate would pass it
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,33 @@ def publish_complete(stems: Iterable[int]) -> list[Path]:
     for place, names in complete.items():
         publish(made, place, names=names)
     return list(complete)
+
+
+def tables(stems: Iterable[int], names: Iterable[str] = NAMES) -> dict[str, pd.DataFrame]:
+    """Tables of every cell on the bases of stems that is published, or else of its runs that are finished here.
+
+    Rows as they are published, whichever it is; a table is empty, with its columns, where there are none.
+    """
+    named = tuple(names)
+    parts: dict[str, list[pd.DataFrame]] = {name: [to_arrow(name, []).to_pandas()] for name in named}
+    for stem in stems:
+        for cell in CELLS.values():
+            for name, rows in _tables_of(cell, stem, named).items():
+                parts[name].append(rows)
+    return {name: _below(rows) for name, rows in parts.items()}
+
+
+def _below(rows: list[pd.DataFrame]) -> pd.DataFrame:
+    """Tables below each other; an empty one only where there is nothing else, whose columns have no types yet."""
+    return pd.concat([part for part in rows if len(part)] or rows[:1], ignore_index=True)
+
+
+def _tables_of(cell: Cell, stem: int, names: Sequence[str]) -> dict[str, pd.DataFrame]:
+    place, made = place_of(cell, stem), store(FAIR)
+    if (place / "specs.json").exists():
+        return {name: load_published(place, name) for name in names if table_file(place, name).exists()}
+    finished = [spec.name for spec in cell.specs(stem) if is_finished(made.folder(spec))]
+    return {name: as_published(made, name, finished) for name in names} if finished else {}
 
 
 def place_of(cell: Cell, stem: int) -> Path:
