@@ -1,15 +1,24 @@
 """What a base must be able to do: marks by hand on stand-ins that write and see what the test says."""
 
+import json
+from dataclasses import asdict, replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.numpy import load_file
+from scipy.stats import binom
 from swapping import swap
 
 from helpers.errors import UserError
 from helpers.measure import bars
+from helpers.measure.kept import ITEMS
 from helpers.model import examine, score
 from helpers.model.examine import Outcomes, Way
+from helpers.model.processor import BASES
+from helpers.study.cells import REPORTED
+from helpers.train import pretrain
 from helpers.world.boards import Boards
 from helpers.world.puzzles import PuzzleSpec
 
@@ -78,3 +87,27 @@ def test_every_mark_has_its_bar_or_says_what_chance_is(monkeypatch: pytest.Monke
     marks = bars.all_marks(("model", "processor"), 4)
     assert set(bars.BARS) <= set(marks["mark"])
     assert marks[marks["bar"].isna()]["mark"].str.startswith("exact, chance").all()
+
+
+KEPT = [name for name in BASES if name != "shipped" and int(name.rsplit("-", 1)[1]) in REPORTED]
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_every_kept_base_clears_its_bars_and_knows_no_board(name: str) -> None:
+    marks = pd.read_csv(BASES[name] / "marks.csv")
+    assert set(bars.BARS) <= set(marks["mark"])
+    missed = marks[marks["value"] < marks["bar"]]
+    assert missed.empty, missed.to_string()
+    for row in marks[marks["mark"].str.startswith("exact, chance")].itertuples():
+        chance = float(row.mark.rsplit(" ", 1)[1])
+        # 500 boards: no more right than chance gives once in a thousand times
+        assert row.value * ITEMS <= binom.ppf(0.999, ITEMS, chance)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_kept_base_is_stored_in_16_bits_and_says_how_it_was_made(name: str) -> None:
+    weights = load_file(BASES[name] / "model.safetensors")
+    assert {str(weight.dtype) for weight in weights.values()} == {"float16"}
+    recipe = json.loads((BASES[name] / "made.json").read_text())["recipe"]
+    kind, stem = name.rsplit("-", 1)
+    assert recipe == asdict(replace(pretrain.branch(int(stem), kind, ""), start=recipe["start"]))
