@@ -1,5 +1,6 @@
 """The cells of the study on several bases: what they run, under which names, and what is published of them once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -36,6 +37,24 @@ def test_slower_runs_may_take_as_many_more_steps_as_they_are_slower() -> None:
         assert all(value == pytest.approx(given[0], rel=0.01) for value in given)
 
 
+def test_a_rate_that_is_added_to_a_front_changes_no_run_and_no_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {spec.name for spec in cells.specs([3])}
+    longer = {
+        name: replace(cell, rates=(1e-3, *cell.rates, 1e-6)) if len(cell.rates) > 1 else cell
+        for name, cell in cells.CELLS.items()
+    }
+    monkeypatch.setattr(cells, "CELLS", longer)
+    assert before < {spec.name for spec in cells.specs([3])}
+
+
+def test_a_cell_is_run_where_it_is_meant_to_be() -> None:
+    last = cells.REPORTED[-1]
+    assert {spec.base for spec in cells.specs([last])} == {f"two-form-{last}"}
+    run = {cell.name for cell, _ in cells.planned([last]).values()}
+    assert run == {name for name, cell in cells.CELLS.items() if cell.headline}
+    assert {cell.name for cell, _ in cells.planned([cells.TWINS[0]]).values()} == set(cells.CELLS)
+
+
 def test_sources_come_before_what_they_feed_and_every_run_has_its_own_name() -> None:
     planned = list(cells.specs([3, 4]))
     names = [spec.name for spec in planned]
@@ -52,34 +71,26 @@ def test_an_unknown_cell_is_refused_by_name() -> None:
         list(cells.specs([3], ["rft loudly"]))
 
 
-def test_a_cell_is_published_once_it_is_complete_and_then_stays(
+def test_a_run_is_published_once_and_read_from_there_where_nothing_was_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cell = cells.get_cell("sft-answer direct")
     store = RunStore(tmp_path / "runs")
     swap(monkeypatch, published, "store", lambda profile: store)
     monkeypatch.setattr(cells, "PUBLISHED", tmp_path / "records")
-
-    def finish(spec) -> None:
+    first, second = cells.get_cell("sft-answer direct").specs(3)[:2]
+    for spec in (first, second):
         run = store.start(spec)
         run.append("evaluations", [evaluation(spec.name, 1, "puzzle", "exact", 0.5)])
         run.finish()
-
-    *most, last = cell.specs(3)
-    for spec in most:
-        finish(spec)
-    assert cells.publish_complete([3]) == []
-    finish(last)
-    (place,) = cells.publish_complete([3, 4])
-    assert place == tmp_path / "records/bases/two-form-3/sft-answer-direct"
-    assert set(published.published_specs(place)) == {spec.name for spec in cell.specs(3)}
     made = cells.tables([3])["evaluations"]
-    assert cells.publish_complete([3, 4]) == []
-    # the records of a clone, where nothing was trained, are those of the machine that trained
+    place = cells.publish_run(first)
+    assert place == tmp_path / "records/bases/two-form-3" / first.name
+    assert set(published.published_specs(place)) == {first.name} and cells.publish_run(first) is None
+    cells.publish_run(second)
     swap(monkeypatch, published, "store", lambda profile: RunStore(tmp_path / "nothing"))
     again = cells.tables([3, 4])
     pd.testing.assert_frame_equal(again["evaluations"], made)
-    assert len(made) == len(cell.specs(3)) and again["outcomes"].empty and "right" in again["outcomes"]
+    assert len(made) == 2 and again["outcomes"].empty and "right" in again["outcomes"]
 
 
 def test_the_base_is_asked_in_every_form() -> None:

@@ -25,7 +25,7 @@ TASKS = ("lists", "light")
 
 @pytest.fixture(autouse=True)
 def two_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Two prior tasks, one number of samples, and boards that `puzzler` solves at times, so that goals can be reached."""
+    """Two prior tasks, one number of samples, and boards that `puzzler` solves at times: goals can be reached."""
     swap(monkeypatch, few, "SHOWN", (8,))
     swap(monkeypatch, battery, "battery_tasks", lambda: TASKS)
     swap(monkeypatch, puzzles, "shuffle", lambda spec, index: ((2, 1, 4, 3), (3, 1, 4, 2))[index % 2])

@@ -42,22 +42,39 @@ def test_a_base_has_no_say_in_its_own_rate() -> None:
 
 def test_the_slowest_rate_is_an_edge_where_it_saves_much_unless_it_is_capped() -> None:
     falling = {SLOW: (0.10, 0.10, 0.10), MIDDLE: (0.12, 0.13, 0.12), FAST: (0.3, 0.3, 0.3)}
-    # Over the others the slowest saves (.13 + .12) / 2 - .1 = .025 for a and c, .02 for b: not less than .02
+    # Over all bases the slowest saves (.12 + .13 + .12) / 3 - .1 = .023: not less than .02
     assert by_base(front(falling))["at_edge"].all()
     assert not by_base(front(falling, capped=True))["at_edge"].any()
     some = front(falling)
-    some.loc[0, "capped"] = True  # of one base only
+    some.loc[0, "capped"] = True  # of one base of three
     assert by_base(some)["at_edge"].all()
+    some.loc[1, "capped"] = True
+    assert not by_base(some)["at_edge"].any()
     lost = front(falling | {MIDDLE: (math.nan,) * 3})
     assert by_base(lost)["at_edge"].all()  # what the slowest saves over the next is not known
 
 
-def test_the_fastest_rate_is_always_an_edge() -> None:
-    rising = {SLOW: (0.3, 0.3, 0.3), MIDDLE: (0.2, 0.2, 0.2), FAST: (0.19, 0.19, 0.19)}
+def test_whether_a_front_is_too_short_is_the_same_for_all_bases() -> None:
+    # over b and c the slowest saves .025, over all three bases .018: no base calls the front too short
+    falling = {SLOW: (0.10, 0.10, 0.10), MIDDLE: (0.104, 0.125, 0.125), FAST: (0.3, 0.3, 0.3)}
+    assert not by_base(front(falling))["at_edge"].any()
+
+
+def test_the_fastest_rate_is_an_edge_where_it_saves_much_over_the_next() -> None:
+    rising = {SLOW: (0.3, 0.3, 0.3), MIDDLE: (0.2, 0.2, 0.2), FAST: (0.18, 0.18, 0.18)}
     assert by_base(front(rising, capped=True))["at_edge"].all()
+    flat = by_base(front(rising | {FAST: (0.19, 0.19, 0.19)}))
+    assert set(flat["rate"]) == {FAST} and not flat["at_edge"].any()
     beyond = by_base(front(rising | {WILD: (math.nan,) * 3}))  # a faster one was tried and never arrived
     assert set(beyond["rate"]) == {FAST} and not beyond["at_edge"].any()
     assert by_base(front({SLOW: (0.1, 0.1, 0.1)}))["at_edge"].all()
+
+
+def test_what_is_planned_and_not_there_yet_says_nothing() -> None:
+    planned = front(FIRST | {SLOW: (math.nan,) * 3}).assign(ran=True)
+    planned.loc[planned["rate"] == SLOW, "ran"] = False
+    rest = front({rate: FIRST[rate] for rate in (MIDDLE, FAST)})
+    pd.testing.assert_frame_equal(by_base(planned), by_base(rest))
 
 
 def test_of_equal_rates_the_larger_is_taken() -> None:

@@ -27,6 +27,7 @@ from helpers.world.forms import Asked
 from helpers.world.puzzles import PuzzleSpec
 
 FORMS: tuple[Asked, ...] = ("think", "direct")
+BESIDES: tuple[Asked, ...] = ("plain", "sentences")  # forms that runs ask for too, without a bar
 BARS: Mapping[str, float] = MappingProxyType(
     {
         "kinds at .80": 11,
@@ -123,6 +124,7 @@ def visual_tokens(base: Loaded, boards: Boards, chunk: int = 250) -> torch.Tenso
 def all_marks(base: Loaded, n: int, forms: Sequence[Asked] = FORMS) -> pd.DataFrame:
     """Every mark of a base beside its bar: columns mark, form, value, bar (empty where there is none)."""
     rows = [row for asked in forms for row in (*_prior_rows(base, asked, n), *_board_rows(base, asked, n))]
+    rows += [("mean score besides", asked, prior_marks(base, asked, n)["score"].mean()) for asked in BESIDES]
     for size in (64, 96):
         rows.append(("eyes, 2 x 2 exact", f"{size} pixels", eye_marks(base, PuzzleSpec(2, 2, size=size))["exact"]))
     rows.append(("eyes, 3 x 3 hits", "96 pixels", eye_marks(base, PuzzleSpec(3, 3, size=96))["hit"]))

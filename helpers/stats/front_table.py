@@ -15,7 +15,9 @@ import pandas as pd
 from helpers.stats import costs
 from helpers.stats.curves import RUN, crossings, values_at
 from helpers.stats.fronts import COLUMNS
-from helpers.study.cells import FLOPS_CAP, Cell
+from helpers.study import cells
+from helpers.study.arms import get_arm
+from helpers.study.cells import FLOPS_CAP, REPORTED, Cell
 from helpers.study.spec import RunSpec
 
 AT = 0.7
@@ -59,24 +61,31 @@ def drops_at_mark(scores: pd.DataFrame, marks: pd.DataFrame) -> pd.DataFrame:
 
 
 def front_table(tables: Mapping[str, pd.DataFrame], planned: Planned) -> pd.DataFrame:
-    """A row per run: the columns of `fronts.COLUMNS`, then run, step, boards, completions, tokens, seconds and more.
+    """A row per planned run: the columns of `fronts.COLUMNS`, then run, ran, step and costs up to there.
 
-    `tables`: evaluations, outcomes and metrics of finished runs that are all in `planned`. `base` is the number of the
-    stem. Costs hold what a model wrote for the run in advance; `source_flops` is what the run cost that feeds it, up to
-    its end, 0 where none does. `capped`: the next slower rate, a third as fast, would spend more than `FLOPS_CAP`.
+    `tables`: evaluations, outcomes and metrics of the finished ones; the others did not run and did not arrive. `base`
+    is the number of the stem. Costs hold what a model wrote for the run in advance; `source_flops` is what the run cost
+    that feeds it, up to its end, 0 where none does. `capped`: the next slower rate, a third as fast, would spend more
+    than `FLOPS_CAP`.
     """
     marks = crossings(tables["evaluations"], AT, monotone=True)
     drops = drops_at_mark(half_scores(own_outcomes(tables["outcomes"], planned)), marks)
     spent = costs.cumulative(tables["metrics"])
     whole = spent.sort_values("step").groupby("run")["flops"].last()
     at = costs.cost_at(spent, marks).set_index("run").drop(columns=RUN[1:])
-    rows = [_row(cell, spec) for name, (cell, spec) in planned.items() if name in set(tables["evaluations"]["run"])]
+    rows = [_row(cell, spec) for cell, spec in planned.values() if get_arm(spec.arm).trains]
     table = pd.DataFrame(rows, columns=["run", "source", "base", "cell", "rate"]).set_index("run").join(drops).join(at)
     table["arrived"] = table.index.isin(marks["run"])
+    table["ran"] = table.index.isin(tables["evaluations"]["run"])
     table["source_flops"] = table["source"].map(whole).where(table["source"] != "", 0.0)
     table["capped"] = (table["flops"] * 3 > FLOPS_CAP).fillna(value=False)
-    first = list(COLUMNS)
-    return table.reset_index()[[*first, *(name for name in ("run", *at.columns, "source_flops") if name not in first)]]
+    more = [name for name in ("run", "ran", *at.columns, "source_flops") if name not in COLUMNS]
+    return table.reset_index()[[*COLUMNS, *more]]
+
+
+def reported() -> pd.DataFrame:
+    """The front of every cell on the reported bases, and on no other: whole, whatever of it was run by now."""
+    return front_table(cells.tables(REPORTED), cells.planned(REPORTED))
 
 
 def _row(cell: Cell, spec: RunSpec) -> tuple[str, str, str, str, float]:

@@ -4,7 +4,7 @@ A front has a row per run: columns base, cell (arm, asked form and kind of base,
 drop_first and drop_second (fall of the mean prior score below the base where exact match reaches 0.7, over the first
 and over the second half of every task's items), drop (the same over all items), flops (spent up to there), arrived
 (whether it got there) and capped (whether the next slower rate would have spent more than any run may). What did not
-arrive has no drops and no FLOPs.
+arrive has no drops and no FLOPs. A column ran, where there is one, is False for a run that is only planned.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from helpers.stats.curves import require_columns
 
 COLUMNS = ("base", "cell", "rate", "drop_first", "drop_second", "drop", "flops", "arrived", "capped")
 EDGE_GAIN = 0.02
-"""Drop that the slowest rate must save over the next one for the front to be called too short (prior score, 0..1)."""
+"""Drop that an end of the front must save over the rate beside it for the front to be called too short (0..1)."""
 
 
 class Choice(NamedTuple):
@@ -36,9 +36,10 @@ def chosen(front: pd.DataFrame, cell: str) -> pd.DataFrame:
 
     Best: least mean `drop_first` over the other bases, among the rates that arrived on all of those that ran them (the
     larger rate, where two are equal); NaN where there is none. `drop` is the base's own `drop_second` at that rate, NaN
-    where it did not arrive there or was not run. `at_edge`: whether a rate beyond the front might have been better:
-    always at the fastest rate; at the slowest unless its mean `drop_first` is less than `EDGE_GAIN` below that of the
-    next one, or it is capped on every base that ran it. Sorted by base. Raises UserError where a run stands twice.
+    where it did not arrive there or was not run. `at_edge`: whether a rate beyond the front might have been better: it
+    is an end of the front whose mean `drop_first` over all bases is `EDGE_GAIN` or more below that of the rate beside
+    it (or that is unknown), and no slowest one that is capped on most bases. Sorted by base. Raises UserError where a
+    run stands twice.
     """
     rows = _of_cell(front, cell)
     made = [_choice(base, rows) for base in sorted(rows["base"].unique())]
@@ -60,11 +61,16 @@ def arrived(front: pd.DataFrame, cell: str) -> pd.Series:
 def _of_cell(front: pd.DataFrame, cell: str) -> pd.DataFrame:
     """A cell's rows, by rate."""
     require_columns(front, COLUMNS)
-    rows = front[front["cell"] == cell].astype({"arrived": bool, "capped": bool})
+    rows = front[(front["cell"] == cell) & _ran(front)].astype({"arrived": bool, "capped": bool})
     twice = rows[rows.duplicated(["base", "rate"])]
     if len(twice):
         raise UserError(f"{cell} has two runs on {twice['base'].iloc[0]} at one rate: keep one row per run.")
     return rows.sort_values("rate")
+
+
+def _ran(front: pd.DataFrame) -> pd.Series:
+    """Which rows are of runs that are there: all, where nothing says otherwise."""
+    return front["ran"] if "ran" in front else pd.Series(True, front.index)
 
 
 def _choice(base: str, rows: pd.DataFrame) -> Choice:
@@ -74,7 +80,7 @@ def _choice(base: str, rows: pd.DataFrame) -> Choice:
         return Choice(base, math.nan, math.nan, False)
     best = float(means[means == means.min()].index.max())
     there = rows[(rows["base"] == base) & (rows["rate"] == best) & rows["arrived"]]["drop_second"]
-    return Choice(base, best, float(there.iloc[0]) if len(there) else math.nan, _at_edge(best, means, rows))
+    return Choice(base, best, float(there.iloc[0]) if len(there) else math.nan, _at_edge(best, rows))
 
 
 def _means(others: pd.DataFrame) -> pd.Series:
@@ -84,13 +90,15 @@ def _means(others: pd.DataFrame) -> pd.Series:
     return by_rate["drop_first"].mean()[by_rate["arrived"].all()].round(12)
 
 
-def _at_edge(best: float, means: pd.Series, rows: pd.DataFrame) -> bool:
-    """Whether the chosen rate is the fastest of the front, or a slowest one beyond which more may be saved."""
+def _at_edge(best: float, rows: pd.DataFrame) -> bool:
+    """Whether the chosen rate is an end of the front beyond which more may be saved."""
     rates = sorted(rows["rate"].unique())
-    if best == rates[-1]:
-        return True
-    if best > rates[0] or rows.loc[rows["rate"] == best, "capped"].all():
-        return False
-    # Where the next rate did not arrive, what the slowest saves is unknown (NaN), and it counts as an edge.
-    saved = round(means.get(rates[1], math.nan) - means[best], 12)
+    capped = best == rates[0] and rows.loc[rows["rate"] == best, "capped"].mean() > 0.5
+    if len(rates) == 1 or rates[0] < best < rates[-1] or capped:
+        return len(rates) == 1
+    beside = rates[-2:][0] if best == rates[-1] else rates[1]
+    # A front is too short or not, once for all bases. Where the rate beside the end did not arrive on all of them,
+    # what the end saves is unknown (NaN), and it counts as an edge.
+    means = _means(rows)
+    saved = round(means.get(beside, math.nan) - means.get(best, math.nan), 12)
     return not saved < EDGE_GAIN

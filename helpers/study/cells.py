@@ -30,25 +30,32 @@ Kind = Literal["two-form", "one-form"]
 PILOTS = FAIR.seeds[:2]
 REPORTED = FAIR.seeds[2:]
 TWINS = REPORTED[:3]  # stems that have a one-form branch as well, and on which every cell but the headline's is run
+SOURCE_RATE = 6e-5  # of runs that feed others
+MANY, SOME = (
+    8192,
+    4096,
+)  # boards: where rules write the answers or a run draws them itself, and where a model writes them
 UNTIL = 0.9  # exact match up to which a run keeps its rate
 FLOPS_CAP = 1e14  # that a run may spend to reach exact match 0.7: fronts end where the next rate would pass it
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. `rates`: its front, the fastest first; `steps`: the most that a run may take at the fastest of them.
+    """One cell. `rates`: its front, the fastest first; `effort`: rate times the most steps that a run may take.
 
-    A slower run may take as many more steps as its rate is lower. `source`: the cell whose run, at the middle of its
-    front, feeds this one; `headline`: whether it is run on every reported base, else on the first three.
+    So a slower run may take as many more steps as it is slower, and a rate that is added changes no other run.
+    `boards`: how many there are to learn from. `source`: the cell whose run at `SOURCE_RATE` feeds this one.
+    `headline`: whether it is run on every reported base, else on the first three.
     """
 
     arm: str
     asked: Asked
     rates: tuple[float, ...]
-    steps: int
+    effort: float
     kind: Kind = "two-form"
     batch_size: int = 32
     beta: float = 0.0
+    boards: int = MANY
     extra: Extra = ()
     source: str = ""
     headline: bool = False
@@ -63,16 +70,17 @@ class Cell:
 
     @property
     def stems(self) -> tuple[int, ...]:
-        """The reported stems that it is run on."""
-        return REPORTED if self.headline else TWINS
+        """The stems that it is run on, those of the pilots first."""
+        return (*PILOTS, *(REPORTED if self.headline else TWINS))
 
     def specs(self, stem: int) -> list[RunSpec]:
-        """Its runs on the base of a stem, one a rate."""
-        return [self._spec(stem, rate) for rate in self.rates]
+        """Its runs on the base of a stem, one a rate; none where it is not run there."""
+        return [self.at(stem, rate) for rate in self.rates] if stem in self.stems else []
 
-    def _spec(self, stem: int, rate: float) -> RunSpec:
-        steps = round(self.steps * self.rates[0] / rate) if rate else 0
-        source = get_cell(self.source).middle(stem).name if self.source else ""
+    def at(self, stem: int, rate: float) -> RunSpec:
+        """Its run at one rate."""
+        steps = round(self.effort / rate) if rate else 0
+        source = get_cell(self.source).at(stem, SOURCE_RATE).name if self.source else ""
         outside = get_arm(self.arm).written == "sentences"
         return RunSpec(
             arm=self.arm,
@@ -86,49 +94,46 @@ class Cell:
             lora_rank=self.lora_rank,
             base=base_name(self.kind, stem),
             source=source,
-            extra=(("until", UNTIL), *self.extra) if steps else (),
+            extra=(("until", UNTIL), ("boards", self.boards), *self.extra) if steps else (),
             asked=self.asked,
         )
 
-    def middle(self, stem: int) -> RunSpec:
-        """Its run at the middle rate, which feeds other cells."""
-        return self._spec(stem, self.rates[len(self.rates) // 2])
-
 
 _FRONT = (2e-4, 6e-5, 2e-5)
-_ONE = (6e-5,)  # where one rate will do; the pilots decide which
+_LONG = (*_FRONT, 6e-6)  # bare answers are cheap: their front goes on until nothing more is saved
+_ONE = (SOURCE_RATE,)  # where one rate will do
 # fmt: off
 _CELLS = (
-    *(Cell("base", asked, (0.0,), 0, headline=True) for asked in ASKED),
-    Cell("sft-answer", "direct", _FRONT, 600, headline=True),
-    Cell("rft", "direct", _FRONT, 600, batch_size=16, beta=0.12, headline=True),
-    Cell("rft", "think", _FRONT, 800, batch_size=16, beta=0.12, headline=True),
-    Cell("sft-answer", "plain", _FRONT, 600, headline=True),
-    Cell("sft-rollout", "think", _FRONT, 600, source="rft think", headline=True),
-    Cell("sft-voice", "think", _FRONT, 600, headline=True),
-    Cell("sft-expert", "sentences", _FRONT, 600, headline=True),
+    *(Cell("base", asked, (0.0,), 0.0, headline=True) for asked in ASKED),
+    Cell("sft-answer", "direct", _LONG, 0.12, headline=True),
+    Cell("rft", "direct", _FRONT, 0.12, batch_size=16, beta=0.12, headline=True),
+    Cell("rft", "think", _FRONT, 0.16, batch_size=16, beta=0.12, headline=True),
+    Cell("sft-answer", "plain", _LONG, 0.12, headline=True),
+    Cell("sft-rollout", "think", _FRONT, 0.12, boards=SOME, source="rft think", headline=True),
+    Cell("sft-voice", "think", _FRONT, 0.12, boards=SOME, headline=True),
+    Cell("sft-expert", "sentences", _FRONT, 0.12, headline=True),
     # KL: both algorithms without it, and each with its own weight
-    Cell("rft-no-kl", "direct", _FRONT, 600, batch_size=16, headline=True),
-    Cell("sft-kl", "direct", _FRONT, 600, beta=0.12, headline=True),
+    Cell("rft-no-kl", "direct", _FRONT, 0.12, batch_size=16, headline=True),
+    Cell("sft-kl", "direct", _FRONT, 0.12, beta=0.12, headline=True),
     # data: the rollouts one by one in their order, and a hardly trained writer's thinks
-    Cell("sft-stream", "think", _ONE, 2600, batch_size=16, source="rft think"),
-    Cell("sft-self", "think", _ONE, 2000, extra=(("source_step", 64),), source="rft think"),
+    Cell("sft-stream", "think", _ONE, 0.16, batch_size=16, source="rft think"),
+    Cell("sft-self", "think", _ONE, 0.12, boards=SOME, extra=(("source_step", 64),), source="rft think"),
     # form: the teacher's sentences where nobody asks for them, and what the twin that always thinks makes of it all
-    Cell("sft-expert", "plain", _ONE, 2000),
-    Cell("sft-answer", "direct", _ONE, 2000, kind="one-form"),
-    Cell("sft-answer", "plain", _ONE, 2000, kind="one-form"),
-    Cell("rft", "think", _ONE, 2600, kind="one-form", batch_size=16, beta=0.12),
-    Cell("rft", "direct", _ONE, 2600, kind="one-form", batch_size=16, beta=0.12),
+    Cell("sft-expert", "plain", _ONE, 0.12),
+    Cell("sft-answer", "direct", _ONE, 0.12, kind="one-form"),
+    Cell("sft-answer", "plain", _ONE, 0.12, kind="one-form"),
+    Cell("rft", "think", _ONE, 0.16, kind="one-form", batch_size=16, beta=0.12),
+    Cell("rft", "direct", _ONE, 0.16, kind="one-form", batch_size=16, beta=0.12),
     # length: bare answers behind a think that says nothing
-    Cell("sft-answer", "think", _ONE, 2000, extra=(("filler", "fixed"),), label="filler fixed"),
-    Cell("sft-answer", "think", _ONE, 2000, extra=(("filler", "empty"),), label="filler empty"),
+    Cell("sft-answer", "think", _ONE, 0.12, extra=(("filler", "fixed"),), label="filler fixed"),
+    Cell("sft-answer", "think", _ONE, 0.12, extra=(("filler", "empty"),), label="filler empty"),
     # the negative control: RFT's direct rollouts are bare true answers, nothing else
-    Cell("sft-rollout", "direct", _ONE, 2000, source="rft direct"),
+    Cell("sft-rollout", "direct", _ONE, 0.12, boards=SOME, source="rft direct"),
     # old controls that decide a claim
-    Cell("sft-replay", "direct", _ONE, 2000, extra=(("replay_share", 0.5),)),
-    Cell("rft-stale", "direct", _ONE, 2600, batch_size=16, beta=0.12, extra=(("steps_per_generation", 8),)),
-    Cell("sft-answer", "direct", (1e-3,), 600, label="LoRA", lora_rank=8),
-    Cell("rft", "direct", (1e-3,), 600, batch_size=16, beta=0.12, label="LoRA", lora_rank=8),
+    Cell("sft-replay", "direct", _ONE, 0.12, extra=(("replay_share", 0.5),)),
+    Cell("rft-stale", "direct", _ONE, 0.16, batch_size=16, beta=0.12, extra=(("steps_per_generation", 8),)),
+    Cell("sft-answer", "direct", (1e-3,), 0.6, label="LoRA", lora_rank=8),
+    Cell("rft", "direct", (1e-3,), 0.6, batch_size=16, beta=0.12, label="LoRA", lora_rank=8),
 )
 # fmt: on
 
@@ -160,31 +165,24 @@ def planned(stems: Iterable[int]) -> dict[str, tuple[Cell, RunSpec]]:
     return {spec.name: (cell, spec) for stem in stems for cell in CELLS.values() for spec in cell.specs(stem)}
 
 
-def publish_complete(stems: Iterable[int]) -> list[Path]:
-    """Publish every cell of the bases of stems whose runs are all finished, once and for ever; the folders written."""
-    made = store(FAIR)
-    places = {place_of(cell, stem): cell.specs(stem) for stem in stems for cell in CELLS.values()}
-    complete = {
-        place: [spec.name for spec in own]
-        for place, own in places.items()
-        if not (place / "specs.json").exists() and all(is_finished(made.folder(spec)) for spec in own)
-    }
-    for place, names in complete.items():
-        publish(made, place, names=names)
-    return list(complete)
+def publish_run(spec: RunSpec) -> Path | None:
+    """Publish one finished run of the study, once and for ever; the folder, or None where it is there already."""
+    place = place_of(spec)
+    if (place / "specs.json").exists():
+        return None
+    publish(store(FAIR), place, names=[spec.name])
+    return place
 
 
 def tables(stems: Iterable[int], names: Iterable[str] = NAMES) -> dict[str, pd.DataFrame]:
-    """Tables of every cell on the bases of stems that is published, or else of its runs that are finished here.
+    """Tables of every run on the bases of stems that is published, or finished here.
 
     Rows as they are published, whichever it is; a table is empty, with its columns, where there are none.
     """
-    named = tuple(names)
-    parts: dict[str, list[pd.DataFrame]] = {name: [to_arrow(name, []).to_pandas()] for name in named}
-    for stem in stems:
-        for cell in CELLS.values():
-            for name, rows in _tables_of(cell, stem, named).items():
-                parts[name].append(rows)
+    parts: dict[str, list[pd.DataFrame]] = {name: [to_arrow(name, []).to_pandas()] for name in names}
+    for _, spec in planned(stems).values():
+        for name, rows in _tables_of(spec, tuple(parts)).items():
+            parts[name].append(rows)
     return {name: _below(rows) for name, rows in parts.items()}
 
 
@@ -193,14 +191,14 @@ def _below(rows: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([part for part in rows if len(part)] or rows[:1], ignore_index=True)
 
 
-def _tables_of(cell: Cell, stem: int, names: Sequence[str]) -> dict[str, pd.DataFrame]:
-    place, made = place_of(cell, stem), store(FAIR)
+def _tables_of(spec: RunSpec, names: Sequence[str]) -> dict[str, pd.DataFrame]:
+    place, made = place_of(spec), store(FAIR)
     if (place / "specs.json").exists():
         return {name: load_published(place, name) for name in names if table_file(place, name).exists()}
-    finished = [spec.name for spec in cell.specs(stem) if is_finished(made.folder(spec))]
-    return {name: as_published(made, name, finished) for name in names} if finished else {}
+    there = is_finished(made.folder(spec))
+    return {name: as_published(made, name, [spec.name]) for name in names} if there else {}
 
 
-def place_of(cell: Cell, stem: int) -> Path:
-    """Where the records of a cell on the base of a stem are published: a folder that is written once."""
-    return PUBLISHED / "bases" / base_name(cell.kind, stem) / cell.name.replace(", ", " ").replace(" ", "-")
+def place_of(spec: RunSpec) -> Path:
+    """Where the records of a run are published: a folder that is written once, under its base."""
+    return PUBLISHED / "bases" / spec.base / spec.name

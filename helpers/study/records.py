@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 import pyarrow as pa
@@ -219,8 +220,8 @@ class RunStore:
             read_spec(folder) for folder in _run_folders(self.root) if _ASIDE not in folder.name and is_finished(folder)
         ]
 
-    def start(self, spec: RunSpec) -> Run:
-        """Create the run's folder, or resume the one that is there.
+    def start(self, spec: RunSpec, facts: Mapping[str, object] = MappingProxyType({})) -> Run:
+        """Create the run's folder, or resume the one that is there. `facts` are noted beside the versions.
 
         Temporary files of a stopped write are removed. A folder with a damaged file cannot be resumed: it is
         renamed to `<name>.damaged`, the run begins anew, and `Run.note` says so. When you resume from a
@@ -237,7 +238,7 @@ class RunStore:
         if not (folder / "spec.json").exists():
             write_file(folder / "spec.json", json_bytes(spec.to_dict()))
         if not (folder / "DONE").exists():
-            _note_versions(folder / "versions.json")
+            _note_versions(folder / "versions.json", facts)
         return Run(spec, folder, note)
 
 
@@ -265,12 +266,12 @@ def _set_aside(folder: Path) -> Path:
         raise UserError(f"{folder} is damaged and could not be renamed: move it away by hand.") from error
 
 
-def _note_versions(path: Path) -> None:
+def _note_versions(path: Path, facts: Mapping[str, object]) -> None:
     """Write the versions in use, and what the primary claims were fixed to be.
 
     On a resume under other ones, add those instead of hiding the first.
     """
-    now = versions() | {"claims": current_hashes("primary")}
+    now = versions() | {"claims": current_hashes("primary")} | dict(facts)
     before = read_json(path, REMEDY) if path.exists() else now
     resumed = before.get("resumed_with", [])
     last = resumed[-1] if resumed else {key: value for key, value in before.items() if key != "resumed_with"}

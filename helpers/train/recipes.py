@@ -79,12 +79,12 @@ def _oracle(given: Given) -> Completions:
 
 def _corpus_boards(spec: RunSpec, _: RunStore) -> int:
     """A board for each sample, up to a limit from which on they are seen again."""
-    return min(CORPUS_BOARDS, max(spec.steps * spec.batch_size, 64))
+    return min(int(spec.settings.get("boards", CORPUS_BOARDS)), max(spec.steps * spec.batch_size, 64))
 
 
 def _rollout_boards(spec: RunSpec, _: RunStore) -> int:
     """A board for each prompt, up to a higher limit: nothing has to be written for them in advance."""
-    return min(4 * CORPUS_BOARDS, max(spec.steps * spec.batch_size, 1))
+    return min(int(spec.settings.get("boards", 4 * CORPUS_BOARDS)), max(spec.steps * spec.batch_size, 1))
 
 
 def _fresh_boards(spec: RunSpec, _: RunStore) -> int:

@@ -99,6 +99,13 @@ def training_minutes(run: Run) -> float:
     return float(metrics.loc[metrics["name"] == "seconds", "value"].sum()) / 60
 
 
+def evaluated(run: Run) -> list[tuple[int, float]]:
+    """(step, exact match) of a run's evaluations so far."""
+    known = read_table(run.folder, "evaluations").to_pandas()
+    known = known[(known["task"] == "puzzle") & (known["measure"] == "exact")]
+    return list(zip(known["step"], known["value"], strict=True))
+
+
 class StudyCallback(TrainerCallback):
     """Evaluates and saves on the log-spaced schedule, and keeps the run's tables in step with its checkpoints."""
 
@@ -117,17 +124,10 @@ class StudyCallback(TrainerCallback):
         self.begin = time.perf_counter()
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Evaluate the base, and say what writing the corpus cost; a resumed run has done so.
-
-        The pace of a resumed run hangs on what it found since.
-        """
+        """Evaluate the base, and say what writing the corpus cost; a resumed run has done so."""
         if state.global_step == 0:
             self._evaluate(0)
             self._note(0, **_corpus_costs(self.engine))
-        else:
-            known = read_table(self.run.folder, "evaluations").to_pandas()
-            known = known[(known["task"] == "puzzle") & (known["measure"] == "exact")]
-            self.pace.replay(zip(known["step"], known["value"], strict=True))
 
     def _evaluate(self, step: int) -> None:
         """Evaluate the model as it is; what it reached decides whether in every way, and how long the run goes on."""

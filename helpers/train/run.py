@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import sys
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,13 +16,14 @@ from peft import LoraConfig
 from transformers import PrinterCallback, Qwen2_5_VLForConditionalGeneration
 from trl import GRPOConfig, SFTConfig
 
-from helpers.files import told_of_a_full_disk
+from helpers.files import digest, told_of_a_full_disk
 from helpers.model import build
 from helpers.model.forward import obstacle
-from helpers.model.processor import share_work
+from helpers.model.processor import BASES, share_work
+from helpers.study import cells
 from helpers.study.arms import get_arm
 from helpers.study.checkpoints import STAGED, checkpoint_at, last_checkpoint
-from helpers.study.profiles import Profile
+from helpers.study.profiles import FAIR, Profile
 from helpers.study.published import store
 from helpers.study.records import Run, RunStore
 from helpers.study.spec import RunSpec
@@ -29,8 +32,10 @@ from helpers.train.engine import Engine, Settings, dtype, load_base, settings
 from helpers.train.exam import evaluate
 from helpers.train.pace import DECAY_SHARE, WARM_UP, Pace
 from helpers.train.recipes import Rft, Sft, get_recipe, make_corpus
-from helpers.train.recorder import Recorder, StudyCallback, metric_row, reward_scale, training_minutes
+from helpers.train.recorder import Recorder, StudyCallback, evaluated, metric_row, reward_scale, training_minutes
 from helpers.world.boards import Corpus
+
+_HELPERS = Path(__file__).parents[1]
 
 
 def train(spec: RunSpec, store: RunStore, settings: Settings | None = None) -> Run:
@@ -40,13 +45,24 @@ def train(spec: RunSpec, store: RunStore, settings: Settings | None = None) -> R
     where the disk is full.
     """
     with store.in_use(spec.source), store.owned(spec.name):
-        run = store.start(spec)
+        chosen = settings or Settings()
+        run = store.start(spec, made_with(spec, chosen))
         if run.note:
             print(f"{spec.name}: {run.note}", file=sys.stderr, flush=True)
         if not run.done:
             with told_of_a_full_disk(run.folder):
-                _train(run, store, settings or Settings())
+                _train(run, store, chosen)
     return run
+
+
+def made_with(spec: RunSpec, settings: Settings) -> dict[str, object]:
+    """What decides a run's numbers beside its spec: the suite's code and the base's weights (digests), and settings."""
+    total = hashlib.sha256()
+    for path in sorted(_HELPERS.rglob("*.py")):
+        total.update(path.read_bytes())
+    weights = BASES.get(spec.base, Path(spec.base)) / "model.safetensors"
+    base = digest(weights)[:16] if weights.is_file() else "not a folder"
+    return {"code": total.hexdigest()[:16], "weights": base, "settings": asdict(settings)}
 
 
 def _train(run: Run, store: RunStore, settings: Settings) -> None:
@@ -67,9 +83,12 @@ def _train(run: Run, store: RunStore, settings: Settings) -> None:
         if engine.boards is not None:
             trainer.epochs_done = engine.done // steps_per_epoch(spec, len(engine.boards))
         run.truncate(done)  # rows behind the checkpoint belong to steps that are about to be repeated
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        if done > 0:
+            trainer.pace.replay(evaluated(run))
+        if done < trainer.pace.end:  # killed between its last checkpoint and its end, a run has no step left to take
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
         run.flush()
-        run.append("metrics", [metric_row(spec, trainer.state.global_step, "minutes", training_minutes(run))])
+        run.append("metrics", [metric_row(spec, trainer.pace.end, "minutes", training_minutes(run))])
     run.finish()
 
 
@@ -206,5 +225,10 @@ def _common_arguments(engine: Engine) -> dict[str, Any]:
 
 
 def carry_out(spec: RunSpec, profile: Profile) -> None:
-    """`train` in a process of its own, as `jobs` starts it: a run of a profile, evaluated as the profile says."""
+    """`train` in a process of its own, as `jobs` starts it: a run of a profile, evaluated as the profile says.
+
+    A run of the study on several bases is published at once: no later loss of the machine loses it.
+    """
     train(spec, store(profile), settings(profile))
+    if profile == FAIR and spec.name in cells.planned([spec.seed]):
+        cells.publish_run(spec)

@@ -81,7 +81,8 @@ def equal_cells(
 
 
 def _were_run(evidence: Evidence, *cells: str) -> bool:
-    return set(cells) <= set(evidence.fronts["cell"])
+    fronts = evidence.fronts
+    return set(cells) <= set(fronts[fronts["ran"]]["cell"] if "ran" in fronts else fronts["cell"])
 
 
 def _paired(evidence: Evidence, values: Mapping[str, pd.Series]) -> OnBases:
@@ -92,10 +93,18 @@ def _paired(evidence: Evidence, values: Mapping[str, pd.Series]) -> OnBases:
         for cell, known in values.items()
         for line in _said("{cell} was not run on {bases}", cell, pd.Series(~bases.isin(known.index), bases))
     ]
+    doubts += [line for cell in values for line in _unfinished(evidence, cell)]
     first, second = (known.reindex(bases) for known in values.values())
     apart, ran = (first - second).dropna(), len(set.intersection(*(set(known.index) for known in values.values())))
     interval = seed_interval(apart) if len(apart) else (math.nan,) * 3
     return OnBases(*interval, len(apart), ran, tuple(apart), doubts=tuple(doubts), cells=tuple(values))
+
+
+def _unfinished(evidence: Evidence, cell: str) -> list[str]:
+    """A doubt where a cell's front is not finished on some bases: which rate is best there is not known yet."""
+    own = evidence.fronts[evidence.fronts["cell"] == cell]
+    ran = (own["ran"] if "ran" in own else pd.Series(True, own.index)).groupby(own["base"])
+    return _said("{cell} was not run at every rate on {bases}", cell, ran.any() & ~ran.all())
 
 
 def _said(form: str, cell: str, where: pd.Series) -> list[str]:
