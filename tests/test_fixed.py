@@ -60,6 +60,20 @@ def test_prose_and_the_way_a_thing_is_written_do_not(old: str, new: str) -> None
     assert text != TEXT and fixed.changed(THEN, text) == []
 
 
+def test_the_rules_of_the_study_decide_claims_on_bases_and_no_other() -> None:
+    with_rules = "[study]\nat = 0.7\n" + TEXT
+    recorded = fixed.claim_hashes(with_rules)
+    assert recorded["other"] == THEN["other"] and recorded["name"] != GOLDEN
+    (said,) = fixed.changed(recorded, with_rules.replace("0.7", "0.5"))
+    assert said.startswith("Claim name is ")
+
+
+def test_the_rules_of_the_study() -> None:
+    rules = fixed.rules()
+    assert 0 < rules.edge_gain < rules.at < rules.until < 1 and 0 < rules.alpha < 0.5
+    assert len(set(rules.stems)) == len(rules.stems) >= 6
+
+
 def test_an_amendment_excuses_one_claim_as_it_was_and_no_other() -> None:
     text = TEXT.replace("threshold = 0.1", "threshold = 0.05")
     assert fixed.changed(THEN, amended(text)) == []

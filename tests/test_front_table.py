@@ -12,6 +12,7 @@ from rows import evaluation
 from helpers.stats import front_table
 from helpers.stats.fronts import COLUMNS
 from helpers.study import cells
+from helpers.study.fixed import rules
 from helpers.study.spec import RunSpec
 
 CELL = cells.get_cell("sft-answer direct")
@@ -89,7 +90,7 @@ def test_a_run_that_does_not_arrive_has_no_drop_and_no_cost_and_others_keep_thei
 
 def test_a_front_is_capped_where_the_next_rate_would_spend_too_much() -> None:
     known = tables(FAST, EXACT, {0: "11", 10: "11", 20: "10"})
-    dear = known["metrics"].assign(value=known["metrics"]["value"] * cells.FLOPS_CAP / 40e12)
+    dear = known["metrics"].assign(value=known["metrics"]["value"] * rules().flops_cap / 40e12)
     assert front_table.front_table(known | {"metrics": dear}, PLANNED)["capped"].iloc[0]  # 3 x 15 / 40 of the cap
 
 

@@ -23,7 +23,7 @@ def front(drops: dict[float, tuple[float, ...]] = FIRST, **more: object) -> pd.D
 
 def by_base(rows: pd.DataFrame) -> pd.DataFrame:
     found = fronts.chosen(rows, CELL)
-    assert list(found.columns) == ["base", "rate", "drop", "at_edge"]
+    assert list(found.columns) == ["base", "rate", "drop", "flops", "at_edge"]
     return found.set_index("base")
 
 

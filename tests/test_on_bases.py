@@ -69,9 +69,30 @@ def test_a_cost_ratio_by_hand() -> None:
     turned = on_bases.cost_ratio(given(rows.to_dict("records")), SFT, RFT)
     assert turned.value == pytest.approx(1 / 4) and turned.low == pytest.approx(1 / found.high)
     more = asked(1.0, statistic="cost_ratio", arguments={"first": RFT, "second": SFT})
-    assert claims.p_value(more, found) == pytest.approx(p_of_three_degrees(2 / error))
+    assert claims.tested(more, found).claim == pytest.approx(p_of_three_degrees(2 / error))
     assert claims.decide(more, found) == ("holds", "") and claims.decide(more, turned) == ("fails", "")
-    assert claims.p_value(asked(4.0, statistic="cost_ratio"), found) == pytest.approx(0.5)
+    assert claims.tested(asked(4.0, statistic="cost_ratio"), found).claim == pytest.approx(0.5)
+
+
+def test_the_drop_of_one_cell_by_hand() -> None:
+    made = asked(0.2, "<", statistic="drop_of_cell", arguments={"cell": RFT})
+    found = made.estimate(given(cell(RFT, LOW)))
+    second = [drop + 0.01 for drop in LOW]  # on the half of the items that is reported
+    assert found.differences == pytest.approx(second) and found.cells == (RFT,)
+    assert (found.value, found.low, found.high) == pytest.approx((0.14, *seed_interval(pd.Series(second))[1:]))
+    assert claims.decide(made, found) == ("holds", "")
+    assert made.estimate(given(cell(SFT, LOW))) is None
+
+
+def test_costs_at_the_chosen_rates_and_with_what_feeds_a_run() -> None:
+    rows = pd.concat([given(cell(SFT, HIGH)).fronts, given(cell(RFT, LOW)).fronts], ignore_index=True)
+    rows["flops"] = [1e9 if rate != RATES[1] else 1e12 for rate in rows["rate"]]  # the chosen rate is a dear one
+    rows.loc[rows["cell"] == RFT, "flops"] *= [2.0, 4.0, 8.0] * 4
+    known = given(rows.to_dict("records"))
+    assert on_bases.cost_at_choice(known, RFT, SFT).value == pytest.approx(4)
+    assert on_bases.cost_ratio(known, RFT, SFT).value == pytest.approx(2)
+    fed = given(rows.assign(source_flops=(rows["cell"] == RFT) * 3e9).to_dict("records"))
+    assert on_bases.cost_ratio(fed, RFT, SFT, of_sources="counted").value == pytest.approx(5)
 
 
 def test_equal_cells_fall_back_where_a_base_never_arrives() -> None:
@@ -112,7 +133,7 @@ def test_a_rate_at_the_edge_leaves_it_undecided() -> None:
         "undecided",
         "the rate chosen for rft direct lies at the edge of its front on a, b, c, d",
     )
-    assert math.isnan(claims.p_value(asked(), found))
+    assert math.isnan(claims.tested(asked(), found).claim)
 
 
 def test_the_rule_says_what_follows_where_a_base_does_not_arrive() -> None:
@@ -161,7 +182,7 @@ APART = (0.20, 0.18, 0.22, 0.20)
 def test_superiority(direction: str, threshold: float, expected: str) -> None:
     made, found = asked(threshold, direction), of(*APART)
     sign = 1 if direction == ">" else -1
-    assert claims.p_value(made, found) == pytest.approx(p_of_three_degrees(sign * (0.2 - threshold) / ERROR))
+    assert claims.tested(made, found).claim == pytest.approx(p_of_three_degrees(sign * (0.2 - threshold) / ERROR))
     assert claims.decide(made, found)[0] == expected
 
 
@@ -179,7 +200,7 @@ def test_what_fails_an_equivalence_is_a_one_sided_test_at_the_margin() -> None:
     made = asked(0.18, "<", test="equivalence")  # t = .02 / ERROR = 2.449, p = .046; the interval reaches to .174
     found = of(*APART)
     assert p_of_three_degrees(0.02 / ERROR) < 0.05 and found.low < 0.18
-    assert claims.p_value(made, found) == pytest.approx(1 - p_of_three_degrees(0.02 / ERROR))
+    assert claims.tested(made, found).claim == pytest.approx(1 - p_of_three_degrees(0.02 / ERROR))
     assert claims.decide(made, found) == ("fails", "")
 
 
@@ -207,6 +228,25 @@ def test_holms_correction_spans_the_primary_family_and_no_other() -> None:
     assert claims.count_sentence(rows.reset_index()).endswith(
         "and 1 were not run. The other 2 are on bases and could not be tested, or their tests show nothing."
     )
+
+
+def test_a_primary_claim_is_as_hard_to_fail_as_to_hold() -> None:
+    close = given(cell(SFT, HIGH), cell(RFT, LOW))
+    turned = {"first": RFT, "second": SFT}  # the same differences with the other sign
+    fields = [asked(0.18, id="one"), asked(-0.18, id="two", arguments=turned), asked(0.18, "<", id="three")]
+    alone = claims.table(close, fields)["verdict"].tolist()
+    assert alone == ["holds", "fails", "fails"]
+    primary = [Claim(**made.model_dump() | {"family": "primary"}) for made in fields]
+    assert set(claims.table(close, primary)["verdict"]) == {"undecided"}
+    found, p = claims.p_values(close, primary), p_of_three_degrees(0.02 / ERROR)
+    assert found["adjusted"].tolist() == pytest.approx([3 * p, 1.0, 1.0])
+    assert found["against"].tolist() == pytest.approx([1 - p, 3 * p, 3 * p])
+
+
+def test_an_exploratory_claim_is_not_corrected() -> None:
+    close = given(cell(SFT, HIGH), cell(RFT, LOW))
+    two = [asked(0.18, id=name, family="exploratory") for name in ("one", "two")]
+    assert set(claims.table(close, two)["verdict"]) == {"holds"}
 
 
 def test_a_part_of_the_primary_family_is_not_enough_for_holm() -> None:

@@ -17,10 +17,10 @@ from helpers.stats.curves import RUN, crossings, values_at
 from helpers.stats.fronts import COLUMNS
 from helpers.study import cells
 from helpers.study.arms import get_arm
-from helpers.study.cells import FLOPS_CAP, REPORTED, Cell
+from helpers.study.cells import REPORTED, Cell
+from helpers.study.fixed import rules
 from helpers.study.spec import RunSpec
 
-AT = 0.7
 HALVES = ("drop_first", "drop_second", "drop")
 Planned = Mapping[str, tuple[Cell, RunSpec]]
 """A run's cell and spec by the run's name."""
@@ -66,9 +66,9 @@ def front_table(tables: Mapping[str, pd.DataFrame], planned: Planned) -> pd.Data
     `tables`: evaluations, outcomes and metrics of the finished ones; the others did not run and did not arrive. `base`
     is the number of the stem. Costs hold what a model wrote for the run in advance; `source_flops` is what the run cost
     that feeds it, up to its end, 0 where none does. `capped`: the next slower rate, a third as fast, would spend more
-    than `FLOPS_CAP`.
+    than a run may (`fixed.Rules`).
     """
-    marks = crossings(tables["evaluations"], AT, monotone=True)
+    marks = crossings(tables["evaluations"], rules().at, monotone=True)
     drops = drops_at_mark(half_scores(own_outcomes(tables["outcomes"], planned)), marks)
     spent = costs.cumulative(tables["metrics"])
     whole = spent.sort_values("step").groupby("run")["flops"].last()
@@ -78,7 +78,7 @@ def front_table(tables: Mapping[str, pd.DataFrame], planned: Planned) -> pd.Data
     table["arrived"] = table.index.isin(marks["run"])
     table["ran"] = table.index.isin(tables["evaluations"]["run"])
     table["source_flops"] = table["source"].map(whole).where(table["source"] != "", 0.0)
-    table["capped"] = (table["flops"] * 3 > FLOPS_CAP).fillna(value=False)
+    table["capped"] = (table["flops"] * 3 > rules().flops_cap).fillna(value=False)
     more = [name for name in ("run", "ran", *at.columns, "source_flops") if name not in COLUMNS]
     return table.reset_index()[[*COLUMNS, *more]]
 

@@ -16,34 +16,34 @@ import pandas as pd
 
 from helpers.errors import UserError
 from helpers.stats.curves import require_columns
+from helpers.study.fixed import rules
 
 COLUMNS = ("base", "cell", "rate", "drop_first", "drop_second", "drop", "flops", "arrived", "capped")
-EDGE_GAIN = 0.02
-"""Drop that an end of the front must save over the rate beside it for the front to be called too short (0..1)."""
 
 
 class Choice(NamedTuple):
-    """What one base reports of a cell: the rate chosen on the others, its own drop there, and whether it is an edge."""
+    """What one base reports of a cell: the rate chosen on the others, its own drop and cost there, if it is an edge."""
 
     base: str
     rate: float
     drop: float
+    flops: float
     at_edge: bool
 
 
 def chosen(front: pd.DataFrame, cell: str) -> pd.DataFrame:
-    """The rate of a cell that is best on the other bases, for each base: columns base, rate, drop, at_edge.
+    """The rate of a cell that is best on the other bases, for each base: columns base, rate, drop, flops, at_edge.
 
     Best: least mean `drop_first` over the other bases, among the rates that arrived on all of those that ran them (the
-    larger rate, where two are equal); NaN where there is none. `drop` is the base's own `drop_second` at that rate, NaN
-    where it did not arrive there or was not run. `at_edge`: whether a rate beyond the front might have been better: it
-    is an end of the front whose mean `drop_first` over all bases is `EDGE_GAIN` or more below that of the rate beside
-    it (or that is unknown), and no slowest one that is capped on most bases. Sorted by base. Raises UserError where a
-    run stands twice.
+    larger rate, where two are equal); NaN where there is none. `drop` is the base's own `drop_second` at that rate and
+    `flops` what it cost, NaN where it did not arrive there or was not run. `at_edge`: whether a rate beyond the front
+    might have been better: it is an end of the front whose mean `drop_first` over all bases lies `edge_gain`
+    (`fixed.Rules`) or more below that of the rate beside it (or that is unknown), and no slowest one that is capped on
+    most bases. Sorted by base. Raises UserError where a run stands twice.
     """
     rows = _of_cell(front, cell)
     made = [_choice(base, rows) for base in sorted(rows["base"].unique())]
-    return pd.DataFrame(made, columns=list(Choice._fields)).astype({"rate": float, "drop": float, "at_edge": bool})
+    return pd.DataFrame(made, columns=list(Choice._fields)).astype({"at_edge": bool})
 
 
 def least_flops(front: pd.DataFrame, cell: str) -> pd.Series:
@@ -77,10 +77,11 @@ def _choice(base: str, rows: pd.DataFrame) -> Choice:
     """One base's rate, from a cell's rows by rate."""
     means = _means(rows[rows["base"] != base])
     if means.empty:
-        return Choice(base, math.nan, math.nan, False)
+        return Choice(base, math.nan, math.nan, math.nan, False)
     best = float(means[means == means.min()].index.max())
-    there = rows[(rows["base"] == base) & (rows["rate"] == best) & rows["arrived"]]["drop_second"]
-    return Choice(base, best, float(there.iloc[0]) if len(there) else math.nan, _at_edge(best, rows))
+    own = rows[(rows["base"] == base) & (rows["rate"] == best) & rows["arrived"]]
+    drop, flops = own[["drop_second", "flops"]].iloc[0] if len(own) else (math.nan, math.nan)
+    return Choice(base, best, float(drop), float(flops), _at_edge(best, rows))
 
 
 def _means(others: pd.DataFrame) -> pd.Series:
@@ -101,4 +102,4 @@ def _at_edge(best: float, rows: pd.DataFrame) -> bool:
     # what the end saves is unknown (NaN), and it counts as an edge.
     means = _means(rows)
     saved = round(means.get(beside, math.nan) - means.get(best, math.nan), 12)
-    return not saved < EDGE_GAIN
+    return not saved < rules().edge_gain

@@ -17,6 +17,7 @@ import pandas as pd
 
 from helpers.errors import UserError
 from helpers.study.arms import get_arm
+from helpers.study.fixed import rules
 from helpers.study.profiles import FAIR
 from helpers.study.published import PUBLISHED, as_published, load_published, publish, store
 from helpers.study.records import is_finished
@@ -28,15 +29,10 @@ from helpers.world.forms import ASKED, Asked
 NAMES = ("evaluations", "outcomes", "metrics")  # the tables that results are read from
 Kind = Literal["two-form", "one-form"]
 PILOTS = FAIR.seeds[:2]
-REPORTED = FAIR.seeds[2:]
+REPORTED = rules().stems
 TWINS = REPORTED[:3]  # stems that have a one-form branch as well, and on which every cell but the headline's is run
 SOURCE_RATE = 6e-5  # of runs that feed others
-MANY, SOME = (
-    8192,
-    4096,
-)  # boards: where rules write the answers or a run draws them itself, and where a model writes them
-UNTIL = 0.9  # exact match up to which a run keeps its rate
-FLOPS_CAP = 1e14  # that a run may spend to reach exact match 0.7: fronts end where the next rate would pass it
+MANY, SOME = 8192, 4096  # boards: where rules write the answers or a run draws its own, where a model writes them
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ class Cell:
             lora_rank=self.lora_rank,
             base=base_name(self.kind, stem),
             source=source,
-            extra=(("until", UNTIL), ("boards", self.boards), *self.extra) if steps else (),
+            extra=(("until", rules().until), ("boards", self.boards), *self.extra) if steps else (),
             asked=self.asked,
         )
 

@@ -1,8 +1,8 @@
 """Claims as they were fixed: a hash of what decides each, to be recorded with a run, and what changed since.
 
 A hash covers the statistic's name, its arguments, direction, threshold, test, rule and family as they stand in
-`claims.toml`; neither prose, notebook and figure, nor the code of the statistic. A claim that had to change after runs
-has an amendment there, which names the hash it had and the reason.
+`claims.toml`, and of a claim on bases the rules of its study too; neither prose, notebook and figure, nor the code of
+the statistic. A claim that had to change after runs has an amendment there, which names the hash it had and the reason.
 """
 
 from __future__ import annotations
@@ -21,6 +21,23 @@ HASHED = ("statistic", "arguments", "direction", "threshold", "test", "rule", "f
 _FILE = Path(__file__).with_name("claims.toml")
 
 
+class Rules(NamedTuple):
+    """What every claim on bases shares.
+
+    `at`: exact match at which drops and costs are read; `until`: up to which a run keeps its rate; `edge_gain`: drop
+    that an end of a front must save over the rate beside it for the front to be called too short; `flops_cap`: that a
+    run may spend to reach `at`: a front goes no further than to the slowest rate that stays below; `alpha`: of tests;
+    `stems`: whose bases are reported.
+    """
+
+    at: float
+    until: float
+    edge_gain: float
+    flops_cap: float
+    alpha: float
+    stems: tuple[int, ...]
+
+
 class Amendment(NamedTuple):
     """A claim that was changed on purpose: its id, the hash it had before, and why."""
 
@@ -35,14 +52,27 @@ def claims_text() -> str:
     return _FILE.read_text(encoding="utf-8")
 
 
+@cache
+def rules() -> Rules:
+    """The rules of the study on several bases, from the table `study` of `claims.toml`."""
+    study = tomllib.loads(claims_text())["study"]
+    return Rules(**study | {"stems": tuple(study["stems"])})
+
+
 def claim_hashes(text: str) -> dict[str, str]:
-    """The first 12 hex digits of SHA-256 over what decides a claim (`HASHED`, as canonical JSON), by claim."""
-    return {row["id"]: _hash(row) for row in tomllib.loads(text).get("claim", [])}
+    """The first 12 hex digits of SHA-256 over what decides a claim (`HASHED`, as canonical JSON), by claim.
+
+    The table `study` of the text belongs to what decides a claim that has a family.
+    """
+    whole = tomllib.loads(text)
+    study = whole.get("study", {})
+    return {row["id"]: _hash(row, study if row.get("family") else {}) for row in whole.get("claim", [])}
 
 
-def _hash(row: Mapping[str, Any]) -> str:
+def _hash(row: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     # What a claim does not say is empty, and 1 and 1.0 are one threshold.
     decides = {name: row.get(name, "") for name in HASHED} | {"threshold": float(row["threshold"])}
+    decides |= {"study": study} if study else {}
     canonical = json.dumps(decides, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()[:12]
 

@@ -70,6 +70,9 @@ FORMED_SCENES = PRACTICE_SCENES | {"things": 0.5, "scatter": 0.1, "sizes": 0.12,
 FORMED_TASKS = PRACTICE_TASKS | {
     "colour": 5.0, "shape": 5.0, "grounding": 1.0, "presence": 1.0, "rank_brightness": 4.0,
 }  # fmt: skip
+# "Is there not a circle?" asks for two steps, and forms last of all; what a branch says of boards has to stay varied.
+BRANCH_EASY_VQA = 0.3
+BRANCH_TASKS = FORMED_TASKS | {"nonsense": 2.4}
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,8 @@ def pretraining_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray
         easy, scenes, tasks = PRACTICE_EASY_VQA, PRACTICE_SCENES, PRACTICE_TASKS
         if recipe.forms != "none":
             scenes, tasks = FORMED_SCENES, FORMED_TASKS
+        if recipe.start:
+            easy, tasks = BRANCH_EASY_VQA, BRANCH_TASKS
     if recipe.long_weight and not naming:
         tasks = tasks | {"long": recipe.long_weight}
     side = side_at(recipe, step)

@@ -5,8 +5,9 @@ A claim stands in `claims.toml` with its statistic (a function of `statistics.py
 **undecided** where the interval straddles the threshold, where there are fewer than five seeds, or where the runs are
 missing. Nothing here looks at a verdict before computing it, and a claim that fails stays in the table.
 
-A claim on bases (a statistic of `on_bases.py`) is decided by its test instead: it holds where the p value is below
-0.05, after Holm's correction where it belongs to the primary family.
+A claim on bases (a statistic of `on_bases.py`) is decided by its test instead: it holds where the p value of its test
+is below alpha, and fails where that of the opposite test is, each after Holm's correction where it is a primary claim:
+it is as hard to fail as to hold.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_
 from helpers.errors import UserError
 from helpers.stats.intervals import in_words
 from helpers.stats.paired import equivalence, holm, no_test, one_sided
-from helpers.study.fixed import claims_text
+from helpers.study.fixed import claims_text, rules
 from helpers.verdicts import on_bases
 from helpers.verdicts.on_bases import OnBases
 from helpers.verdicts.statistics import FORMULAS, LEAST_SEEDS, STATISTICS, Estimate, Evidence
 
 _STATISTICS = {**STATISTICS, **on_bases.STATISTICS}
-ALPHA = 0.05
+PRIMARY = "primary"
 NO_VALUE = "not run"
 STRADDLES = "the interval straddles the threshold"
 COLUMNS = (
@@ -46,8 +47,8 @@ class Claim(BaseModel):
     `statistic` is the name of a function and `arguments` what it is given; `measured` says the same in words.
 
     On bases only: `test`, superiority (beyond the threshold in that direction) or equivalence (within plus or minus the
-    threshold); `rule`, whether bases that do not arrive leave the claim undecided or are left out; `family`, whose
-    claims share Holm's correction. `revise` says which verdict would change our mind.
+    threshold); `rule`, whether bases that do not arrive leave the claim undecided or are left out; `family`, primary
+    (its claims share Holm's correction) or exploratory. `revise` says which verdict would change our mind.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -66,7 +67,7 @@ class Claim(BaseModel):
     notes: str = ""
     test: Literal["", "superiority", "equivalence"] = ""
     rule: Literal["", "undecided", "left out"] = ""
-    family: Literal["", "primary"] = ""
+    family: Literal["", "primary", "exploratory"] = ""
     revise: str = ""
 
     @model_validator(mode="after")
@@ -92,7 +93,7 @@ class Claim(BaseModel):
         if self.test == "equivalence" and self.direction != "<":
             raise ValueError('an equivalence has the direction "<": its difference lies within the threshold')
         # A ratio is tested by its logarithm, and an equivalence needs room on both sides.
-        ratio, equal = self.statistic == "cost_ratio", self.test == "equivalence"
+        ratio, equal = self.statistic in on_bases.RATIOS, self.test == "equivalence"
         if (ratio or equal) and self.threshold <= (1 if ratio and equal else 0):
             raise ValueError(f"threshold: {self.threshold:g} is too small for this test")
         return self
@@ -117,7 +118,7 @@ def read_claims(text: str) -> tuple[Claim, ...]:
 
 @cache
 def all_claims(family: str = "") -> tuple[Claim, ...]:
-    """Every claim of one family, from `claims.toml`: those of none (""), or the "primary" ones."""
+    """Every claim of one family, from `claims.toml`: those of none (""), the "primary" or the "exploratory" ones."""
     return tuple(claim for claim in read_claims(claims_text()) if claim.family == family)
 
 
@@ -128,15 +129,22 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def decide(claim: Claim, estimate: Estimate | None, p: float | None = None) -> Verdict:
-    """The verdict on a claim, from its threshold and its interval and nothing else, or from its test.
+class Decisive(NamedTuple):
+    """p values of a claim's test and of the opposite one; NaN where there is no test or it is undecided without one."""
 
-    `p`: of a claim with a test, its adjusted p value; its own (`p_value`) where it is None.
+    claim: float
+    against: float
+
+
+def decide(claim: Claim, estimate: Estimate | None, p: Decisive | None = None) -> Verdict:
+    """The verdict on a claim, from its threshold and its interval and nothing else, or from its tests.
+
+    `p`: of a claim with a test, its adjusted p values; its own (`tested`) where it is None.
     """
     if estimate is None:
         return Verdict("undecided", NO_VALUE)
     if isinstance(estimate, OnBases):
-        return _decide_by_test(claim, estimate, p_value(claim, estimate) if p is None else p)
+        return _decide_by_test(claim, estimate, tested(claim, estimate) if p is None else p)
     seeds, ran = estimate.seeds, estimate.ran
     if seeds < LEAST_SEEDS:
         reached = f"reached by {seeds or 'none'} of {ran} seeds that were run; " * (ran > seeds)
@@ -148,15 +156,19 @@ def decide(claim: Claim, estimate: Estimate | None, p: float | None = None) -> V
     return Verdict("holds" if above == (claim.direction == ">") else "fails", "")
 
 
-def p_value(claim: Claim, estimate: Estimate | None) -> float:
-    """p value of a claim's test, before any correction; NaN where there is no test or it is undecided without one."""
+def tested(claim: Claim, estimate: Estimate | None) -> Decisive:
+    """The p values of a claim's tests, before any correction.
+
+    Against an equivalence speaks the smaller p value of a mean beyond either margin: beyond both it cannot lie.
+    """
     if not isinstance(estimate, OnBases) or _doubt(claim, estimate):
-        return math.nan
-    margin = _margin(claim, estimate)
+        return Decisive(math.nan, math.nan)
+    margin, up = _margin(claim, estimate), estimate.differences
+    down = [-value for value in up]
     if claim.test == "equivalence":
-        return equivalence(estimate.differences, margin)
-    sign = 1 if claim.direction == ">" else -1
-    return one_sided([sign * value for value in estimate.differences], sign * margin)
+        return Decisive(equivalence(up, margin), min(one_sided(up, margin), one_sided(down, margin)))
+    above, below = one_sided(up, margin), one_sided(down, -margin)
+    return Decisive(above, below) if claim.direction == ">" else Decisive(below, above)
 
 
 def _margin(claim: Claim, estimate: OnBases) -> float:
@@ -170,46 +182,36 @@ def _doubt(claim: Claim, estimate: OnBases) -> str:
     return "; ".join([*estimate.doubts, *late]) or no_test(estimate.differences)
 
 
-def _decide_by_test(claim: Claim, estimate: OnBases, p: float) -> Verdict:
-    doubt = _doubt(claim, estimate)
+def _decide_by_test(claim: Claim, estimate: OnBases, p: Decisive) -> Verdict:
+    doubt, alpha = _doubt(claim, estimate), rules().alpha
     if doubt:
         return Verdict("undecided", doubt)
-    if p < ALPHA:
-        return Verdict("holds", "")
-    if _is_against(claim, estimate):
-        return Verdict("fails", "")
-    return Verdict("undecided", f"the test gives p = {p:.2f}{', after Holm' * bool(claim.family)}")
-
-
-def _is_against(claim: Claim, estimate: OnBases) -> bool:
-    """Whether the values speak against a claim, which is more than that they do not show it."""
-    if claim.test == "superiority":
-        above, below = estimate.low > claim.threshold, estimate.high < claim.threshold
-        return below if claim.direction == ">" else above
-    # One-sided at 0.05: this is so wherever the 95% interval lies wholly outside the margins.
-    margin, turned = _margin(claim, estimate), [-value for value in estimate.differences]
-    return min(one_sided(estimate.differences, margin), one_sided(turned, margin)) < ALPHA
+    if min(p) < alpha:
+        return Verdict("holds" if p.claim < alpha else "fails", "")
+    return Verdict("undecided", f"the test gives p = {p.claim:.2f}{', after Holm' * (claim.family == PRIMARY)}")
 
 
 def p_values(evidence: Evidence, claims: Sequence[Claim]) -> pd.DataFrame:
-    """The p value of each claim that has a test: columns claim, family, p, adjusted (`holm`, within the family).
+    """The p values of each claim that has a test: columns claim, family, p, adjusted (`holm`), against (adjusted too).
 
     NaN where a claim is undecided without one. Raises UserError where only a part of the primary family is given.
     """
-    found = [p_value(claim, claim.estimate(evidence)) for claim in claims]
+    found = [tested(claim, claim.estimate(evidence)) for claim in claims]
     rows = zip(claims, found, _adjusted(claims, found), strict=True)
-    table = [(claim.id, claim.family, p, adjusted) for claim, p, adjusted in rows if claim.test]
-    return pd.DataFrame(table, columns=["claim", "family", "p", "adjusted"])
+    table = [(claim.id, claim.family, p.claim, *adjusted) for claim, p, adjusted in rows if claim.test]
+    return pd.DataFrame(table, columns=["claim", "family", "p", "adjusted", "against"])
 
 
-def _adjusted(claims: Sequence[Claim], found: Sequence[float]) -> list[float]:
-    """The p values with Holm's correction over the claims of a family; the others as they are."""
-    primary = {claim.id: p for claim, p in zip(claims, found, strict=True) if claim.family}
-    whole = {claim.id for claim in all_claims("primary")}
+def _adjusted(claims: Sequence[Claim], found: Sequence[Decisive]) -> list[Decisive]:
+    """The p values with Holm's correction over the primary claims, for and against each; the others as they are."""
+    primary = {claim.id: p for claim, p in zip(claims, found, strict=True) if claim.family == PRIMARY}
+    whole = {claim.id for claim in all_claims(PRIMARY)}
     if whole & primary.keys() and whole - primary.keys():
         raise UserError(f"Holm's correction needs the whole family: give {', '.join(sorted(whole - primary.keys()))}.")
-    adjusted = holm(primary)
-    return [adjusted[claim.id] if claim.family else p for claim, p in zip(claims, found, strict=True)]
+    tests = zip(*primary.values(), strict=True)
+    ours, against = (holm(dict(zip(primary, values, strict=True))) for values in tests) if primary else ({}, {})
+    corrected = {name: Decisive(ours[name], against[name]) for name in primary}
+    return [corrected.get(claim.id, p) for claim, p in zip(claims, found, strict=True)]
 
 
 def table(evidence: Evidence, claims: Sequence[Claim] | None = None) -> pd.DataFrame:
@@ -220,7 +222,7 @@ def table(evidence: Evidence, claims: Sequence[Claim] | None = None) -> pd.DataF
     """
     claims = all_claims() if claims is None else claims
     estimates = [claim.estimate(evidence) for claim in claims]
-    adjusted = _adjusted(claims, list(map(p_value, claims, estimates)))
+    adjusted = _adjusted(claims, list(map(tested, claims, estimates)))
     rows = []
     for claim, estimate, p in zip(claims, estimates, adjusted, strict=True):
         numbers = (estimate.value, estimate.low, estimate.high, estimate.seeds) if estimate else (None, None, None, 0)
