@@ -86,6 +86,10 @@ def test_at_its_end_a_run_is_asked_in_every_other_way(puzzler, tmp_path: Path) -
     assert sorted(chosen["asked"]) == ["direct", "plain", "think"] and set(chosen["regained"]) == {0}
 
 
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 class Killed(TrainerCallback):
     """Stops a run as a kill would, after a step."""
 
@@ -94,15 +98,22 @@ class Killed(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.step:
-            raise KeyboardInterrupt
+            interrupt()
 
 
-@pytest.mark.parametrize("killed", [9, 11])
+END = 16  # the last step of the runs below: their record is not finished yet where they are killed after it
+
+
+@pytest.mark.parametrize(
+    ("arm", "killed", "boards"),
+    [("sft-answer", 9, 64), ("sft-answer", 11, 8), ("sft-answer", END, 64), ("rft", 11, 64)],
+)
 def test_a_resumed_run_turns_and_ends_where_an_undisturbed_one_does(
-    killed: int, puzzler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arm: str, killed: int, boards: int, puzzler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pace, "MOVED", -1.0)
-    spec = spec_of("sft-answer", puzzler.folder, 16, 1e-9, asked="direct")
+    # with 8 boards an epoch has four steps
+    spec = spec_of(arm, puzzler.folder, 16, 1e-9, asked="direct", extra=(("until", 1e-9), ("boards", boards)))
     # a goal that is reached at the evaluation after step 8, whatever the model does
     real = exam.evaluate
 
@@ -124,18 +135,21 @@ def test_a_resumed_run_turns_and_ends_where_an_undisturbed_one_does(
         return trainer
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "make_trainer", stopped)
+        if killed < END:
+            patch.setattr(run, "make_trainer", stopped)
+        else:
+            patch.setattr(run, "training_minutes", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run.train(spec, RunStore(resumed), SETTINGS)
     run.train(spec, RunStore(resumed), SETTINGS)
     for table in ("evaluations", "outcomes", "metrics"):
         one, other = rows(straight, spec, table), rows(resumed, spec, table)
         if table == "metrics":
-            one, other = (m[~m["name"].isin(["seconds", "minutes"])].reset_index(drop=True) for m in (one, other))
+            one, other = (m[~m["name"].isin(["seconds", "minutes", "step_time"])].reset_index(drop=True) for m in (one, other))
         pd.testing.assert_frame_equal(one, other)
     rates = rows(straight, spec, "metrics").query("name == 'learning_rate'")["value"]
     assert rates.iloc[-1] == 0.0 or rates.iloc[-1] < rates.max()
-    assert rows(straight, spec, "evaluations")["step"].max() == 16
+    assert rows(straight, spec, "evaluations")["step"].max() == END
 
 
 def test_what_is_shown_again_leaves_no_trace(puzzler) -> None:

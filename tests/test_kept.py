@@ -35,7 +35,7 @@ def branch(tiny, root: Path, name: str, forms: str, left: int = 0) -> Path:
     """A branch as pretraining leaves it, `left` steps before its end."""
     folder = root / name
     shutil.copytree(tiny.folder, folder / "model")
-    recipe = pretrain.branch(3, forms, "stem")
+    recipe = pretrain.branch(3, forms, "elsewhere/stem-3/model")
     torch.save({"recipe": asdict(recipe), "step": recipe.practice - left}, folder / "state.pt")
     (folder / "training_log.csv").write_text("step,loss\n0,1.0\n")
     return folder
@@ -60,7 +60,8 @@ def test_a_finished_branch_is_rounded_marked_and_kept_once(tiny, tmp_path: Path,
     assert any(not torch.equal(stored[name], full[name]) for name in full)
     # what was marked is what is stored
     assert all(torch.equal(v, stored[name]) for name, v in marked[1][0].model.state_dict().items())
-    assert json.loads((place / "made.json").read_text())["recipe"]["forms"] == "two-form"
+    recipe = json.loads((place / "made.json").read_text())["recipe"]
+    assert (recipe["forms"], recipe["start"]) == ("two-form", "stem-3")
     assert (place / "marks.csv").exists() and (place / "training_log.csv").exists()
 
 

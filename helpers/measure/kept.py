@@ -44,7 +44,8 @@ def keep(branch: Path, place: Path, items: int = ITEMS) -> Path:
     build.save(loaded.model.to(torch.float16), loaded.processor, staged)
     forms = FORMS if recipe["forms"] == "two-form" else FORMS[:1]
     write_file(staged / "marks.csv", csv_text(all_marks(build.load(staged), items, forms)).encode())
-    write_file(staged / "made.json", json_bytes({"recipe": recipe}))
+    # Where the stem lay when the branch began says nothing elsewhere; which stem it was does.
+    write_file(staged / "made.json", json_bytes({"recipe": recipe | {"start": Path(recipe["start"]).parent.name}}))
     write_file(staged / "training_log.csv", (branch / "training_log.csv").read_bytes())
     staged.rename(place)
     return place
