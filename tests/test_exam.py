@@ -145,7 +145,9 @@ def test_a_resumed_run_turns_and_ends_where_an_undisturbed_one_does(
     for table in ("evaluations", "outcomes", "metrics"):
         one, other = rows(straight, spec, table), rows(resumed, spec, table)
         if table == "metrics":
-            one, other = (m[~m["name"].isin(["seconds", "minutes", "step_time"])].reset_index(drop=True) for m in (one, other))
+            one, other = (
+                m[~m["name"].isin(["seconds", "minutes", "step_time"])].reset_index(drop=True) for m in (one, other)
+            )
         pd.testing.assert_frame_equal(one, other)
     rates = rows(straight, spec, "metrics").query("name == 'learning_rate'")["value"]
     assert rates.iloc[-1] == 0.0 or rates.iloc[-1] < rates.max()
