@@ -3,9 +3,9 @@
 import pytest
 
 from helpers.study.checkpoints import evaluation_steps
-from helpers.study.spec import RunSpec
+from helpers.study.spec import MARK, RunSpec
 from helpers.train.engine import Settings
-from helpers.train.pace import FULL, MOVED, Pace
+from helpers.train.pace import MOVED, Pace
 
 OPEN = Settings(dense=6, ways=True)
 
@@ -66,11 +66,18 @@ def test_the_rate_warms_up_stays_and_falls_to_zero_behind_the_goal() -> None:
 
 def test_every_way_is_asked_at_the_first_evaluation_from_seven_tenths_on_and_at_the_end() -> None:
     own = pace()
-    assert [own.note(step, exact) for step, exact in ((8, 0.1), (16, FULL), (23, 0.6), (32, 0.8))] == [
+    assert [own.note(step, exact) for step, exact in ((8, 0.1), (16, MARK), (23, 0.6), (32, 0.8))] == [
         False, True, False, False,
     ]  # fmt: skip
     own.note(45, 0.93)
     assert own.note(own.end, 0.94)
+
+
+def test_a_run_that_goes_until_less_is_examined_where_it_turns_and_looked_at_often_before() -> None:
+    own, seen = pace(until=0.5), run({0: 0.0, 60: MOVED + 0.01}, pace(until=0.5))
+    assert {72, 81, 91, 102, 114, 128} <= set(seen)
+    assert [own.note(step, exact) for step, exact in ((64, 0.49), (72, 0.5))] == [False, True]
+    assert (own.turn, own.examined, own.end) == (72, 72, 90)
 
 
 def test_a_resumed_run_knows_what_its_record_says() -> None:

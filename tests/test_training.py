@@ -515,6 +515,14 @@ def test_boards_of_any_size_are_trained_on(puzzler, tmp_path: Path, arm: str, si
 
 # --------------------------------------------------------------------------------------- resuming
 
+# Killed behind the checkpoint of step 4: in the midst of the first stage, of the second, and where one begins.
+STAGES = {
+    "rft, in stages": (("curriculum", "1x2@48"), ("stage_share", 0.8)),
+    "rft, in the second stage": (("curriculum", "1x2@48 1x3@48"), ("stage_share", 0.4)),
+    "sft-answer, in stages": (("curriculum", "1x2@48"), ("stage_share", 0.5)),
+    "sft-answer, where one begins": (("curriculum", "1x2@48 1x3@48"), ("stage_share", 0.33)),
+}
+
 KILLED = """
 import os, signal, sys
 from transformers import TrainerCallback
@@ -544,10 +552,10 @@ training.train(RunSpec.from_json(sys.argv[1]), RunStore(sys.argv[2]), quick)
 """
 
 
-@pytest.mark.parametrize("arm", ["sft-answer", "rft", "rft-stale", "rft, second epoch"])
+@pytest.mark.parametrize("arm", ["sft-answer", "rft", "rft-stale", "rft, second epoch", *STAGES])
 def test_a_killed_run_ends_as_if_it_had_never_been_killed(puzzler, tmp_path: Path, monkeypatch, arm: str) -> None:
-    arm, again = arm.split(",")[0], "epoch" in arm
-    more = {"extra": (("steps_per_generation", 4),)} if arm == "rft-stale" else {}
+    staged, arm, again = STAGES.get(arm, ()), arm.split(",")[0], "epoch" in arm
+    more = {"extra": (("steps_per_generation", 4),) if arm == "rft-stale" else staged}
     spec = run_spec(arm, puzzler.folder, steps=6, batch_size=4 if arm == "sft-answer" else 2, **more)
     code = KILLED
     if again:  # four boards for six steps of two: they come again, in another order, at steps 3 and 5

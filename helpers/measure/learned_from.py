@@ -117,9 +117,11 @@ def corpus_samples(profile: Profile, completions: pd.DataFrame, boards: int) -> 
 def corpus_of_run(shared: Shared, spec: RunSpec, n: int) -> Corpus:
     """Up to `n` samples of what a finished run learned from; RFT: correct rollouts, evenly over its steps.
 
-    Empty where that cannot be told (no correct rollout, or a source that is not here).
+    Empty where that cannot be told (no correct rollout, a source that is not here, or boards of several grids).
     """
     arm = get_arm(spec.arm)
+    if spec.easier:
+        return Corpus(spec.arm, [], [])
     if arm.streamed:
         return _streamed(shared, spec, n)
     if arm.data == "drawn":

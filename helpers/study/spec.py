@@ -15,6 +15,7 @@ from helpers.errors import UserError
 from helpers.study.arms import REGISTRY, get_arm
 from helpers.world.answers import room, shortest
 from helpers.world.forms import ASKED, Asked, written_as
+from helpers.world.puzzles import PuzzleSpec, read_grid
 
 Extra = tuple[tuple[str, float | int | str], ...]
 
@@ -36,6 +37,9 @@ _WHOLE_FIELDS = (
 
 _LATER: Mapping[str, object] = MappingProxyType({"asked": "plain"})
 """Fields that came after runs were recorded, with the value that those runs had."""
+MARK = 0.7
+"""Exact match at which runs are compared, unless they go until less: see `RunSpec.mark`."""
+STAGE_SHARE = 0.125  # of the steps that a run may take: an easier stage of its curriculum, unless the spec says more
 _REAL_FIELDS = ("learning_rate", "beta", "weight_decay", "temperature")
 _RUN_NAME = re.compile(r"(?P<arm>.+)-\d+-[0-9a-f]{10}")
 
@@ -87,9 +91,10 @@ class RunSpec:
         _check_texts(self)
         _check_geometry(self)
         if not self.max_completion_length:
-            self._settle("max_completion_length", room(self.rows * self.cols))
+            self._settle("max_completion_length", room(self.largest.tiles))
         _check_room(self)
         _check_arm_rules(self)
+        _check_curriculum(self)
 
     def _settle(self, name: str, value: object) -> None:
         """Set one field of a frozen instance while it is being made."""
@@ -141,6 +146,32 @@ class RunSpec:
     def grid(self) -> str:
         """Rows and columns in words: "2 x 2"."""
         return f"{self.rows} x {self.cols}"
+
+    @property
+    def easier(self) -> tuple[PuzzleSpec, ...]:
+        """The puzzles of the stages before the run's own, in their order; none without a `curriculum`."""
+        return tuple(map(read_grid, str(self.settings.get("curriculum", "")).split()))
+
+    @property
+    def largest(self) -> PuzzleSpec:
+        """Those of the run's puzzles that have the most tiles: a completion must have room for their answer."""
+        return max((PuzzleSpec(self.rows, self.cols, self.size), *self.easier), key=lambda puzzle: puzzle.tiles)
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """How many steps lie before each stage of the run, its own being the last; (0,) without a curriculum."""
+        # A share of the steps and not a goal: which board stands in which row then hangs on the spec alone. So the rows
+        # are laid out before the run begins, a resumed run reads the same ones, and a slower run, which may take more
+        # steps, has longer stages. To pass on at a goal the data would have to change under TRL's loader, which reads
+        # ahead, and two runs of a front would differ in what they see.
+        at_once = int(self.settings.get("steps_per_generation", 1))  # what is drawn at once is of one stage
+        each = max(1, round(self.steps * float(self.settings.get("stage_share", STAGE_SHARE)) / at_once)) * at_once
+        return tuple(each * stage for stage in range(len(self.easier) + 1))
+
+    @property
+    def mark(self) -> float:
+        """Exact match at which the run is examined in every way, and compared with others."""
+        return min(MARK, float(self.settings.get("until", 0)) or MARK)
 
     @property
     def settings(self) -> dict[str, float | int | str]:
@@ -234,11 +265,11 @@ def _check_geometry(spec: RunSpec) -> None:
 
 def _check_room(spec: RunSpec) -> None:
     """An answer must fit into a completion: cut off in the midst it would earn nothing, however right it was."""
-    tiles = spec.rows * spec.cols
-    if spec.max_completion_length < shortest(tiles):
+    largest = spec.largest
+    if spec.max_completion_length < shortest(largest.tiles):
         raise UserError(
-            f"max_completion_length is {spec.max_completion_length}, but an answer for {spec.rows} x {spec.cols} tiles "
-            f"takes {shortest(tiles)} tokens: raise it, or leave it out."
+            f"max_completion_length is {spec.max_completion_length}, but an answer for {largest.rows} x {largest.cols} "
+            f"tiles takes {shortest(largest.tiles)} tokens: raise it, or leave it out."
         )
 
 
@@ -267,6 +298,23 @@ def _check_arm_rules(spec: RunSpec) -> None:
         raise UserError(f"arm {arm.name} writes no bare answers that a filler could stand before: leave filler out.")
     if arm.source and not spec.source:
         raise UserError(f"arm {arm.name} learns from another run: give that run's name as source.")
+
+
+def _check_curriculum(spec: RunSpec) -> None:
+    """A curriculum needs an arm whose boards are its own to choose, and steps for each of its stages."""
+    share = spec.settings.get("stage_share", STAGE_SHARE)
+    if not spec.easier:
+        if {"curriculum", "stage_share"} & set(spec.settings):
+            raise UserError("the curriculum names no puzzles: write them as in '2x2@96 2x3@96', or leave it out.")
+        return
+    if get_arm(spec.arm).data not in ("corpus", "own"):
+        raise UserError(f"arm {spec.arm} cannot be taught in stages: leave the curriculum out.")
+    if isinstance(share, str) or share <= 0:
+        raise UserError(f"stage_share is {share!r}: choose a share of the steps between 0 and 1.")
+    if spec.starts[-1] >= spec.steps:
+        raise UserError(
+            f"the easier stages take {spec.starts[-1]} steps of {spec.steps}: lower stage_share, or add some."
+        )
 
 
 def _check_keys(values: Mapping[str, object]) -> None:

@@ -16,7 +16,7 @@ from helpers.study.profiles import Profile
 from helpers.study.records import Run
 from helpers.study.spec import RunSpec
 from helpers.world import puzzles
-from helpers.world.boards import Boards, Corpus
+from helpers.world.boards import Boards, Corpus, Graded
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Settings:
     `final_battery` at the last one and for the base model. `fast` packs forward passes and shares prefixes.
     `groups_at_once`: groups of completions whose gradients are taken together, all of a step's where it is 0; with a
     vocabulary of 150,000 the logits of a whole step do not fit. `per_octave`: evaluations per doubling of the steps,
-    `dense` of them once the puzzle moves (0: no more). `ways`: outcomes are kept item by item, and at exact match .7
-    and at the end the battery is put in every other way too.
+    `dense` of them once the puzzle moves (0: no more). `ways`: outcomes are kept item by item, and at the run's
+    mark and at its end the battery is put in every other way too.
     """
 
     puzzle_tests: int = 250
@@ -54,7 +54,7 @@ class Engine:
     model: Model
     processor: ProcessorMixin
     run: Run
-    boards: Boards | None = field(default=None, repr=False)
+    boards: Boards | Graded | None = field(default=None, repr=False)
     corpus: Corpus | None = field(default=None, repr=False)
     tally: Tally = field(default_factory=Tally, repr=False)
     writing: Tally = field(default_factory=Tally, repr=False)

@@ -10,7 +10,6 @@ from helpers.study.spec import RunSpec
 from helpers.train.engine import Settings
 
 MOVED = 0.2  # exact match from which on a run is evaluated often
-FULL = 0.7  # exact match at whose first reaching the model is examined in every way
 EARLY = 64  # step whose checkpoint is kept: a model that has hardly been trained, from which `sft-self` learns
 WARM_UP = 10  # steps
 EARLIEST = 8  # step: while the rate warms up little moves
@@ -22,10 +21,11 @@ class Pace:
 
     A run that goes `until` an exact match keeps its rate up to the first evaluation that reaches it, at most `steps`
     steps; then a quarter as many follow at a rate that falls to zero. Without `until` a run has just its `steps`.
+    At the first evaluation that reaches its `mark` the model is examined in every way.
     """
 
     def __init__(self, spec: RunSpec, settings: Settings) -> None:
-        self.cap, self.until = spec.steps, float(spec.settings.get("until", 0))
+        self.cap, self.until, self.mark = spec.steps, float(spec.settings.get("until", 0)), spec.mark
         at_once = int(spec.settings.get("steps_per_generation", 1))
         self.sparse, self.dense = set(evaluation_steps(spec.steps, settings.per_octave, at_once)), set()
         if settings.dense:
@@ -43,7 +43,7 @@ class Pace:
     def note(self, step: int, exact: float) -> bool:
         """Take notice of an evaluation; whether the model is to be examined in every way now."""
         self.exact = exact
-        first = step > 0 and exact >= FULL and not self.examined
+        first = step > 0 and exact >= self.mark and not self.examined
         full = first or step == self.end
         self.examined = step if first else self.examined
         if self.until and not self.turn and step and exact >= self.until:

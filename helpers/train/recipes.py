@@ -26,10 +26,13 @@ from helpers.study.records import RunStore
 from helpers.study.spec import RunSpec
 from helpers.train import corpora, rows, trainers
 from helpers.train.corpora import Completions, Writer
+from helpers.train.course import course
 from helpers.train.engine import Engine, load_base, puzzle_spec
+from helpers.train.pace import Pace
 from helpers.train.recorder import group_advantages
 from helpers.world import answers, seeds
-from helpers.world.boards import Boards, Corpus, Sample, training_boards
+from helpers.world.boards import Boards, Corpus, Graded, Sample, training_boards
+from helpers.world.puzzles import PuzzleSpec
 
 CORPUS_BOARDS = 2048
 FRESH_BOARDS = 512  # boards that `iterative-sft` samples for each time
@@ -94,6 +97,18 @@ def _fresh_boards(spec: RunSpec, _: RunStore) -> int:
 def _source_boards(spec: RunSpec, store: RunStore) -> int:
     """As many as the source saw. Raises UserError where the source is not finished."""
     return int(rows.source_completions(store.root, spec)["puzzle_id"].max()) + 1
+
+
+def _corpus_rows(engine: Engine) -> Dataset:
+    corpus, most = engine.corpus, Pace(engine.spec, engine.settings).most
+    return rows.corpus_rows(corpus, course(engine.spec, corpus.stages, most))
+
+
+def sampled_rows(engine: Engine) -> Dataset:
+    """Rows of the boards that RFT draws for."""
+    boards, most = engine.boards, Pace(engine.spec, engine.settings).most
+    order = course(engine.spec, boards.stages, most) if isinstance(boards, Graded) else None
+    return rows.board_rows(boards, order)
 
 
 def _replay_rows(engine: Engine) -> Dataset:
@@ -180,7 +195,7 @@ class Sft:
     write: Callable[[Given], Completions] | None = None
     trainer: type[trainers.StudySFTTrainer] = trainers.StudySFTTrainer
     options: Callable[[RunSpec], dict[str, Any]] = lambda spec: {}
-    rows: Callable[[Engine], Dataset] = lambda engine: rows.corpus_rows(engine.corpus)
+    rows: Callable[[Engine], Dataset] = _corpus_rows
     boards: Callable[[RunSpec, RunStore], int] = _corpus_boards
     in_order: bool = False
     whole_steps: bool = False
@@ -249,14 +264,30 @@ def get_recipe(arm: str) -> Sft | Rft:
 
 def make_corpus(
     spec: RunSpec, store: RunStore, processor: ProcessorMixin, tally: Tally | None = None
-) -> tuple[Boards, Corpus | None]:
+) -> tuple[Boards | Graded, Corpus | None]:
     """Training boards of a run, with a corpus where its arm is SFT. UserError where its source is not finished.
 
     `tally` counts what a model writes of it.
     """
     recipe = get_recipe(spec.arm)
-    boards = training_boards(puzzle_spec(spec), recipe.boards(spec, store), spec.seed)
-    boards = boards.asking(spec.asked, seeds.training(spec.seed))
+    most, ends = recipe.boards(spec, store), (*spec.starts[1:], spec.steps)
+    needed = [(end - start) * spec.batch_size for start, end in zip(spec.starts, ends, strict=True)]
+    own, *easier = (puzzle_spec(spec), *spec.easier)
+    # The scenes of a stage are those of every other, cut otherwise; without stages there is one, which has them all.
+    parts = [_asking(spec, puzzle, min(most, n)) for puzzle, n in zip(easier, needed, strict=False)]
+    parts.append(_asking(spec, own, min(most, needed[-1]) if easier else most))
+    boards = Graded(tuple(parts)) if easier else parts[0]
     if isinstance(recipe, Rft) or recipe.write is None:
         return boards, None
-    return boards, boards.corpus(spec.arm, recipe.write(Given(spec, store, processor, boards, tally)))
+    written = [part.corpus(spec.arm, recipe.write(Given(spec, store, processor, part, tally))) for part in parts]
+    return boards, _joined(written) if easier else written[0]
+
+
+def _asking(spec: RunSpec, puzzle: PuzzleSpec, n: int) -> Boards:
+    return training_boards(puzzle, n, spec.seed).asking(spec.asked, seeds.training(spec.seed))
+
+
+def _joined(parts: Sequence[Corpus]) -> Corpus:
+    """The corpora of stages behind each other."""
+    prompts, texts = [p for part in parts for p in part.prompts], [t for part in parts for t in part.completions]
+    return Corpus(parts[0].kind, prompts, texts, stages=tuple(map(len, parts)))

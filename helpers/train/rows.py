@@ -11,32 +11,40 @@ from datasets import Dataset
 from PIL import Image
 
 from helpers.errors import UserError
-from helpers.study.records import finished_folders, own_table
+from helpers.study.records import finished_folders, own_table, read_spec
 from helpers.study.schema import is_correct
 from helpers.study.spec import RunSpec
 from helpers.world import battery, easy_vqa, seeds
-from helpers.world.boards import Boards, Corpus, Prompted, Sample
+from helpers.world.boards import Boards, Corpus, Graded, Prompted, Sample
 from helpers.world.pictures import resized
 from helpers.world.questions import PriorSample
 
 
-def board_rows(boards: Boards) -> Dataset:
-    """Boards to sample for. Columns: `images` (one PIL picture), `prompt`, `placement`, `puzzle_id`, `written`."""
+def board_rows(boards: Boards | Graded, order: Sequence[int] | None = None) -> Dataset:
+    """Boards to sample for. Columns: `images` (one PIL picture), `prompt`, `placement`, `puzzle_id`, `written`.
 
-    def read(i: int) -> dict[str, Any]:
-        facts = {"puzzle_id": i, "placement": boards.placements[i].tolist(), "written": boards.written}
+    `order`: the number of the board in each row, where they are not just one a row.
+    """
+
+    def read(row: int) -> dict[str, Any]:
+        i = rows[row]
+        facts = {"puzzle_id": i, "placement": placements[i].tolist(), "written": boards.written}
         return _asked(prompts[i]) | facts
 
-    prompts = boards.prompted()
-    return lazy_rows(len(boards), read)
+    prompts, placements, rows = boards.prompted(), boards.placements, order or range(len(boards))
+    return lazy_rows(len(rows), read)
 
 
-def corpus_rows(samples: Corpus | Sequence[Sample]) -> Dataset:
-    """Samples to learn from. Columns: `images`, `prompt`, `completion`. Raises UserError where there are none."""
+def corpus_rows(samples: Corpus | Sequence[Sample], order: Sequence[int] | None = None) -> Dataset:
+    """Samples to learn from. Columns: `images`, `prompt`, `completion`. Raises UserError where there are none.
+
+    `order`: the number of the sample in each row, where they are not just one a row.
+    """
     known = list(samples)
     if not known:
         raise UserError("No board of this corpus has a completion; sample more boards or train the source longer.")
-    return lazy_rows(len(known), lambda i: training_row(known[i]))
+    rows = order or range(len(known))
+    return lazy_rows(len(rows), lambda row: training_row(known[rows[row]]))
 
 
 def training_row(sample: Sample) -> dict[str, Any]:
@@ -90,8 +98,13 @@ def prior_samples(n: int, seed: int, tasks: Sequence[str] = ()) -> list[PriorSam
 
 
 def source_completions(root: Path, spec: RunSpec) -> pd.DataFrame:
-    """Every completion of a finished source run, in the order in which it was drawn. UserError where it is none."""
+    """Every completion of a finished source run, in the order in which it was drawn. UserError where it is none.
+
+    Nor may the source have been taught in stages: its boards are not those of the run.
+    """
     (folder,) = finished_folders(root, [spec.source])
+    if read_spec(folder).easier:
+        raise UserError(f"{spec.source} drew for boards of several grids: choose a source without a curriculum.")
     return own_table(folder, "completions").to_pandas()
 
 

@@ -27,11 +27,11 @@ from helpers.study.profiles import FAIR, Profile
 from helpers.study.published import store
 from helpers.study.records import Run, RunStore
 from helpers.study.spec import RunSpec
-from helpers.train import rows, trainers
+from helpers.train import trainers
 from helpers.train.engine import Engine, Settings, dtype, load_base, settings
 from helpers.train.exam import evaluate
 from helpers.train.pace import DECAY_SHARE, WARM_UP, Pace
-from helpers.train.recipes import Rft, Sft, get_recipe, make_corpus
+from helpers.train.recipes import Rft, Sft, get_recipe, make_corpus, sampled_rows
 from helpers.train.recorder import Recorder, StudyCallback, evaluated, metric_row, reward_scale, training_minutes
 from helpers.world.boards import Corpus
 
@@ -80,8 +80,8 @@ def _train(run: Run, store: RunStore, settings: Settings) -> None:
         done = int(last.name.split("-")[1]) if last else -1
         engine.done = max(done, 0)
         trainer = make_trainer(engine)
-        if engine.boards is not None:
-            trainer.epochs_done = engine.done // steps_per_epoch(spec, len(engine.boards))
+        if isinstance(trainer, trainers.StudyGRPOTrainer):
+            trainer.epochs_done = engine.done // steps_per_epoch(spec, len(trainer.train_dataset))
         run.truncate(done)  # rows behind the checkpoint belong to steps that are about to be repeated
         if done > 0:
             trainer.pace.replay(evaluated(run))
@@ -118,7 +118,7 @@ def _possible(settings: Settings, model: Qwen2_5_VLForConditionalGeneration) -> 
 
 
 def steps_per_epoch(spec: RunSpec, boards: int) -> int:
-    """Steps of RFT until its boards come again; TRL leaves out those that no longer fill what is drawn at once."""
+    """Steps of RFT until its rows come again, a board each; TRL leaves out what no longer fills a draw."""
     at_once = int(spec.settings.get("steps_per_generation", 1))
     return max(1, boards // (spec.batch_size * at_once) * at_once)
 
@@ -141,7 +141,7 @@ def _make_sft(engine: Engine, recipe: Sft) -> trainers.StudySFTTrainer:
     arguments = SFTConfig(
         per_device_train_batch_size=1 if recipe.whole_steps else engine.spec.batch_size,
         max_length=None,
-        train_sampling_strategy="sequential" if recipe.in_order else "random",
+        train_sampling_strategy="sequential" if recipe.in_order or engine.spec.easier else "random",
         **_common_arguments(engine),
     )
     return recipe.trainer(
@@ -168,13 +168,14 @@ def _make_rft(engine: Engine, recipe: Rft) -> trainers.StudyGRPOTrainer:
         scale_rewards=reward_scale(spec),
         reward_weights=[*recipe.weights(spec), 0.0],
         log_completions=False,
+        shuffle_dataset=not spec.easier,  # the rows of a curriculum stand in their order
         **options,
         **_common_arguments(engine),
     )
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is marked experimental
     trainer = recipe.trainer(
         args=arguments,
-        train_dataset=rows.board_rows(engine.boards),
+        train_dataset=sampled_rows(engine),
         reward_funcs=[*recipe.rewards, Recorder(engine, recipe.advantages)],
         rollout_func=trainers.group_rollouts(engine.processor, engine.tally) if fast else None,
         **_what_is_trained(engine),

@@ -140,7 +140,7 @@ class StudyGRPOTrainer(Counting, Paced, GRPOTrainer):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **extra
             )
-        _, rows, columns = extra["image_grid_thw"][0].tolist()  # one size for all: the boards of a run are alike
+        _, rows, columns = extra["image_grid_thw"][0].tolist()  # one size for all: what is drawn at once is alike
         merge = base_of(model).config.vision_config.spatial_merge_size
         pictures = Patches(extra["pixel_values"].reshape(len(input_ids), rows * columns, -1), rows, columns, merge)
         # TRL scores under the reference all that it has drawn in one call, in parts of `batch_size`.

@@ -109,8 +109,11 @@ def shortest(tiles: int) -> int:
 
 
 def room(tiles: int, outside: bool = False) -> int:
-    """Tokens that a completion may take: 8 a tile in the model's own words, 32 a tile in an outside teacher's."""
-    return (32 if outside else 8) * tiles
+    """Tokens that a completion may take: 8 a tile in the model's own words, 32 a tile in an outside teacher's.
+
+    Of more tiles than quarters that teacher tells row and column, which takes him 40.
+    """
+    return ((40 if tiles > 4 else 32) if outside else 8) * tiles
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from helpers.errors import UserError
 from helpers.world import puzzles, seeds
 from helpers.world.forms import Asked, Written, ask_text, written_as
 from helpers.world.scenes import Scene, puzzle_scene, tile_lands
@@ -94,13 +95,15 @@ class Corpus:
     """What an SFT arm trains on, or what is measured: a completion for each prompt. Iterates over its samples.
 
     `kind`: the arm or probe type; `weights`: each sample's share in a loss, 1 unless given. Completions are texts, or
-    token ids where they are what a model drew and only measured.
+    token ids where they are what a model drew and only measured. `stages`: how many samples each stage of a curriculum
+    has, in their order; nothing where there is none.
     """
 
     kind: str
     prompts: Sequence[Prompted] = field(repr=False)
     completions: Sequence[str | Sequence[int]] = field(repr=False)
     weights: Sequence[float] = field(default=(), repr=False)
+    stages: Sequence[int] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.completions)
@@ -113,6 +116,44 @@ class Corpus:
         weights = self.weights or [1.0] * len(self)
         for prompt, completion, weight in zip(self.prompts, self.completions, weights, strict=True):
             yield Sample(prompt, completion, self.kind, weight)
+
+
+@dataclass(frozen=True)
+class Graded:
+    """The boards of a curriculum: those of each stage have a grid of their own. They are numbered through."""
+
+    parts: tuple[Boards, ...]
+
+    def __len__(self) -> int:
+        return sum(self.stages)
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """How many boards each stage has."""
+        return tuple(map(len, self.parts))
+
+    @property
+    def written(self) -> Written:
+        """The form in which an answer is due."""
+        return self.parts[0].written
+
+    @property
+    def placements(self) -> list[np.ndarray]:
+        """True placements, each as long as its board has tiles."""
+        return [placement for part in self.parts for placement in part.placements]
+
+    def prompted(self) -> list[Prompted]:
+        """The boards with their prompts, which tell the grid."""
+        return [prompt for part in self.parts for prompt in part.prompted()]
+
+    def only(self, numbers: Sequence[int]) -> Boards:
+        """Some boards of one stage, renumbered from 0. Raises UserError where they are of several."""
+        before = 0
+        for part in self.parts:
+            if all(before <= i < before + len(part) for i in numbers):
+                return part.only([i - before for i in numbers])
+            before += len(part)
+        raise UserError(f"Boards {sorted(numbers)} are not of one stage: what is drawn at once must be.")
 
 
 def make_boards(spec: puzzles.PuzzleSpec, indices: Sequence[int], seed: int) -> Boards:

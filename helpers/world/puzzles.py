@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import operator
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,6 +27,7 @@ from helpers.errors import UserError
 from helpers.world.pictures import centred
 
 Placement = tuple[int, ...]
+_GRID = re.compile(r"([1-9][0-9]*)x([1-9][0-9]*)@([1-9][0-9]*)", re.ASCII)
 MODEL_MULTIPLE = 16  # pixels: vision patch 8, merged 2 x 2, so one language token is 16 x 16 pixels
 
 
@@ -101,6 +103,15 @@ class PuzzleSpec:
     def chance_exact(self) -> float:
         """Chance that a guess from the placements that can occur is right: 1/n!, or 1/(n! - 1)."""
         return 1 / self.n_placements
+
+
+def read_grid(text: str) -> PuzzleSpec:
+    """The puzzles that "2x3@96" stands for: rows, columns and pixels. Raises UserError for any other text."""
+    found = _GRID.fullmatch(text)
+    if not found:
+        raise UserError(f"{text!r} names no puzzles: write rows, columns and pixels as in 2x3@96.")
+    rows, cols, size = map(int, found.groups())
+    return PuzzleSpec(rows, cols, size)
 
 
 def _check_whole(name: str, value: Any, least: int) -> int:
