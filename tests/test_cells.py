@@ -9,10 +9,14 @@ from rows import evaluation
 from swapping import swap
 
 from helpers.errors import UserError
+from helpers.model.processor import load_processor
 from helpers.study import cells, published
 from helpers.study.arms import get_arm
 from helpers.study.profiles import FAIR
 from helpers.study.records import RunStore
+from helpers.train.corpora import expert_completions
+from helpers.world.boards import training_boards
+from helpers.world.puzzles import PuzzleSpec
 
 
 def test_pilots_are_never_reported_and_twins_are_among_the_reported() -> None:
@@ -64,6 +68,32 @@ def test_sources_come_before_what_they_feed_and_every_run_has_its_own_name() -> 
         if spec.source:
             source = planned[names.index(spec.source)]
             assert names.index(spec.source) < place and (source.base, source.asked) == (spec.base, spec.asked)
+
+
+def test_runs_keep_the_names_under_which_they_were_published() -> None:
+    named = {"rft direct": "rft-3-f618ce7b1b", "sft-answer direct": "sft-answer-3-54e1aa3ddd"}
+    named |= {"sft-rollout think": "sft-rollout-3-cd5ea5b297", "sft-expert plain": "sft-expert-3-55021a0e20"}
+    assert {cell: cells.get_cell(cell).specs(3)[0].name for cell in named} == named
+
+
+def test_a_harder_puzzle_has_its_own_boards_goal_and_levers() -> None:
+    harder = {name: cell.specs(3)[0] for name, cell in cells.CELLS.items() if cell.grid == "3x3"}
+    assert {"sft-answer direct, 3x3", "rft direct, 3x3", "rft direct, 3x3, curriculum"} < set(harder)
+    for name, spec in harder.items():
+        assert (spec.rows, spec.cols, spec.size) == (3, 3, 96) and "3x3" in name and cells.get_cell(name).stems[2:]
+        assert spec.settings["until"] == spec.mark == 0.5
+    plain, staged = (harder[name] for name in ("rft direct, 3x3", "rft direct, 3x3, curriculum"))
+    assert plain.easier == () and {**plain.settings, "curriculum": "2x2@96 2x3@96"} == staged.settings
+    assert (staged.group_size, cells.get_cell("rft direct").at(3, 2e-4).group_size) == (32, FAIR.group_size)
+    others = [spec for spec in cells.specs([3]) if spec.name not in {s.name for s in harder.values()}]
+    assert {(s.rows, s.cols, s.size) for s in others if s.mark == 0.7} == {(2, 2, 64)}
+
+
+def test_what_a_teacher_says_of_nine_tiles_fits_the_room_of_its_run() -> None:
+    spec, tokenizer = cells.get_cell("sft-expert sentences, 3x3").specs(3)[0], load_processor().tokenizer
+    texts = expert_completions(training_boards(PuzzleSpec(spec.rows, spec.cols, spec.size), 40, 3))
+    # the tokens of a base of the study are a few more than those of the shipped one
+    assert 1.1 * max(len(tokenizer(text)["input_ids"]) for text in texts) < spec.max_completion_length
 
 
 def test_an_unknown_cell_is_refused_by_name() -> None:

@@ -18,7 +18,7 @@ import pandas as pd
 from helpers.errors import UserError
 from helpers.study.arms import get_arm
 from helpers.study.fixed import rules
-from helpers.study.profiles import FAIR
+from helpers.study.profiles import FAIR, GRIDS
 from helpers.study.published import PUBLISHED, as_published, load_published, publish, store
 from helpers.study.records import is_finished
 from helpers.study.schema import table_file, to_arrow
@@ -33,6 +33,7 @@ REPORTED = rules().stems
 TWINS = REPORTED[:3]  # stems that have a one-form branch as well, and on which every cell but the headline's is run
 SOURCE_RATE = 6e-5  # of runs that feed others
 MANY, SOME = 8192, 4096  # boards: where rules write the answers or a run draws its own, where a model writes them
+UNTIL = {"2x2": rules().until, "3x3": 0.5}  # exact match up to which a run keeps its rate, by its grid
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Cell:
 
     So a slower run may take as many more steps as it is slower, and a rate that is added changes no other run.
     `boards`: how many there are to learn from. `source`: the cell whose run at `SOURCE_RATE` feeds this one.
-    `headline`: whether it is run on every reported base, else on the first three.
+    `headline`: whether it is run on every reported base, else on the first three. `grid`: which of `GRIDS` its puzzles
+    are.
     """
 
     arm: str
@@ -57,12 +59,14 @@ class Cell:
     headline: bool = False
     label: str = ""
     lora_rank: int = 0
+    grid: str = "2x2"
+    group_size: int = FAIR.group_size
 
     @property
     def name(self) -> str:
-        """How claims and tables call it: "rft direct", "rft think, one-form", "sft-answer direct, filler fixed"."""
-        ending = "" if self.kind == "two-form" else f", {self.kind}"
-        return f"{self.arm} {self.asked}{self.label and ', ' + self.label}{ending}"
+        """How claims and tables call it: "rft direct", "rft direct, 3x3", "rft think, one-form"."""
+        apart = (self.grid if self.grid != "2x2" else "", self.label, self.kind if self.kind != "two-form" else "")
+        return ", ".join((f"{self.arm} {self.asked}", *filter(None, apart)))
 
     @property
     def stems(self) -> tuple[int, ...]:
@@ -77,20 +81,23 @@ class Cell:
         """Its run at one rate."""
         steps = round(self.effort / rate) if rate else 0
         source = get_cell(self.source).at(stem, SOURCE_RATE).name if self.source else ""
-        outside = get_arm(self.arm).written == "sentences"
+        outside, puzzle = get_arm(self.arm).written == "sentences", GRIDS[self.grid]
         return RunSpec(
             arm=self.arm,
             seed=stem,
             steps=steps,
             learning_rate=rate,
             batch_size=self.batch_size,
-            group_size=FAIR.group_size,
+            group_size=self.group_size,
+            rows=puzzle.rows,
+            cols=puzzle.cols,
+            size=puzzle.size,
             beta=self.beta,
-            max_completion_length=room(FAIR.puzzle.tiles, outside),
+            max_completion_length=room(puzzle.tiles, outside),
             lora_rank=self.lora_rank,
             base=base_name(self.kind, stem),
             source=source,
-            extra=(("until", rules().until), ("boards", self.boards), *self.extra) if steps else (),
+            extra=(("until", UNTIL[self.grid]), ("boards", self.boards), *self.extra) if steps else (),
             asked=self.asked,
         )
 
@@ -98,6 +105,10 @@ class Cell:
 _FRONT = (2e-4, 6e-5, 2e-5)
 _LONG = (*_FRONT, 6e-6)  # bare answers are cheap: their front goes on until nothing more is saved
 _ONE = (SOURCE_RATE,)  # where one rate will do
+_PAIR, _FAST = _FRONT[:2], _FRONT[:1]  # on 3x3 a run takes several times as long
+_IN_STAGES = (("curriculum", "2x2@96 2x3@96"),)
+# Nine slots share one reward: more completions a board, and a looser leash than on 2x2, where KL was half the signal.
+_RFT_3X3 = dict(batch_size=16, group_size=32, beta=0.05, grid="3x3")
 # fmt: off
 _CELLS = (
     *(Cell("base", asked, (0.0,), 0.0, headline=True) for asked in ASKED),
@@ -130,6 +141,11 @@ _CELLS = (
     Cell("rft-stale", "direct", _ONE, 0.16, batch_size=16, beta=0.12, extra=(("steps_per_generation", 8),)),
     Cell("sft-answer", "direct", (1e-3,), 0.6, label="LoRA", lora_rank=8),
     Cell("rft", "direct", (1e-3,), 0.6, batch_size=16, beta=0.12, label="LoRA", lora_rank=8),
+    # a harder puzzle, and whether easier ones before it help
+    Cell("sft-answer", "direct", _PAIR, 0.4, grid="3x3"),
+    Cell("sft-expert", "sentences", _PAIR, 0.4, grid="3x3"),
+    Cell("rft", "direct", _FAST, 0.6, **_RFT_3X3),
+    Cell("rft", "direct", _FAST, 0.6, **_RFT_3X3, extra=_IN_STAGES, label="curriculum"),
 )
 # fmt: on
 
