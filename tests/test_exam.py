@@ -11,7 +11,10 @@ import torch
 from swapping import swap
 from transformers import TrainerCallback
 
+from helpers.study import cells
+from helpers.study.profiles import GRIDS
 from helpers.study.records import RunStore, verify
+from helpers.study.schema import is_prior
 from helpers.study.spec import RunSpec
 from helpers.train import exam, few, pace, run
 from helpers.train.engine import Settings
@@ -21,6 +24,7 @@ from helpers.world.forms import PHRASES
 
 SETTINGS = Settings(puzzle_tests=4, final_tests=4, battery=2, final_battery=2, per_octave=1, dense=2, ways=True)
 TASKS = ("lists", "light")
+STOCK_SHUFFLE = puzzles.shuffle
 
 
 @pytest.fixture(autouse=True)
@@ -28,13 +32,17 @@ def two_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Two prior tasks, one number of samples, and boards that `puzzler` solves at times: goals can be reached."""
     swap(monkeypatch, few, "SHOWN", (8,))
     swap(monkeypatch, battery, "battery_tasks", lambda: TASKS)
-    swap(monkeypatch, puzzles, "shuffle", lambda spec, index: ((2, 1, 4, 3), (3, 1, 4, 2))[index % 2])
+    swap(monkeypatch, puzzles, "shuffle", _shuffle)
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     training_boards.cache_clear()
     exam.held_out_boards.cache_clear()
     yield
     training_boards.cache_clear()
     exam.held_out_boards.cache_clear()
+
+
+def _shuffle(spec: puzzles.PuzzleSpec, index: int) -> puzzles.Placement:
+    return ((2, 1, 4, 3), (3, 1, 4, 2))[index % 2] if spec.tiles == 4 else STOCK_SHUFFLE(spec, index)
 
 
 def spec_of(arm: str, folder: Path, steps: int, until: float, **more: object) -> RunSpec:
@@ -88,6 +96,30 @@ def test_at_its_end_a_run_is_asked_in_every_other_way(puzzler, tmp_path: Path) -
 
 def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_prior_pictures_are_as_large_as_the_boards_of_the_run() -> None:
+    for cell, size in (("rft direct", 64), ("rft direct, 3x3, curriculum", 96)):
+        spec = cells.get_cell(cell).at(3, 2e-4)
+        assert exam.own_way(spec).size == size and {way.size for way in exam.other_ways(spec)} == {64, 96}
+
+
+def test_a_run_on_three_by_three_is_examined_on_two_by_two(
+    puzzler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = cells.get_cell("rft direct").at(3, 2e-4), cells.get_cell("rft direct, 3x3").at(3, 2e-4)
+    assert [exam.transfers(spec) for spec in two] == [{}, {"puzzle 2x2": GRIDS["2x2"]}]
+    known = puzzles.shuffle
+    swap(monkeypatch, puzzles, "shuffle", lambda spec, i: known(spec, i) if spec.tiles == 4 else tuple(range(9, 0, -1)))
+    own = dict(asked="direct", size=96, rows=3, cols=3, max_completion_length=60)
+    spec = spec_of("sft-answer", puzzler.folder, 1, 0.999, **own)
+    run.train(spec, RunStore(tmp_path), SETTINGS)
+    (seen,) = rows(tmp_path, spec, "outcomes").query("task == 'puzzle 2x2'").to_dict("records")
+    marks = rows(tmp_path, spec, "evaluations").query("task == 'puzzle 2x2'").set_index("measure")
+    assert (seen["step"], seen["size"], seen["asked"], len(seen["right"])) == (1, 64, "direct", 4)
+    assert set(marks["step"]) == {1} and marks.loc["exact", "value"] == np.mean(seen["right"])
+    tasks = rows(tmp_path, spec, "outcomes").query("task != 'puzzle'")
+    assert set(tasks[is_prior(tasks)]["task"]) == set(TASKS)
 
 
 class Killed(TrainerCallback):

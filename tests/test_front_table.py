@@ -65,7 +65,7 @@ def test_other_ways_of_asking_do_not_count() -> None:
     plain = front_table.front_table(known, PLANNED)
     others = [
         {"asked": "think"}, {"wording": "held out"}, {"size": 96}, {"opening": "<answer>"}, {"regained": 8},
-        {"task": "puzzle"},
+        {"task": "puzzle"}, {"task": "puzzle 3x3"},
     ]  # fmt: skip
     strange = pd.DataFrame([outcome(FAST, 20, "0000", **other) for other in others])
     more = known | {"outcomes": pd.concat([known["outcomes"], strange], ignore_index=True)}
@@ -92,6 +92,22 @@ def test_a_front_is_capped_where_the_next_rate_would_spend_too_much() -> None:
     known = tables(FAST, EXACT, {0: "11", 10: "11", 20: "10"})
     dear = known["metrics"].assign(value=known["metrics"]["value"] * rules().flops_cap / 40e12)
     assert front_table.front_table(known | {"metrics": dear}, PLANNED)["capped"].iloc[0]  # 3 x 15 / 40 of the cap
+
+
+def test_on_a_harder_puzzle_a_run_arrives_earlier() -> None:
+    cell = cells.get_cell("sft-answer direct, 3x3")
+    (fast, slow), planned = cell.specs(3), {spec.name: (cell, spec) for spec in cell.specs(3)}
+    curve = {0: 0.0, 10: 0.4, 20: 0.6}  # reaches 0.5 half-way between 10 and 20
+    there, not_there = (
+        tables(fast, curve, {0: "11", 10: "11", 20: "01"}),
+        tables(slow, {0: 0, 10: 0.4}, {0: "11", 10: "11"}),
+    )
+    by_rate = front_table.front_table(
+        joined(there, not_there, tables(FAST, curve, {0: "11", 10: "11", 20: "01"})), planned | PLANNED
+    )
+    arrived = by_rate.set_index("run")["step"].dropna()
+    assert arrived.to_dict() == {fast.name: 15}
+    assert by_rate.set_index("run").loc[fast.name, "drop"] == pytest.approx(0.25)
 
 
 def test_what_feeds_a_run_is_counted_apart_and_whole() -> None:

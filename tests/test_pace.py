@@ -3,7 +3,8 @@
 import pytest
 
 from helpers.study.checkpoints import evaluation_steps
-from helpers.study.spec import MARK, RunSpec
+from helpers.study.fixed import rules
+from helpers.study.spec import RunSpec
 from helpers.train.engine import Settings
 from helpers.train.pace import MOVED, Pace
 
@@ -66,7 +67,7 @@ def test_the_rate_warms_up_stays_and_falls_to_zero_behind_the_goal() -> None:
 
 def test_every_way_is_asked_at_the_first_evaluation_from_seven_tenths_on_and_at_the_end() -> None:
     own = pace()
-    assert [own.note(step, exact) for step, exact in ((8, 0.1), (16, MARK), (23, 0.6), (32, 0.8))] == [
+    assert [own.note(step, exact) for step, exact in ((8, 0.1), (16, rules().at), (23, 0.6), (32, 0.8))] == [
         False, True, False, False,
     ]  # fmt: skip
     own.note(45, 0.93)

@@ -64,6 +64,17 @@ def made() -> pd.DataFrame:
     return summary.summarise(tables())
 
 
+def test_boards_of_another_grid_are_no_prior_task(made) -> None:
+    known = evaluations()
+    own = known[(known["task"] == "puzzle") & (known["step"] == known.groupby("run")["step"].transform("max"))]
+    other = pd.concat([known, own.assign(task="puzzle 3x3", value=0.0)], ignore_index=True)
+    pd.testing.assert_frame_equal(summary.summarise({"evaluations": other, "metrics": metrics()}), made)
+    pd.testing.assert_frame_equal(curves.battery_mean(other), curves.battery_mean(known))
+    stray = own[own["measure"] == "exact"].assign(task="puzzle 3x3", measure="score")
+    drops = curves.task_drops(pd.concat([known, stray], ignore_index=True))
+    pd.testing.assert_frame_equal(drops, curves.task_drops(known))
+
+
 def value(frame: pd.DataFrame, quantity: str, arm: str, task: str = "all") -> float:
     return summary.look_up(frame, quantity, arm, task).value
 

@@ -13,6 +13,7 @@ from scipy.optimize import isotonic_regression
 
 from helpers.errors import UserError
 from helpers.stats.intervals import seed_interval
+from helpers.study.schema import is_prior
 
 THRESHOLDS = (0.5, 0.7)
 ALL = "all"
@@ -85,7 +86,7 @@ def battery_mean(evaluations: pd.DataFrame) -> pd.DataFrame:
     the steps of a measure do not hold the same tasks, so that their means would not compare.
     """
     require_columns(evaluations, EVALUATIONS)
-    prior = evaluations[(evaluations["task"] != "puzzle") & evaluations["measure"].isin(PRIOR_MEASURES.values())]
+    prior = evaluations[is_prior(evaluations) & evaluations["measure"].isin(PRIOR_MEASURES.values())]
     if prior.empty:
         raise UserError("These evaluations hold no prior task: run the prior battery first.")
     tasks = prior.groupby([*_STEP, "measure"])["task"].agg(lambda names: tuple(sorted(names)))
@@ -129,7 +130,7 @@ def task_drops(evaluations: pd.DataFrame, accuracy: float | None = None) -> pd.D
     then interpolated). Raises UserError when no trained run gets there.
     """
     rows = rows_of(evaluations, "score")
-    prior = rows[rows["task"] != "puzzle"]
+    prior = rows[is_prior(rows)]
     marks = last_steps(prior) if accuracy is None else crossings(evaluations, accuracy)
     if not set(marks["run"]) & set(prior["run"]):
         raise UserError("No trained run has prior scores there: lower the accuracy or evaluate more.")

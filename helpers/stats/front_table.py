@@ -1,5 +1,6 @@
-"""The front of every cell from the records of its runs: what each run had lost, and spent, where it reached 0.7.
+"""The front of every cell from the records of its runs: what each run had lost, and spent, where it reached its mark.
 
+The mark is exact match 0.7, or 0.5 on 3x3.
 Read off as every drop of the suite is (`curves.crossings`, on the monotone curve), but item by item: a rate is chosen
 by the first half of every task's items and reported by the second (`fronts.chosen`).
 """
@@ -19,6 +20,7 @@ from helpers.study import cells
 from helpers.study.arms import get_arm
 from helpers.study.cells import REPORTED, Cell
 from helpers.study.fixed import rules
+from helpers.study.schema import is_prior
 from helpers.study.spec import RunSpec
 
 HALVES = ("drop_first", "drop_second", "drop")
@@ -33,7 +35,7 @@ def own_outcomes(outcomes: pd.DataFrame, planned: Planned) -> pd.DataFrame:
     """
     asked = outcomes["run"].map({name: spec.asked for name, (_, spec) in planned.items()})
     own = (outcomes["asked"] == asked) & (outcomes["wording"] == "taught") & (outcomes["opening"] == "")
-    rows = outcomes[own & (outcomes["regained"] == 0) & (outcomes["task"] != "puzzle")]
+    rows = outcomes[own & (outcomes["regained"] == 0) & is_prior(outcomes)]
     first = rows[rows["step"] == 0].groupby("run")["size"].first()  # at the start nothing is asked in another way
     return rows[rows["size"] == rows["run"].map(first)]
 
@@ -68,7 +70,7 @@ def front_table(tables: Mapping[str, pd.DataFrame], planned: Planned) -> pd.Data
     that feeds it, up to its end, 0 where none does. `capped`: the next slower rate, a third as fast, would spend more
     than a run may (`fixed.Rules`).
     """
-    marks = crossings(tables["evaluations"], rules().at, monotone=True)
+    marks = _marks(tables["evaluations"], planned)
     drops = drops_at_mark(half_scores(own_outcomes(tables["outcomes"], planned)), marks)
     spent = costs.cumulative(tables["metrics"])
     whole = spent.sort_values("step").groupby("run")["flops"].last()
@@ -81,6 +83,13 @@ def front_table(tables: Mapping[str, pd.DataFrame], planned: Planned) -> pd.Data
     table["capped"] = (table["flops"] * 3 > rules().flops_cap).fillna(value=False)
     more = [name for name in ("run", "ran", *at.columns, "source_flops") if name not in COLUMNS]
     return table.reset_index()[[*COLUMNS, *more]]
+
+
+def _marks(evaluations: pd.DataFrame, planned: Planned) -> pd.DataFrame:
+    """Where each run reached its own mark, as from `crossings`."""
+    mark = evaluations["run"].map({name: spec.mark for name, (_, spec) in planned.items()}).fillna(rules().at)
+    parts = [crossings(rows, at, monotone=True) for at, rows in evaluations.groupby(mark)]
+    return pd.concat(parts, ignore_index=True) if parts else crossings(evaluations, rules().at)
 
 
 def reported() -> pd.DataFrame:

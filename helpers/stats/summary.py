@@ -16,6 +16,7 @@ from helpers.stats import curves
 from helpers.stats.curves import ALL, EVALUATIONS, RUN, seed_summary
 from helpers.stats.intervals import in_words
 from helpers.study.arms import ARM_STYLE, REGISTRY
+from helpers.study.schema import is_prior
 
 _METRICS = (*RUN, "step", "name", "value")
 
@@ -46,7 +47,7 @@ def per_seed(
     """
     curves.require_columns(evaluations, EVALUATIONS)
     curves.require_columns(metrics, _METRICS)
-    prior = evaluations[evaluations["task"] != "puzzle"]
+    prior = evaluations[is_prior(evaluations)]
     tasks = pd.concat([curves.battery_mean(evaluations), prior[list(EVALUATIONS)]], ignore_index=True)
     parts = [*_final(evaluations, tasks), *_run_lengths(evaluations), *_metric_rows(metrics)]
     parts += _drops(tasks, curves.last_steps(tasks), "drop_final")

@@ -107,7 +107,7 @@ _LONG = (*_FRONT, 6e-6)  # bare answers are cheap: their front goes on until not
 _ONE = (SOURCE_RATE,)  # where one rate will do
 _PAIR, _FAST = _FRONT[:2], _FRONT[:1]  # on 3x3 a run takes several times as long
 _IN_STAGES = (("curriculum", "2x2@96 2x3@96"),)
-# Nine slots share one reward: more completions a board, and a looser leash than on 2x2, where KL was half the signal.
+# Nine slots share one reward, so each slot's signal is weaker: more completions a board, less weight on the KL term.
 _RFT_3X3 = dict(batch_size=16, group_size=32, beta=0.05, grid="3x3")
 # fmt: off
 _CELLS = (

@@ -224,6 +224,11 @@ def check_version(path: Path, version: object, known: int = SCHEMA_VERSION) -> N
         )
 
 
+def is_prior(rows: pd.DataFrame) -> pd.Series:
+    """Which rows of evaluations or outcomes are of a prior task, not of a puzzle, be it the run's or another."""
+    return ~rows["task"].astype(str).str.startswith("puzzle")
+
+
 def is_correct(completions: pd.DataFrame) -> pd.Series:
     """Which rows of a table of completions are right and well formed (`Score.correct` of each)."""
     return (completions["exact"] == 1) & (completions["format"] == 1)

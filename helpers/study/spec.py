@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from helpers.errors import UserError
 from helpers.study.arms import REGISTRY, get_arm
+from helpers.study.fixed import rules
 from helpers.world.answers import room, shortest
 from helpers.world.forms import ASKED, Asked, written_as
 from helpers.world.puzzles import PuzzleSpec, read_grid
@@ -37,8 +38,6 @@ _WHOLE_FIELDS = (
 
 _LATER: Mapping[str, object] = MappingProxyType({"asked": "plain"})
 """Fields that came after runs were recorded, with the value that those runs had."""
-MARK = 0.7
-"""Exact match at which runs are compared, unless they go until less: see `RunSpec.mark`."""
 STAGE_SHARE = 0.125  # of the steps that a run may take: an easier stage of its curriculum, unless the spec says more
 _REAL_FIELDS = ("learning_rate", "beta", "weight_decay", "temperature")
 _RUN_NAME = re.compile(r"(?P<arm>.+)-\d+-[0-9a-f]{10}")
@@ -170,8 +169,8 @@ class RunSpec:
 
     @property
     def mark(self) -> float:
-        """Exact match at which the run is examined in every way, and compared with others."""
-        return min(MARK, float(self.settings.get("until", 0)) or MARK)
+        """Exact match at which the run is examined in every way, and compared with others: less if it ends at less."""
+        return min(rules().at, float(self.settings.get("until", 0)) or rules().at)
 
     @property
     def settings(self) -> dict[str, float | int | str]:

@@ -7,6 +7,7 @@ from typing import Any
 from helpers.model.build import Loaded
 from helpers.model.evaluate import score_battery, score_puzzles, solve
 from helpers.model.examine import Outcomes, Way, examine
+from helpers.study.profiles import GRIDS
 from helpers.study.spec import RunSpec
 from helpers.train.engine import Engine, identity_columns, puzzle_spec
 from helpers.train.few import SHOWN, recovered
@@ -14,6 +15,7 @@ from helpers.world import answers, seeds
 from helpers.world.battery import SIDE
 from helpers.world.boards import held_out_boards
 from helpers.world.forms import HELD_OUT, Asked
+from helpers.world.puzzles import PuzzleSpec
 
 Rows = dict[str, list[dict[str, Any]]]
 """Rows to append to a record, by table."""
@@ -67,11 +69,17 @@ def other_ways(spec: RunSpec) -> list[Way]:
     return ways + [Way(spec.asked, size=own.size, opening=opening) for opening in ("<think>", "<answer>")]
 
 
+def transfers(spec: RunSpec) -> dict[str, PuzzleSpec]:
+    """Puzzles of the study that a run was not taught and has room to answer, by the name that they have as a task."""
+    own = puzzle_spec(spec)
+    return {f"puzzle {name}": puzzle for name, puzzle in GRIDS.items() if puzzle.tiles < own.tiles}
+
+
 def _in_ways(engine: Engine, step: int, full: bool) -> Rows:
     spec, settings, loaded = engine.spec, engine.settings, Loaded(engine.model, engine.processor)
     own, n = own_way(spec), settings.battery
     prior = examine(*loaded, own, n, choose=full)
-    exact, boards = _solved(engine, step, spec.asked, settings.puzzle_tests)
+    exact, boards = _solved(engine, step, spec.asked)
     means = {"puzzle": (exact, settings.puzzle_tests)} | {task: (marks.means, n) for task, marks in prior.items()}
     outcomes = [boards, *_item_rows(step, own, prior)]
     if full:
@@ -79,7 +87,10 @@ def _in_ways(engine: Engine, step: int, full: bool) -> Rows:
             # the forms are compared by likelihood too; the rest is about writing
             choose = not way.opening and not way.held_out and way.size == own.size
             outcomes += _item_rows(step, way, examine(*loaded, way, n, choose=choose))
-        outcomes += [_solved(engine, step, asked, settings.puzzle_tests)[1] for asked in FORMS if asked != spec.asked]
+        outcomes += [_solved(engine, step, asked)[1] for asked in FORMS if asked != spec.asked]
+        for task in transfers(spec):
+            found, boards = _solved(engine, step, spec.asked, task)
+            means[task], outcomes = (found, settings.puzzle_tests), [*outcomes, boards]
         for shown in SHOWN if get_trained(spec) else ():
             with recovered(loaded, shown, spec.asked):
                 outcomes += _item_rows(step, own, examine(*loaded, own, n), shown)
@@ -91,10 +102,11 @@ def get_trained(spec: RunSpec) -> bool:
     return spec.steps > 0
 
 
-def _solved(engine: Engine, step: int, asked: Asked, n: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """Means over held-out boards that ask for a form, and their row of outcomes."""
-    spec = engine.spec
-    tests = held_out_boards(puzzle_spec(spec), n).asking(asked, seeds.HELD_OUT)
+def _solved(engine: Engine, step: int, asked: Asked, task: str = "puzzle") -> tuple[dict[str, float], dict[str, Any]]:
+    """Means over held-out boards that ask for a form, and their row of outcomes. `task`: or of `transfers`."""
+    spec, n = engine.spec, engine.settings.puzzle_tests
+    puzzle = transfers(spec).get(task, puzzle_spec(spec))
+    tests = held_out_boards(puzzle, n).asking(asked, seeds.HELD_OUT)
     texts, scores = zip(*solve(engine.model, engine.processor, tests, spec.max_completion_length), strict=True)
     right, kept = [s.exact == 1.0 for s in scores], [s.format == 1.0 for s in scores]
     means = {
@@ -103,9 +115,9 @@ def _solved(engine: Engine, step: int, asked: Asked, n: int) -> tuple[dict[str, 
         "kept": sum(kept) / n,
         "format_failure": sum(s.reason != answers.REASONS[0] for s in scores) / n,
     }
-    way = Way(asked, size=spec.size).columns
+    way = Way(asked, size=puzzle.size).columns
     marks = {"right": right, "kept": kept, "likely": None, "said": list(texts[:SAID_BOARDS])}
-    return means, {"step": step, "task": "puzzle", "regained": 0} | way | marks
+    return means, {"step": step, "task": task, "regained": 0} | way | marks
 
 
 def _item_rows(step: int, way: Way, prior: dict[str, Outcomes], shown: int = 0) -> list[dict[str, Any]]:
