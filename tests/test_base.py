@@ -1,6 +1,7 @@
 """The base model's pretraining: reproducible, resumable bit by bit, and never the puzzle (see test_prior_tasks)."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +19,7 @@ from helpers.model.forward import picture_features
 from helpers.model.processor import pixel_patches
 from helpers.train import muon, pretrain
 from helpers.train.pretrain import Recipe
+from helpers.world.easy_vqa import question_kind, read_split
 from helpers.world.questions import FULL_SENTENCES, TASKS, Question
 
 SHORT = Recipe(eye_steps=2, eye_pictures=4, steps=3, practice=1, pictures=3, questions=2, naming=1,
@@ -93,6 +95,18 @@ def test_practice_asks_more_of_what_forms_late() -> None:
     assert {q.task for slot in range(250) for q in pretrain.pretraining_sample(recipe, 100, slot)[1]} == {
         *pretrain.TASK_WEIGHTS, "easy_vqa"
     }  # fmt: skip
+
+
+def test_a_branch_cannot_answer_easy_vqa_by_the_wording() -> None:
+    recipe = pretrain.branch(3, "two-form", "elsewhere/stem-3/model")
+    drawn = [pretrain.pretraining_sample(recipe, step, slot)[1] for step in range(40) for slot in range(20)]
+    # (a phrase that asks for a form may say "not" too, and be taken for the question's)
+    kinds = Counter(question_kind(q.text, q.answer) for row in drawn for q in row if q.task == "easy_vqa")
+    for denied in ("", "not: "):
+        assert 0.4 < kinds[f"{denied}yes"] / (kinds[f"{denied}yes"] + kinds[f"{denied}no"]) < 0.6
+    assert 0.1 < kinds["word"] / kinds.total() < 0.4
+    as_they_come = Counter(question_kind(*triple[:2]) for triple in read_split("test")[1])
+    assert as_they_come["not: yes"] > 4 * as_they_come["not: no"] and as_they_come["no"] > 4 * as_they_come["yes"]
 
 
 def test_the_eyes_see_what_is_drawn() -> None:

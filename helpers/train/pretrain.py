@@ -27,7 +27,7 @@ from helpers.model.packing import Branch, Group, Packed, pack
 from helpers.model.processor import build_processor, build_tokenizer, encode_prefix, encode_questions, encode_targets
 from helpers.train.muon import Muon
 from helpers.world import seeds
-from helpers.world.easy_vqa import easy_vqa_question, read_split
+from helpers.world.easy_vqa import easy_vqa_question, question_kind, read_split
 from helpers.world.forms import ask_for, write
 from helpers.world.pictures import resized
 from helpers.world.questions import EASY_VQA, Question, ask, with_instruction
@@ -72,6 +72,7 @@ FORMED_TASKS = PRACTICE_TASKS | {
 }  # fmt: skip
 # "Is there not a circle?" asks for two steps, and forms last of all; what a branch says of boards has to stay varied.
 BRANCH_EASY_VQA = 0.3
+RARE_KINDS = ("yes", "not: no")  # of easy-VQA's questions: not half of its pictures have one
 BRANCH_TASKS = FORMED_TASKS | {"nonsense": 2.4}
 
 
@@ -141,7 +142,7 @@ def pretraining_sample(recipe: Recipe, step: int, slot: int) -> tuple[np.ndarray
         tasks = tasks | {"long": recipe.long_weight}
     side = side_at(recipe, step)
     if rng.random() < easy:
-        pixels, questions = _easy_vqa_sample(rng, recipe.questions)
+        pixels, questions = _easy_vqa_sample(rng, recipe.questions, evenly=bool(recipe.start))
         return resized(pixels, (side, side)), _in_forms(recipe, questions, (step, slot))
     # Finding the named one among several things forms late or never; with one thing on the picture it is easy.
     most = min(4, 1 + 4 * step // max(1, recipe.naming))
@@ -230,10 +231,18 @@ def _draw(rng: np.random.Generator, weights: dict[str, float]) -> str:
     return str(rng.choice(list(weights), p=shares / shares.sum()))
 
 
-def _easy_vqa_sample(rng: np.random.Generator, n: int) -> tuple[np.ndarray, list[Question]]:
+def _easy_vqa_sample(rng: np.random.Generator, n: int, evenly: bool) -> tuple[np.ndarray, list[Question]]:
+    """A training picture of easy-VQA and `n` questions on it: as they come, or each kind of question equally often."""
     triples = read_split("train")[1]
     positions = _positions_by_picture()[triples[int(rng.integers(len(triples)))][2]]
-    chosen = [easy_vqa_question("train", int(rng.choice(positions))) for _ in range(n)]
+    # Of those that say "not" four of five are answered by yes, of the others by no: as they come they teach a base to
+    # go by the wording and not to look (measured: 68 of 72 of the other answers were wrong, of 289 like these one).
+    kinds: dict[str, list[int]] = {}
+    for position in positions if evenly else ():
+        kinds.setdefault(question_kind(*triples[position][:2]), []).append(position)
+    pools = kinds or {"any": positions}
+    weights = {kind: 2.5 if kind in RARE_KINDS else 1.0 for kind in pools}
+    chosen = [easy_vqa_question("train", int(rng.choice(pools[_draw(rng, weights)]))) for _ in range(n)]
     return chosen[0][0], [with_instruction(q, rng) for _, q in chosen]
 
 

@@ -21,6 +21,11 @@ def read_split(split: str) -> tuple[np.ndarray, tuple[tuple[str, str, int], ...]
     return pictures, tuple(zip(*questions, strict=True))
 
 
+def question_kind(text: str, answer: str) -> str:
+    """Kind of a question: "yes", "no" or "word", as answered, with "not: " before it where the question denies."""
+    return "not: " * bool(re.search(r" not? ", text)) + (answer if answer in ("yes", "no") else "word")
+
+
 @lru_cache(maxsize=2)
 def _easy_vqa_facts(split: str) -> dict[int, tuple[str, str]]:
     """(colour, shape) per picture, read off the questions whose answer names them."""
@@ -29,7 +34,7 @@ def _easy_vqa_facts(split: str) -> dict[int, tuple[str, str]]:
     for text, answer, index in read_split(split)[1]:
         if answer in ("yes", "no"):
             # "Is there no ...?" answered by no says what is there, answered by yes only what is not.
-            told = (answer == "yes") != bool(re.search(r" not? ", text))
+            told = (answer == "yes") != question_kind(text, answer).startswith("not: ")
             answer = re.findall("|".join(shapes + colours), text)[0] if told else ""
         if answer:
             facts.setdefault(index, {})["shape" if answer in shapes else "colour"] = answer
