@@ -67,7 +67,9 @@ def test_sources_come_before_what_they_feed_and_every_run_has_its_own_name() -> 
         assert bool(spec.source) == bool(get_arm(spec.arm).source)
         if spec.source:
             source = planned[names.index(spec.source)]
-            assert names.index(spec.source) < place and (source.base, source.asked) == (spec.base, spec.asked)
+            assert names.index(spec.source) < place and (source.seed, source.asked) == (spec.seed, spec.asked)
+            taught_by_the_twin = spec.arm == "distill-degraded"
+            assert source.base == (f"one-form-{spec.seed}" if taught_by_the_twin else spec.base)
 
 
 def test_runs_keep_the_names_under_which_they_were_published() -> None:

@@ -37,7 +37,7 @@ class Arm:
     fixed before the run begins, "replay" (a corpus with prior-task samples among it), its "own" samples at every step,
     "drawn" (its own correct samples, drawn every few steps), or "source": what another run drew, step by step.
     `source`: the arm of the run that feeds it. `differs_from`: the arm that it differs from in one respect,
-    `differs_in`; arms outside the study get that arm's steps, rate and batch. `kl`: whether beta must be above 0
+    `differs_in`; controls get that arm's steps, rate and batch. `kl`: whether beta must be above 0
     ("needed"), may be, or must be 0 ("none"); `lora`: whether it can be trained by adapters.
 
     `stand_in`: what samples of it are where no model is loaded to write them: what its recipe writes by "rules" alone,
@@ -126,6 +126,21 @@ _ENTRIES = (
     Arm("rft-stale", "RFT on rollouts that are drawn for several steps at a time",
         "rft", "own", ArmStyle("#5B7A99", "$+$", (0, (10, 3))), differs_from="rft",
         differs_in="freshness: rollouts drawn for several steps at a time"),
+    Arm("distill-degraded", "on-policy distillation from a model that SFT on bare answers made, and made forget",
+        "rft", "own", ArmStyle("#8C564B", "$d$", (0, (3, 1, 1, 3))), source="sft-answer", kl="needed", lora=False,
+        differs_from="distill", differs_in="the teacher: a model that has forgotten, on the model's own samples"),
+    Arm("sft-dream", "SFT on the bare true placement with a KL term to the base at text that the base itself wrote",
+        "sft", "corpus", ArmStyle("#1F8A8A", "$z$", (0, (1, 2))), kl="needed", written="direct",
+        differs_from="sft-answer", differs_in="a KL term to the base at the base's own answers to prior prompts"),
+    Arm("sft-dft", "SFT on the bare true placement, each token's loss times its own probability",
+        "sft", "corpus", ArmStyle("#B0800A", "$f$", (0, (4, 1, 4, 3))), written="direct", kl="none",
+        differs_from="sft-answer", differs_in="the loss: improbable tokens count for less (Dynamic Fine-Tuning)"),
+    Arm("rft-entropy", "RFT with an entropy bonus in the place of the KL term",
+        "rft", "own", ArmStyle("#2E5E2E", "$e$", (0, (7, 1, 1, 1, 1, 1))), kl="none", differs_from="rft-no-kl",
+        differs_in="an entropy bonus, where RFT has its KL term"),
+    Arm("rft-random", "RFT with a reward that means nothing, without the KL term",
+        "rft", "own", ArmStyle("#6A6A9A", "$?$", (0, (2, 4))), kl="none", differs_from="rft-no-kl",
+        differs_in="the reward: drawn at random, whatever is written"),
 )
 # fmt: on
 

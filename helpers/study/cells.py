@@ -146,6 +146,13 @@ _CELLS = (
     Cell("sft-expert", "sentences", _PAIR, 0.4, grid="3x3"),
     Cell("rft", "direct", _FAST, 0.6, **_RFT_3X3),
     Cell("rft", "direct", _FAST, 0.6, **_RFT_3X3, extra=_IN_STAGES, label="curriculum"),
+    # causes, one by one: whose probabilities are learned on own samples; KL on old prompts; a loss that spares what is
+    # improbable; an entropy bonus where the KL term stands; and what is left of RFT without any signal
+    Cell("distill-degraded", "direct", _ONE, 0.12, batch_size=16, beta=1.0, source="sft-answer direct, one-form"),
+    Cell("sft-dream", "direct", _ONE, 0.12, beta=1.0, extra=(("dreams", SOME),)),
+    Cell("sft-dft", "direct", _ONE, 0.12),
+    Cell("rft-entropy", "direct", _ONE, 0.12, batch_size=16, extra=(("entropy", 0.01),)),
+    Cell("rft-random", "direct", _ONE, 0.12, batch_size=16),
 )
 # fmt: on
 

@@ -297,6 +297,8 @@ def _check_arm_rules(spec: RunSpec) -> None:
         raise UserError(f"arm {arm.name} writes no bare answers that a filler could stand before: leave filler out.")
     if arm.source and not spec.source:
         raise UserError(f"arm {arm.name} learns from another run: give that run's name as source.")
+    if arm.source and _RUN_NAME.fullmatch(spec.source)["arm"] != arm.source:
+        raise UserError(f"arm {arm.name} learns from a run of {arm.source}, not from {spec.source}: name such a run.")
 
 
 def _check_curriculum(spec: RunSpec) -> None:

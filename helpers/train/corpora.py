@@ -16,7 +16,7 @@ from helpers.model.flops import Tally
 from helpers.model.generate import Sampling
 from helpers.model.score import complete, completion_logps
 from helpers.world import answers, seeds
-from helpers.world.boards import Boards
+from helpers.world.boards import Boards, Corpus, Prompted
 from helpers.world.puzzles import PuzzleSpec
 from helpers.world.questions import look_at_each
 from helpers.world.scenes import QUARTERS
@@ -156,3 +156,9 @@ def oracle_completions(base: Loaded, boards: Boards, seed: int, limit: int = 0, 
     for i, row in zip(open_, scored, strict=True):
         best[i] = options[i][max(range(len(row)), key=lambda k: float(row[k].sum()))]
     return best
+
+
+def dream_corpus(base: Loaded, prompts: Sequence[Prompted], seed: int) -> Corpus:
+    """What `sft-dream` is held by: a completion that the base writes to each prompt, T = 1, of at most 128 tokens."""
+    written = complete(*base, prompts, Sampling(1, 1.0, 128, seed), chunk=32, **_counting(base))
+    return Corpus("dream", prompts, [text for (text,) in written])

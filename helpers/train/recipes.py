@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from datasets import Dataset
-from transformers import ProcessorMixin
+from transformers import ProcessorMixin, TrainerState
 
 from helpers.errors import UserError
 from helpers.files import json_bytes, read_json, write_file
@@ -23,13 +23,13 @@ from helpers.model.flops import Tally
 from helpers.model.forward import Model
 from helpers.study.checkpoints import checkpoint_at
 from helpers.study.records import RunStore
-from helpers.study.spec import RunSpec
+from helpers.study.spec import RunSpec, whole_number
 from helpers.train import corpora, rows, trainers
 from helpers.train.corpora import Completions, Writer
 from helpers.train.course import course
 from helpers.train.engine import Engine, load_base, puzzle_spec
 from helpers.train.pace import Pace
-from helpers.train.recorder import group_advantages
+from helpers.train.recorder import Advantages, group_advantages, random_advantages
 from helpers.world import answers, seeds
 from helpers.world.boards import Boards, Corpus, Graded, Sample, training_boards
 from helpers.world.puzzles import PuzzleSpec
@@ -37,6 +37,7 @@ from helpers.world.puzzles import PuzzleSpec
 CORPUS_BOARDS = 2048
 FRESH_BOARDS = 512  # boards that `iterative-sft` samples for each time
 FRESH_ROUNDS = 4  # of 4 tries each
+Reward = Callable[..., list[float]]
 
 
 class Given(NamedTuple):
@@ -184,17 +185,52 @@ def _correct_samples(engine: Engine, phase: int, cost: Tally) -> list[tuple[int,
     return pairs
 
 
+def _frozen(engine: Engine) -> dict[str, Any]:
+    """What a KL term to the base needs: the base, and the term's weight."""
+    return {"frozen": load_base(engine.spec).model, "beta": engine.spec.beta}
+
+
+def _dreams(engine: Engine) -> dict[str, Any]:
+    """What `sft-dream` needs beside its corpus: the base, and what it wrote to prior-task prompts before the run."""
+    spec, known = engine.spec, _frozen(engine)
+    most = whole_number("dreams", spec.settings.get("dreams", CORPUS_BOARDS), 1)
+    side = engine.corpus.prompts[0].pixels.shape[:2]
+    prompts = rows.dream_prompts(spec, min(most, spec.steps * spec.batch_size), side)
+    writer = Writer.counted(Loaded(known["frozen"], engine.processor), engine.writing)
+    return known | {"dreams": rows.corpus_rows(corpora.dream_corpus(writer, prompts, spec.seed))}
+
+
+def entropy_weight(spec: RunSpec) -> float:
+    """Weight of the entropy bonus of `rft-entropy`, per nat of mean entropy. Raises UserError unless it is above 0."""
+    weight = spec.settings.get("entropy", 0.01)
+    if isinstance(weight, str) or weight <= 0:
+        raise UserError(f"entropy is {weight!r}: choose a weight above 0, usually 0.01.")
+    return float(weight)
+
+
+def _random_rewards(spec: RunSpec) -> Sequence[Reward]:
+    """The one reward of `rft-random`, as TRL calls it."""
+
+    def random_reward(completions: Sequence[answers.Completion], trainer_state: TrainerState, **_: Any) -> list[float]:
+        """Rewards that mean nothing; the batch is drawn before its step is counted."""
+        return answers.random_rewards(spec.seed, trainer_state.global_step + 1, len(completions))
+
+    return (random_reward,)
+
+
 @dataclass(frozen=True)
 class Sft:
     """SFT: `write` gives each board its completion before the run begins; without it nothing is fixed in advance.
 
-    `trainer` has the loss, `options` are more arguments for it. `rows` are the samples, `in_order` as they come instead
-    of shuffled, `whole_steps` one row for all samples of a step; `boards` is how many boards are made.
+    `trainer` has the loss, `options` are more arguments for it; `loss` is TRL's `loss_type`. `rows` are the samples,
+    `in_order` as they come instead of shuffled, `whole_steps` one row for all samples of a step; `boards` is how many
+    boards are made.
     """
 
     write: Callable[[Given], Completions] | None = None
     trainer: type[trainers.StudySFTTrainer] = trainers.StudySFTTrainer
-    options: Callable[[RunSpec], dict[str, Any]] = lambda spec: {}
+    options: Callable[[Engine], dict[str, Any]] = lambda engine: {}
+    loss: str = "nll"
     rows: Callable[[Engine], Dataset] = _corpus_rows
     boards: Callable[[RunSpec, RunStore], int] = _corpus_boards
     in_order: bool = False
@@ -203,18 +239,28 @@ class Sft:
 
 @dataclass(frozen=True)
 class Rft:
-    """RFT: `rewards` with their `weights`, and `advantages`, which say what the trainer makes of a batch's scores.
+    """RFT: a run's `rewards` with their `weights`, and `advantages`: what the trainer makes of a batch's scores.
 
     `options` are more of GRPO's settings. With `teacher` the KL term's reference is the end of the source run.
     """
 
     trainer: type[trainers.StudyGRPOTrainer] = trainers.StudyGRPOTrainer
-    rewards: Sequence[Callable[..., list[float]]] = answers.REWARDS
+    rewards: Callable[[RunSpec], Sequence[Reward]] = lambda spec: answers.REWARDS
     weights: Callable[[RunSpec], Sequence[float]] = lambda spec: spec.reward_weights
-    advantages: Callable[[RunSpec, Sequence[answers.Score]], list[float]] = group_advantages
+    advantages: Advantages = group_advantages
     options: Callable[[RunSpec], dict[str, Any]] = lambda spec: {}
     teacher: bool = False
     boards: Callable[[RunSpec, RunStore], int] = _rollout_boards
+
+
+# Without rewards what is left of GRPO's loss is beta times the KL term. On samples of the model in training its
+# gradient, with the bias correction, is that of KL(model || teacher), the end of the run's source: arXiv 2306.13649.
+_DISTILL = Rft(
+    weights=lambda spec: [0.0, 0.0, 0.0],
+    advantages=lambda spec, scores, step: [0.0] * len(scores),
+    options=lambda spec: {"use_bias_correction_kl": True},
+    teacher=True,
+)
 
 
 RECIPES: Mapping[str, Sft | Rft] = MappingProxyType(
@@ -230,27 +276,25 @@ RECIPES: Mapping[str, Sft | Rft] = MappingProxyType(
         "iterative-sft": Sft(rows=_fresh_rows, boards=_fresh_boards, in_order=True),
         "reinforce-1-0": Rft(
             trainers.StudyReinforceTrainer,
-            rewards=(answers.correct_reward,),
+            rewards=lambda spec: (answers.correct_reward,),
             weights=lambda spec: [1.0],
-            advantages=lambda spec, scores: [float(score.correct) for score in scores],
+            advantages=lambda spec, scores, step: [float(score.correct) for score in scores],
         ),
         "rft-no-kl": Rft(),
-        "sft-kl": Sft(_answers, trainers.StudyKLTrainer, lambda s: {"frozen": load_base(s).model, "beta": s.beta}),
+        "sft-kl": Sft(_answers, trainers.StudyKLTrainer, _frozen),
         "sft-replay": Sft(_answers, rows=_replay_rows),
-        # Without rewards what is left of GRPO's loss is beta times the KL term. On samples of the model in training
-        # its gradient, with the bias correction, is that of KL(model || teacher): arXiv 2306.13649.
-        "distill": Rft(
-            weights=lambda spec: [0.0, 0.0, 0.0],
-            advantages=lambda spec, scores: [0.0] * len(scores),
-            options=lambda spec: {"use_bias_correction_kl": True},
-            teacher=True,
-        ),
+        "distill": _DISTILL,
         "sft-stream": Sft(rows=_stream_rows, boards=_source_boards, in_order=True, whole_steps=True),
         "sft-voice": Sft(lambda given: corpora.self_completions(given.base(), *given.asked)),
         "sft-oracle": Sft(_oracle),
         "rft-stale": Rft(
             options=lambda spec: {"steps_per_generation": int(spec.settings.get("steps_per_generation", 8))}
         ),
+        "distill-degraded": _DISTILL,
+        "sft-dream": Sft(_answers, trainers.StudyDreamTrainer, _dreams),
+        "sft-dft": Sft(_answers, loss="dft"),  # arXiv 2508.05629
+        "rft-entropy": Rft(options=lambda spec: {"entropy_coef": entropy_weight(spec)}),
+        "rft-random": Rft(rewards=_random_rewards, weights=lambda spec: [1.0], advantages=random_advantages),
     }
 )
 

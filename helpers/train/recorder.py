@@ -22,7 +22,8 @@ from helpers.train.pace import EARLY, Pace
 from helpers.world import answers
 from helpers.world.boards import Boards
 
-Advantages = Callable[[RunSpec, Sequence[answers.Score]], list[float]]
+Advantages = Callable[[RunSpec, Sequence[answers.Score], int], list[float]]
+"""Advantages of the completions of a step, from the run, their scores and the step."""
 
 
 class Recorder:
@@ -56,7 +57,7 @@ class Recorder:
             logp_base = self._logps(self.base, boards, completion_ids)
         if logp_policy is None:
             logp_policy = self._logps(self.engine.model, boards, completion_ids, spec.temperature)
-        self.used = self.advantages(spec, scores)
+        self.used = self.advantages(spec, scores, step)
         prompts = [prompt.text for prompt in boards.prompted() for _ in range(spec.group_size)]
         rows = zip(puzzle_id, prompts, texts, completion_ids, scores, self.used, logp_policy, logp_base, strict=True)
         self.engine.run.append("completions", [
@@ -84,11 +85,20 @@ def reward_scale(spec: RunSpec) -> str:
     return str(spec.settings.get("scale_rewards", "group"))
 
 
-def group_advantages(spec: RunSpec, scores: Sequence[answers.Score]) -> list[float]:
-    """GRPO advantages as TRL computes them: reward - group mean, over (group standard deviation + 1e-4) if scaled."""
+def group_advantages(spec: RunSpec, scores: Sequence[answers.Score], step: int) -> list[float]:
+    """GRPO's advantages of the weighted sum of hit, exact and format, at whatever step."""
     hit, exact, form = spec.reward_weights
-    totals = [hit * s.hit + exact * s.exact + form * s.format for s in scores]
-    groups = torch.tensor(totals).reshape(-1, spec.group_size)
+    return _in_groups(spec, [hit * s.hit + exact * s.exact + form * s.format for s in scores])
+
+
+def random_advantages(spec: RunSpec, scores: Sequence[answers.Score], step: int) -> list[float]:
+    """GRPO's advantages of rewards that mean nothing, whatever the scores."""
+    return _in_groups(spec, answers.random_rewards(spec.seed, step, len(scores)))
+
+
+def _in_groups(spec: RunSpec, rewards: Sequence[float]) -> list[float]:
+    """GRPO advantages as TRL computes them: reward - group mean, over (group standard deviation + 1e-4) if scaled."""
+    groups = torch.tensor(rewards).reshape(-1, spec.group_size)
     spread = groups.std(1, keepdim=True) + 1e-4 if reward_scale(spec) == "group" else 1.0
     return ((groups - groups.mean(1, keepdim=True)) / spread).flatten().tolist()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from datasets import Dataset
 from PIL import Image
@@ -16,6 +17,7 @@ from helpers.study.schema import is_correct
 from helpers.study.spec import RunSpec
 from helpers.world import battery, easy_vqa, seeds
 from helpers.world.boards import Boards, Corpus, Graded, Prompted, Sample
+from helpers.world.forms import ask_text
 from helpers.world.pictures import resized
 from helpers.world.questions import PriorSample
 
@@ -72,6 +74,17 @@ def replayed(corpus: Corpus, share: float, seed: int) -> list[Sample]:
     drawn = prior_samples(replay_count(len(corpus), share), seeds.REPLAY + seed)
     asked = [Prompted(resized(s.pixels, side), s.question.text) for s in drawn]
     return [Sample(p, s.question.completion, s.question.task) for p, s in zip(asked, drawn, strict=True)]
+
+
+def dream_prompts(spec: RunSpec, n: int, side: tuple[int, int]) -> list[Prompted]:
+    """`n` prompts of the prior tasks, in turn, for a base to write to: none is in the battery, and none is a puzzle.
+
+    They ask for the form that the run asks for, in which it is judged; `side`: pixels (H, W) of its boards.
+    """
+    seed = seeds.DREAMS + spec.seed
+    rng = np.random.default_rng((seeds.WORDINGS, seed))
+    drawn = prior_samples(n, seed)
+    return [Prompted(resized(s.pixels, side), ask_text(s.question.text, spec.asked, rng)) for s in drawn]
 
 
 def replay_count(boards: int, share: float) -> int:

@@ -142,6 +142,7 @@ def _make_sft(engine: Engine, recipe: Sft) -> trainers.StudySFTTrainer:
         per_device_train_batch_size=1 if recipe.whole_steps else engine.spec.batch_size,
         max_length=None,
         train_sampling_strategy="sequential" if recipe.in_order or engine.spec.easier else "random",
+        loss_type=recipe.loss,
         **_common_arguments(engine),
     )
     return recipe.trainer(
@@ -149,7 +150,7 @@ def _make_sft(engine: Engine, recipe: Sft) -> trainers.StudySFTTrainer:
         train_dataset=recipe.rows(engine),
         data_collator=trainers.flattened(engine.processor, collator) if recipe.whole_steps else collator,
         **_what_is_trained(engine),
-        **recipe.options(engine.spec),
+        **recipe.options(engine),
     )
 
 
@@ -176,7 +177,7 @@ def _make_rft(engine: Engine, recipe: Rft) -> trainers.StudyGRPOTrainer:
     trainer = recipe.trainer(
         args=arguments,
         train_dataset=sampled_rows(engine),
-        reward_funcs=[*recipe.rewards, Recorder(engine, recipe.advantages)],
+        reward_funcs=[*recipe.rewards(spec), Recorder(engine, recipe.advantages)],
         rollout_func=trainers.group_rollouts(engine.processor, engine.tally) if fast else None,
         **_what_is_trained(engine),
     )

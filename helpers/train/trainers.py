@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
@@ -84,7 +85,9 @@ class StudySFTTrainer(Counting, Paced, SFTTrainer):
 
     def token_losses(self, logits: torch.Tensor, target: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
         """Loss of each completion token, (M,), from fp32 logits (M, V) and ids (M,); `inputs`: the whole batch."""
-        return torch.nn.functional.cross_entropy(logits, target, reduction="none")
+        losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+        # Packed rows never reach TRL's own loss, so its switch is obeyed here: -p log p, p without a gradient.
+        return losses * (-losses).exp().detach() if self.args.loss_type == "dft" else losses
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The mean of `token_losses`; logs the share of tokens that the model would have chosen, as TRL does."""
@@ -125,9 +128,10 @@ class StudyGRPOTrainer(Counting, Paced, GRPOTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """TRL's loss; counts the tokens that it has a gradient for."""
-        # Without a KL term none reaches a completion without advantage. Equal rewards leave 0, but for their rounding,
-        # which is divided by 1e-4.
-        weighed = inputs["advantages"].abs() > 1e-2 if self.beta == 0 else slice(None)
+        # Without a KL term or an entropy bonus none reaches a completion without advantage. Equal rewards leave 0, but
+        # for their rounding, which is divided by 1e-4.
+        all_of_them = self.beta > 0 or self.args.entropy_coef > 0
+        weighed = slice(None) if all_of_them else inputs["advantages"].abs() > 1e-2
         self.tally.trained_tokens += int(inputs["completion_mask"][weighed].sum())
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
@@ -285,6 +289,39 @@ class StudyKLTrainer(StudySFTTrainer):
         apart = token_kl(logits, base)
         self._metrics["train"]["kl"].append(float(apart.detach().mean()))
         return super().token_losses(logits, target, inputs) + self.beta * apart
+
+
+class StudyDreamTrainer(StudySFTTrainer):
+    """SFT whose loss is cross-entropy + beta KL(base || model) at `dreams`: text that the frozen base wrote itself.
+
+    The KL is the mean over the dreams' tokens of sum_v p(v) (log p(v) - log q(v)), p the base's and q the model's
+    probabilities, in nats and exact over the vocabulary. This way round it is an expectation over what the base writes:
+    dreams that were written once, before the run, give its gradient, sum_v (q(v) - p(v)) d logit(v). KL(model || base)
+    would need text of the model as it is at each step. A step has as many dreams as other samples, tasks in turn.
+    """
+
+    def __init__(self, *args: Any, frozen: Model, beta: float, dreams: Dataset, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.frozen, self.beta, self.dreams = frozen.eval().requires_grad_(False), beta, dreams
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """SFT's loss plus beta times the KL at this step's dreams."""
+        found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        apart = self.dream_kl(model)
+        self._metrics["train"]["dream_kl"].append(float(apart.detach()))
+        return (found[0] + self.beta * apart, found[1]) if return_outputs else found + self.beta * apart
+
+    def dream_kl(self, model: Model) -> torch.Tensor:
+        """KL of the model from the base at the dreams of the step that is under way: a scalar, nats per token."""
+        each = self.args.per_device_train_batch_size
+        first = each * self.state.global_step  # a checkpoint restores it: a resumed run goes on where it stood
+        rows = [self.dreams[k % len(self.dreams)] for k in range(first, first + each)]
+        batch = send_to_device(self.data_collator(rows), self.accelerator.device)
+        with torch.no_grad():
+            base, _ = _completion_logits(self.frozen, batch, self.tally)
+        logits, target = _completion_logits(model, batch, self.tally)
+        self.tally.trained_tokens += len(target)
+        return token_kl(base, logits).mean()
 
 
 def _completion_logits(model: Model, inputs: dict[str, Any], tally: Tally) -> tuple[torch.Tensor, torch.Tensor]:

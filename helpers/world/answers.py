@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from helpers.world import seeds
 from helpers.world.forms import Written
 from helpers.world.puzzles import Placement, PuzzleSpec, check_placement, invert
 from helpers.world.questions import Question
@@ -216,6 +217,15 @@ exact_reward = _reward("exact_reward", lambda s: s.exact)  # 1 where the whole p
 format_reward = _reward("format_reward", lambda s: s.format)  # 1 for exactly the form that is due
 correct_reward = _reward("correct_reward", lambda s: s.correct)  # 1 for what is right and well formed
 REWARDS = (hit_reward, exact_reward, format_reward)  # in the order of `RunSpec.reward_weights`; a new one comes last
+
+
+def random_rewards(seed: int, step: int, n: int) -> list[float]:
+    """Rewards of the `n` completions that a run draws at a step, in their order: uniform in [0, 1), whatever they say.
+
+    They hang on nothing but the run's seed, the step and the place in the batch. One that hung on the text would give
+    the same answer the same reward every time: a target, if an odd one, that can be learned.
+    """
+    return np.random.default_rng((seeds.NOISE, seed, step)).random(n).tolist()
 
 
 def extract(text: str) -> str | None:

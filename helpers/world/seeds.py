@@ -12,6 +12,7 @@ LIVE = 99  # the run that a notebook trains here and now
 BENCHMARK = 17  # what the speed of training is measured with
 HELD_OUT = 9  # scenes of the puzzles that every run is tested on
 TRAINING = 100  # scenes of a run's training boards: this and its seed
+NOISE = 13  # before the seed and the step of a run: rewards that mean nothing
 WORDINGS = 12  # before the seed of some questions or boards: how each of them asks for a form
 SHUFFLES = 10**7  # a scene's seed times this, and its number: the number of its board's shuffle
 PROBES = 800  # boards of no run, whose completions are scored under every checkpoint
@@ -19,6 +20,7 @@ INFLUENCE_PROBES = 77  # boards of no run, on which influence is measured
 DIVERGENCE = 8  # completions on which a model is compared with its base
 BATTERY = 1
 REPLAY = 500  # prior samples that `sft-replay` mixes in: this and the run's seed
+DREAMS = 600  # prior prompts to which the base writes what `sft-dream` is held by: this and the run's seed
 RECOVERY = 700  # prior samples that bring a skill back
 PRETRAINING = 1000  # what a base is taught: this and its own seed
 BRANCHES = 100  # what a branch of a stem is taught: this, `PRETRAINING` and the stem's seed
@@ -59,6 +61,8 @@ TABLE: dict[str, dict[str, range]] = {
         "the battery": _one(BATTERY),
         "replay in runs": _after(REPLAY, RUNS),
         "replay in live runs": _one(REPLAY + LIVE),
+        "dreams of runs": _after(DREAMS, RUNS),
+        "dreams of live runs": _one(DREAMS + LIVE),
         "recovery": _one(RECOVERY),
         "pretraining": _after(PRETRAINING, BASES),
         "pretraining of branches": _after(PRETRAINING + BRANCHES, BASES),
@@ -69,6 +73,7 @@ TABLE: dict[str, dict[str, range]] = {
         "corpora of live runs": _one(LIVE),
         "draws of iterative-sft": range(PHASE, ROUND),
     },
+    "rewards that mean nothing": {"runs": RUNS, "live runs": _one(LIVE)},
     "completions to measure": {
         "probes": _one(PROBES),
         "probes of influence": _one(INFLUENCE_PROBES),
