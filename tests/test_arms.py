@@ -17,21 +17,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
 from swapping import swap
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 from trl import GRPOTrainer
 
 from helpers.errors import UserError
 from helpers.model import build, score
 from helpers.model.flops import Tally
+from helpers.model.forward import scored_logits
+from helpers.model.generate import Sampling
 from helpers.model.processor import encode_target, pixel_patches
-from helpers.study import arms, checkpoints, profiles
-from helpers.study.records import RunStore
+from helpers.study import arms, checkpoints, controls, profiles
+from helpers.study.records import RunStore, verify
 from helpers.study.spec import RunSpec
 from helpers.train import corpora, recipes, run, trainers
 from helpers.train.engine import Engine, Settings
-from helpers.train.rows import prior_samples, replay_count, stream_batches
-from helpers.world import answers, battery, puzzles
-from helpers.world.boards import training_boards
+from helpers.train.rows import dream_prompts, prior_samples, replay_count, stream_batches
+from helpers.world import answers, battery, forms, puzzles, seeds
+from helpers.world.boards import Prompted, training_boards
 
 BOARDS = puzzles.PuzzleSpec(size=32)
 QUICK = Settings(puzzle_tests=2, final_tests=2, battery=1, final_battery=1, per_octave=1)
@@ -209,8 +211,10 @@ def test_every_arm_that_trains_has_a_recipe_of_its_family() -> None:
         name: kinds[arm.family] for name, arm in trained.items()
     }
     for name, arm in arms.REGISTRY.items():
-        assert arm.differs_from in (*arms.STUDY_ARMS, "") and bool(arm.differs_from) == bool(arm.differs_in)
+        before = list(arms.REGISTRY)[: list(arms.REGISTRY).index(name)]
+        assert arm.differs_from in (*arms.STUDY_ARMS, *before, "") and bool(arm.differs_from) == bool(arm.differs_in)
         assert arm.in_study or arm.differs_from, f"{name} is no arm of the study and differs from none"
+        assert name not in controls.GROUPS or arm.differs_from in arms.STUDY_ARMS, f"{name} has no arm to be set beside"
         assert not arm.source or list(arms.REGISTRY).index(arm.source) < list(arms.REGISTRY).index(name)
 
 
@@ -543,11 +547,11 @@ def test_trl_still_has_the_private_method_with_its_advantages() -> None:
 # ------------------------------------------------------------------------------------------ distill
 
 
-def taught(puzzler: Any, root: Path, **more: Any) -> tuple[Any, RunSpec]:
-    """(trainer of a `distill` run, spec of the finished RFT run that teaches it)."""
-    source = spec_of("rft", puzzler.folder, steps=4, learning_rate=1e-2)
+def taught(puzzler: Any, root: Path, base: Any = None, arm: str = "distill", **more: Any) -> tuple[Any, RunSpec]:
+    """(trainer of a run like `distill`, spec of the finished run that teaches it); `base`: of the teacher."""
+    source = spec_of(arms.get_arm(arm).source, (base or puzzler).folder, steps=4, learning_rate=1e-2)
     run.train(source, RunStore(root), QUICK)
-    spec = spec_of("distill", puzzler.folder, source=source.name, beta=0.5, **more)
+    spec = spec_of(arm, puzzler.folder, source=source.name, beta=0.5, **more)
     return made(spec, root)[1], source
 
 
@@ -560,8 +564,11 @@ def completion_logps(trainer: Any, model: Any, inputs: dict[str, Any]) -> torch.
     )[0]  # fmt: skip
 
 
-def test_the_gradient_of_distill_is_that_of_the_reverse_kl_to_the_rft_model(puzzler, guessable, tmp_path: Path) -> None:
-    trainer, source = taught(puzzler, tmp_path)
+@pytest.mark.parametrize("arm", ["distill", "distill-degraded"])
+def test_the_gradient_of_distill_is_that_of_the_reverse_kl_to_its_teacher(
+    tiny, puzzler, guessable, tmp_path: Path, arm: str
+) -> None:
+    trainer, source = taught(puzzler, tmp_path, tiny if arm == "distill-degraded" else puzzler, arm)
     teacher, _ = build.load(checkpoints.checkpoint_at(RunStore(tmp_path).checkpoints(source)))
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
@@ -585,6 +592,258 @@ def test_distill_comes_nearer_to_its_teacher(puzzler, guessable, tmp_path: Path)
     trainer.train()
     kl = [entry["kl"] for entry in trainer.state.log_history if "kl" in entry]
     assert kl[0] > 1e-3 and np.mean(kl[-2:]) < 0.5 * kl[0]
+
+
+def test_a_teacher_may_come_from_another_base(tiny, puzzler, tmp_path: Path) -> None:
+    """As `distill-degraded` has it: the teacher is the end of a run on the twin, the student starts from its own base.
+
+    All else is as in `distill`: one recipe serves both.
+    """
+    assert recipes.RECIPES["distill-degraded"] is recipes.RECIPES["distill"]
+    trainer, source = taught(puzzler, tmp_path, tiny, "distill-degraded")
+    end = build.load(checkpoints.checkpoint_at(RunStore(tmp_path).checkpoints(source))).model
+    assert source.arm == "sft-answer" and source.base != str(puzzler.folder)
+    for model, same in ((trainer.ref_model, end), (trainer.model, puzzler.load()[0])):
+        known = dict(same.named_parameters())
+        assert all(torch.equal(p, known[n]) for n, p in model.named_parameters())
+    known = dict(tiny.load()[0].named_parameters())
+    assert not all(torch.equal(p, known[n]) for n, p in trainer.ref_model.named_parameters())
+
+
+# ---------------------------------------------------------------------------------------- sft-dream
+
+
+@pytest.fixture
+def many_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three prior tasks to dream of."""
+    swap(monkeypatch, battery, "battery_tasks", lambda: ("lists", "colour", "facts"))
+
+
+def dream_rows(trainer: Any) -> list[dict[str, Any]]:
+    return [trainer.dreams[i] for i in range(len(trainer.dreams))]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_loss_of_sft_dream_is_cross_entropy_plus_beta_kl_at_the_dreams(
+    tiny, puzzler, tmp_path: Path, fast: bool
+) -> None:
+    spec = spec_of("sft-dream", puzzler.folder, beta=0.3, extra=(("dreams", 3),))
+    engine, trainer = made(spec, tmp_path, replace(QUICK, fast=fast))
+    trainer.model.load_state_dict(tiny.load()[0].state_dict(), strict=False)
+    rows = [trainer.train_dataset[i] for i in (0, 3)]
+    loss = float(trainer.compute_loss(trainer.model, trainer.data_collator(copy.deepcopy(rows))).detach())
+    losses, apart, backward = [], [], []
+    for row in rows:
+        ours, target = stock_logits(trainer.model, engine.processor, row)
+        losses += (-torch.log_softmax(ours, -1)[range(len(target)), target]).tolist()
+    for row in dream_rows(trainer)[:2]:  # as many as other samples: two a step
+        models = puzzler.load()[0], trainer.model
+        p, q = (stock_logits(model, engine.processor, row)[0].log_softmax(-1) for model in models)
+        apart += (p.exp() * (p - q)).sum(-1).tolist()
+        backward += (q.exp() * (q - p)).sum(-1).tolist()
+    assert np.mean(apart) > 0.01 and abs(np.mean(apart) - np.mean(backward)) > 0.01 * np.mean(apart)
+    assert loss == pytest.approx(np.mean(losses) + 0.3 * np.mean(apart), rel=1e-4)
+    assert trainer._metrics["train"]["dream_kl"][-1] == pytest.approx(np.mean(apart), rel=1e-3)
+
+
+def test_the_gradient_at_a_dream_is_the_difference_of_probabilities() -> None:
+    """As the docstring of `StudyDreamTrainer` has it; of the reverse KL it is another."""
+    base, own = torch.tensor([[0.3, -1.0, 0.5]]), torch.tensor([[1.0, 0.2, -0.4]], requires_grad=True)
+    trainers.token_kl(base, own).sum().backward()
+    assert torch.allclose(own.grad, (own.softmax(-1) - base.softmax(-1)).detach(), atol=1e-6)
+
+
+def test_dreams_are_the_bases_own_text_to_prior_prompts_and_no_puzzle(puzzler, many_tasks, tmp_path: Path) -> None:
+    spec = spec_of("sft-dream", puzzler.folder, beta=0.3, steps=12, asked="direct")
+    engine, trainer = made(spec, tmp_path)
+    rows = dream_rows(trainer)
+    texts = [row["prompt"][0]["content"] for row in rows]
+    assert len(rows) == spec.steps * spec.batch_size == 24 and len(set(texts)) > 12
+    plain = puzzles.prompt_text(BOARDS)
+    assert not any(plain in text or "puzzle" in text.lower() for text in texts)
+    assert all(plain in prompt.text for prompt in engine.boards.prompted())  # what the check would have caught
+    boards = {board.tobytes() for board in engine.boards.pixels}
+    assert not boards & {np.asarray(row["images"][0]).tobytes() for row in rows}
+    assert {image.size for row in rows for image in row["images"]} == {(32, 32)}
+    assert all(any(phrase in text for phrase in forms.wordings("direct")) for text in texts)  # the form of the run
+    prompts = [Prompted(np.asarray(row["images"][0]), text) for row, text in zip(rows, texts, strict=True)]
+    drawn = score.complete(*puzzler.load(), prompts, Sampling(1, 1.0, 128, spec.seed), chunk=32)
+    assert [row["completion"][0]["content"] for row in rows] == [text for (text,) in drawn]
+
+
+def test_dreams_are_fixed_by_the_runs_seed_and_none_is_in_the_battery(many_tasks) -> None:
+    spec = spec_of("sft-dream", Path("base"), beta=0.3)
+    first, again = (dream_prompts(spec, 30, (64, 64)) for _ in range(2))
+    other = dream_prompts(replace(spec, seed=2), 30, (64, 64))
+    pictures = [[p.pixels.tobytes() for p in prompts] for prompts in (first, again, other)]
+    assert pictures[0] == pictures[1] and not set(pictures[0]) & set(pictures[2])
+    held = {s.pixels.tobytes() for task in battery.battery_tasks() for s in battery.battery_samples(task, 40)}
+    replay = {s.pixels.tobytes() for s in prior_samples(30, seeds.REPLAY + 1)}
+    assert not (held | replay) & set(pictures[0])
+
+
+def test_each_step_has_as_many_dreams_as_samples_in_turn(puzzler, tmp_path: Path) -> None:
+    _, trainer = made(spec_of("sft-dream", puzzler.folder, beta=0.3, steps=4, extra=(("dreams", 5),)), tmp_path)
+    known = [row["prompt"][0]["content"] + row["completion"][0]["content"] for row in dream_rows(trainer)]
+    seen, stock = [], trainer.data_collator
+
+    def listen(rows: list) -> dict:  # the loader's batches come this way too
+        seen.append([row["prompt"][0]["content"] + row["completion"][0]["content"] for row in rows])
+        return stock(rows)
+
+    trainer.data_collator = listen
+    trainer.train()
+    dreams = [batch for batch in seen if set(batch) <= set(known)]
+    assert dreams == [[known[k % 5] for k in (i, i + 1)] for i in (0, 2, 4, 6)]
+
+
+def test_dreams_hold_the_model_where_it_stood_on_other_prior_prompts(tiny, many_tasks, tmp_path: Path) -> None:
+    apart = {}
+    for beta in (1e-6, 100.0):
+        spec = spec_of("sft-dream", tiny.folder, beta=beta, steps=8, extra=(("dreams", 16),))
+        engine, trainer = made(spec, tmp_path)
+        trainer.train()
+        base = dict(tiny.load()[0].named_parameters())
+        assert all(torch.equal(p, base[n]) for n, p in trainer.frozen.named_parameters())
+        others = dream_prompts(replace(spec, seed=7), 12, (32, 32))
+        written = corpora.dream_corpus(tiny.load(), others, 7)
+        packed, pictures = score.pack_completions(engine.processor, written.pairs())
+        with torch.no_grad():
+            pair = [scored_logits(m, packed, pictures).float() for m in (tiny.load()[0], trainer.model)]
+        apart[beta] = float(trainers.token_kl(*pair).mean())
+    assert 0 < apart[100.0] < apart[1e-6] / 2
+
+
+def test_a_number_of_dreams_that_is_none_is_refused(puzzler, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="dreams is 0"):
+        made(spec_of("sft-dream", puzzler.folder, beta=0.3, extra=(("dreams", 0),)), tmp_path)
+
+
+# ------------------------------------------------------------------------------------------ sft-dft
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_loss_of_sft_dft_is_each_tokens_loss_times_its_probability(tiny, tmp_path: Path, fast: bool) -> None:
+    """Packed or by TRL's own loss: the same switch, the same number."""
+    engine, trainer = made(spec_of("sft-dft", tiny.folder), tmp_path, replace(QUICK, fast=fast))
+    rows = [trainer.train_dataset[i] for i in (0, 3)]
+    loss = float(trainer.compute_loss(trainer.model, trainer.data_collator(copy.deepcopy(rows))).detach())
+    logps: list[float] = []
+    for row in rows:
+        logits, target = stock_logits(trainer.model, engine.processor, row)
+        logps += torch.log_softmax(logits, -1)[range(len(target)), target].tolist()
+    by_hand = [-math.exp(logp) * logp for logp in logps]
+    assert loss == pytest.approx(np.mean(by_hand), rel=1e-4) and loss < 0.9 * -np.mean(logps)
+
+
+def test_the_weight_of_sft_dft_has_no_gradient(tiny, tmp_path: Path) -> None:
+    _, trainer = made(spec_of("sft-dft", tiny.folder), tmp_path)
+    p, logits = torch.tensor([0.1, 0.6]), torch.tensor([[0.1, 0.7, 0.2], [0.3, 0.1, 0.6]]).log().requires_grad_()
+    losses = trainer.token_losses(logits, torch.tensor([0, 2]), {})
+    assert losses.tolist() == pytest.approx((-p * p.log()).tolist(), rel=1e-5)
+    losses.sum().backward()
+    by_hand = p[:, None] * (logits.softmax(-1) - torch.tensor([[1.0, 0, 0], [0, 0, 1.0]]))  # p times that of -log p
+    assert torch.allclose(logits.grad, by_hand.detach(), atol=1e-6)
+
+
+# ---------------------------------------------------------------------------- rft-entropy, rft-random
+
+
+def drawn_batch(trainer: Any) -> dict[str, Any]:
+    """The first batch of an RFT trainer, drawn and scored."""
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1
+    return trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+
+
+def test_the_loss_of_rft_entropy_has_the_mean_entropy_taken_off(puzzler, guessable, tmp_path: Path) -> None:
+    """By TRL's own pass and by hand; when this fails TRL has changed what its `entropy_coef` does."""
+    _, trainer = made(spec_of("rft-entropy", puzzler.folder, extra=(("entropy", 0.5),)), tmp_path / "with")
+    _, plain = made(spec_of("rft-no-kl", puzzler.folder), tmp_path / "without")
+    inputs = drawn_batch(trainer)
+    plain.current_gradient_accumulation_steps = 1
+    plain.model.train()
+    losses = [float(t.compute_loss(t.model, dict(inputs)).detach()) for t in (trainer, plain)]
+    ids = torch.cat((inputs["prompt_ids"], inputs["completion_ids"]), 1)
+    mask, own = torch.cat((inputs["prompt_mask"], inputs["completion_mask"]), 1), inputs["completion_mask"]
+    with torch.no_grad():
+        _, entropies, _ = GRPOTrainer._get_per_token_logps_and_entropies(
+            trainer, trainer.model, ids, mask, own.shape[1], compute_entropy=True,
+            **{k: inputs[k] for k in ("pixel_values", "image_grid_thw", "mm_token_type_ids", "num_images")},
+        )  # fmt: skip
+    entropy = float((entropies * own).sum() / own.sum())
+    assert entropy > 0.05 and losses[0] - losses[1] == pytest.approx(-0.5 * entropy, rel=1e-3)
+    assert trainer.tally.trained_tokens == int(own.sum()) >= plain.tally.trained_tokens
+
+
+def test_an_entropy_bonus_keeps_entropy_up(puzzler, guessable, tmp_path: Path) -> None:
+    last = {}
+    for arm, extra in (("rft-no-kl", ()), ("rft-entropy", (("entropy", 2.0),))):
+        spec = spec_of(arm, puzzler.folder, steps=10, learning_rate=1e-3, extra=extra)
+        run.train(spec, RunStore(tmp_path), QUICK)
+        entropy = table(tmp_path, spec, "metrics").query("name == 'entropy'").sort_values("step")["value"]
+        last[arm] = entropy.iloc[-1] / entropy.iloc[0]
+    assert last["rft-entropy"] > 1.1 and last["rft-entropy"] > last["rft-no-kl"] + 0.1
+
+
+@pytest.mark.parametrize("weight", [0, -0.01, "much"])
+def test_a_bonus_that_is_none_is_refused(weight: float | str) -> None:
+    with pytest.raises(UserError, match="entropy is"):
+        recipes.entropy_weight(spec_of("rft-entropy", Path("base"), extra=(("entropy", weight),)))
+    assert recipes.entropy_weight(spec_of("rft-entropy", Path("base"))) == 0.01
+
+
+def test_random_rewards_come_again_and_know_nothing_of_what_is_written() -> None:
+    spec = spec_of("rft-random", Path("base"))
+    (reward,) = recipes.get_recipe("rft-random").rewards(spec)
+    true, wrong = ([{"role": "assistant", "content": corpora.answer(p)}] for p in ([2, 1, 4, 3], [1, 2, 4, 3]))
+    state = [TrainerState(global_step=step) for step in range(400)]
+    placement = [[2, 1, 4, 3]] * 16
+    mixed = [true, wrong, wrong, true] * 4
+    drawn = np.array([reward(completions=mixed, placement=placement, trainer_state=s) for s in state])
+    again = np.array([reward(completions=[true] * 16, placement=placement, trainer_state=s) for s in state])
+    assert np.array_equal(drawn, again) and len(np.unique(drawn)) == drawn.size
+    correct = [answers.score(c[0]["content"], [2, 1, 4, 3], "direct").correct for c in mixed]
+    assert 0 < sum(correct) < 16
+    rho = np.corrcoef(drawn.ravel(), np.tile(correct, len(drawn)))[0, 1]
+    assert abs(rho) < 0.04  # 3 standard errors of 6400 pairs
+    assert answers.random_rewards(2, 1, 16) != answers.random_rewards(1, 1, 16) == drawn[0].tolist()
+
+
+def test_the_advantages_of_rft_random_are_those_of_its_rewards_and_are_recorded(puzzler, tmp_path: Path) -> None:
+    spec = spec_of("rft-random", puzzler.folder, steps=3)
+    engine, trainer = made(spec, tmp_path)
+    used, stock = [], trainer._generate_and_score_completions
+
+    def listen(inputs: list) -> dict:
+        found = stock(inputs)
+        used.extend(found["advantages"].tolist())
+        return found
+
+    trainer._generate_and_score_completions = listen
+    trainer.train()
+    engine.run.flush()
+    rewards = np.concatenate([answers.random_rewards(1, step, 8) for step in (1, 2, 3)]).reshape(-1, 4)
+    centred = rewards - rewards.mean(1, keepdims=True)
+    by_hand = (centred / (rewards.std(1, ddof=1, keepdims=True) + 1e-4)).ravel()
+    # TRL shuffles what it has drawn before it learns from it
+    assert sorted(used) == pytest.approx(sorted(by_hand), abs=1e-4)
+    assert table(tmp_path, spec, "completions")["advantage"].tolist() == pytest.approx(by_hand.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("arm", ["distill-degraded", "sft-dream", "sft-dft", "rft-entropy", "rft-random"])
+def test_a_short_run_of_each_leaves_a_whole_record(tiny, puzzler, tmp_path: Path, arm: str) -> None:
+    entry, source = arms.get_arm(arm), ""
+    if entry.source:
+        taught_by = spec_of(entry.source, tiny.folder)
+        source = run.train(taught_by, RunStore(tmp_path), QUICK).spec.name
+    beta = 0.5 if entry.kl == "needed" else 0.0
+    spec = spec_of(arm, puzzler.folder, asked="direct", source=source, beta=beta, extra=(("until", 0.9),))
+    assert run.train(spec, RunStore(tmp_path), QUICK).done and verify(tmp_path) == []
+    metrics = table(tmp_path, spec, "metrics")
+    assert metrics.query("name == 'update_norm'")["value"].iloc[-1] > 0
+    assert np.isfinite(metrics["value"]).all() and (metrics["name"] == "flops").sum() >= 2
+    assert ("corpus_completions" in set(metrics["name"])) == (arm == "sft-dream")
 
 
 # --------------------------------------------------------------------------------------------- LoRA

@@ -175,6 +175,9 @@ ARMS = {
     "rft-no-kl": {},
     "rft-stale": {"beta": 0.1, "extra": (("steps_per_generation", 2),)},
     "reinforce-1-0": {},
+    "sft-dft": {},
+    "rft-entropy": {},
+    "rft-random": {},
 }
 
 
@@ -235,6 +238,22 @@ def test_a_corpus_that_a_model_writes_is_noted_once(puzzler: Any, tmp_path: Path
     assert noted.loc[0, "corpus_completions"] >= 64
     assert noted.loc[0, "corpus_tokens"] > 4 * noted.loc[0, "corpus_completions"]
     assert (noted.loc[1:, ["generated_tokens", "completions"]] == 0).all(axis=None)
+
+
+def test_dreams_are_noted_as_a_corpus_and_learned_from_at_every_step(puzzler: Any, tmp_path: Path, bare: None) -> None:
+    made, found = prepared("sft-dream", puzzler.folder, tmp_path, beta=0.1), []
+    stock = counted(lambda: found.append(trained(made)))  # the dreams are written when the trainer is made
+    (noted,) = found
+    assert noted["flops"].sum() + noted.loc[0, "corpus_flops"] == pytest.approx(stock, rel=CLOSE)
+    assert noted.loc[0, "corpus_flops"] > 0 and noted["corpus_flops"].count() == 1
+    assert noted.loc[0, "corpus_completions"] == 2 * STEPS
+    each = len(encode_target(made.processor.tokenizer, made.corpus.completions[0]))
+    assert (noted.loc[1:, "trained_tokens"] > 2 * each).all()  # the answers' and the dreams'
+
+
+def test_an_entropy_bonus_trains_every_token(puzzler: Any, tmp_path: Path, bare: None) -> None:
+    noted = trained(prepared("rft-entropy", puzzler.folder, tmp_path))
+    assert noted["trained_tokens"].tolist() == noted["generated_tokens"].tolist()
 
 
 def test_what_is_drawn_and_learned_from_is_counted_step_by_step(puzzler: Any, tmp_path: Path, bare: None) -> None:

@@ -58,19 +58,19 @@ def arrived(front: pd.DataFrame, cell: str) -> pd.Series:
     return rows.groupby("base")["arrived"].any()
 
 
+def ran(front: pd.DataFrame) -> pd.Series:
+    """Which rows are of runs that are there: all, where nothing says otherwise."""
+    return front["ran"] if "ran" in front else pd.Series(True, front.index)
+
+
 def _of_cell(front: pd.DataFrame, cell: str) -> pd.DataFrame:
     """A cell's rows, by rate."""
     require_columns(front, COLUMNS)
-    rows = front[(front["cell"] == cell) & _ran(front)].astype({"arrived": bool, "capped": bool})
+    rows = front[(front["cell"] == cell) & ran(front)].astype({"arrived": bool, "capped": bool})
     twice = rows[rows.duplicated(["base", "rate"])]
     if len(twice):
         raise UserError(f"{cell} has two runs on {twice['base'].iloc[0]} at one rate: keep one row per run.")
     return rows.sort_values("rate")
-
-
-def _ran(front: pd.DataFrame) -> pd.Series:
-    """Which rows are of runs that are there: all, where nothing says otherwise."""
-    return front["ran"] if "ran" in front else pd.Series(True, front.index)
 
 
 def _choice(base: str, rows: pd.DataFrame) -> Choice:
