@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from helpers.stats.curves import seed_summary
-from helpers.stats.front_table import AT, Planned, own_outcomes
+from helpers.stats.front_table import Planned, own_outcomes
 from helpers.stats.fronts import chosen
 from helpers.study.arms import get_arm
 from helpers.study.cells import SOURCE_RATE, Cell
@@ -76,10 +76,11 @@ def _trains(cell: Cell) -> bool:
 
 
 def reached(outcomes: pd.DataFrame, picked: Planned) -> pd.Series:
-    """The step of the first evaluation with 0.7 of the boards right, asked as the run asks: by run that got there."""
+    """The step of the first evaluation at the run's mark (0.7), asked as the run asks: by run that got there."""
     asked = outcomes["run"].map({name: spec.asked for name, (_, spec) in picked.items()})
     boards = outcomes[(outcomes["task"] == "puzzle") & (outcomes["asked"] == asked) & (outcomes["step"] > 0)]
-    there = boards[_shares(boards["right"]) >= AT]
+    marks = boards["run"].map({name: spec.mark for name, (_, spec) in picked.items()})
+    there = boards[_shares(boards["right"]) >= marks]
     return there.groupby("run")["step"].min()
 
 

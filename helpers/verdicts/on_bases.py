@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from helpers.stats.fronts import arrived, chosen, least_flops
+from helpers.stats.fronts import arrived, chosen, least_flops, ran
 from helpers.stats.intervals import seed_interval
 from helpers.verdicts.statistics import Estimate, Evidence
 
@@ -106,8 +106,7 @@ def _as_ratio(found: OnBases) -> OnBases:
 
 
 def _were_run(evidence: Evidence, *cells: str) -> bool:
-    fronts = evidence.fronts
-    return set(cells) <= set(fronts[fronts["ran"]]["cell"] if "ran" in fronts else fronts["cell"])
+    return set(cells) <= set(evidence.fronts[ran(evidence.fronts)]["cell"])
 
 
 def _paired(evidence: Evidence, values: Mapping[str, pd.Series]) -> OnBases:
@@ -121,16 +120,16 @@ def _paired(evidence: Evidence, values: Mapping[str, pd.Series]) -> OnBases:
     doubts += [line for cell in values for line in _unfinished(evidence, cell)]
     first, *second = (known.reindex(bases) for known in values.values())
     apart = (first - second[0] if second else first).dropna()
-    ran = len(set.intersection(*(set(known.index) for known in values.values())))
+    both = len(set.intersection(*(set(known.index) for known in values.values())))
     interval = seed_interval(apart) if len(apart) else (math.nan,) * 3
-    return OnBases(*interval, len(apart), ran, tuple(apart), doubts=tuple(doubts), cells=tuple(values))
+    return OnBases(*interval, len(apart), both, tuple(apart), doubts=tuple(doubts), cells=tuple(values))
 
 
 def _unfinished(evidence: Evidence, cell: str) -> list[str]:
     """A doubt where a cell's front is not finished on some bases: which rate is best there is not known yet."""
     own = evidence.fronts[evidence.fronts["cell"] == cell]
-    ran = (own["ran"] if "ran" in own else pd.Series(True, own.index)).groupby(own["base"])
-    return _said("{cell} was not run at every rate on {bases}", cell, ran.any() & ~ran.all())
+    made = ran(own).groupby(own["base"])
+    return _said("{cell} was not run at every rate on {bases}", cell, made.any() & ~made.all())
 
 
 def _said(form: str, cell: str, where: pd.Series) -> list[str]:
