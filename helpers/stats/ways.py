@@ -79,7 +79,7 @@ def reached(outcomes: pd.DataFrame, picked: Planned) -> pd.Series:
     """The step of the first evaluation at the run's mark (0.7), asked as the run asks: by run that got there."""
     asked = outcomes["run"].map({name: spec.asked for name, (_, spec) in picked.items()})
     boards = outcomes[(outcomes["task"] == "puzzle") & (outcomes["asked"] == asked) & (outcomes["step"] > 0)]
-    marks = boards["run"].map({name: spec.mark for name, (_, spec) in picked.items()})
+    marks = boards["run"].map({name: spec.mark for name, (_, spec) in picked.items()}).astype(float)
     there = boards[_shares(boards["right"]) >= marks]
     return there.groupby("run")["step"].min()
 
