@@ -19,7 +19,7 @@ from helpers.study.controls import GROUPS, control_specs
 from helpers.study.profiles import FAIR, PROFILES, Profile, get_profile, specs
 from helpers.study.spec import RunSpec
 
-RECORDS = ("study", "controls", "probes", "bases")
+RECORDS = ("study", "controls", "probes", "bases", "pilots")
 
 
 def train(options: argparse.Namespace) -> None:
@@ -65,7 +65,10 @@ def score(options: argparse.Namespace) -> None:
 
 
 def publish(options: argparse.Namespace) -> None:
-    """Copy the small tables of finished runs to figures/records, or finished branches of stems to helpers/bases."""
+    """Copy the small tables of finished runs to figures/records, or finished branches of stems to helpers/bases.
+
+    Of the pilots only their front is kept, as `kept.TUNED`.
+    """
     from helpers.measure import analyses, kept, probes
     from helpers.study.published import publish_records
 
@@ -75,6 +78,7 @@ def publish(options: argparse.Namespace) -> None:
         "controls": lambda: analyses.publish_controls(profile),
         "probes": lambda: probes.publish_probes(profile, profile.study_arms),
         "bases": lambda: print(*kept.keep_bases(), sep="\n"),
+        "pilots": kept.keep_tuned,
     }
     for name in options.what or RECORDS[:1]:
         writers[name]()

@@ -9,6 +9,7 @@ from rows import evaluation
 from swapping import swap
 
 from helpers.errors import UserError
+from helpers.measure import kept
 from helpers.model.processor import load_processor
 from helpers.study import cells, published
 from helpers.study.arms import get_arm
@@ -123,6 +124,28 @@ def test_a_run_is_published_once_and_read_from_there_where_nothing_was_trained(
     again = cells.tables([3, 4])
     pd.testing.assert_frame_equal(again["evaluations"], made)
     assert len(made) == 2 and again["outcomes"].empty and "right" in again["outcomes"]
+
+
+def test_pilots_are_known_by_cell_whatever_their_weight_and_kept_beside_older_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RunStore(tmp_path / "runs")
+    swap(monkeypatch, published, "store", lambda profile: store)
+    monkeypatch.setattr(cells, "PUBLISHED", tmp_path / "records")
+    strong = replace(cells.get_cell("rft direct"), beta=0.9)
+    specs = [strong.at(2, 6e-5), cells.get_cell("rft direct").at(3, 6e-5), cells.get_cell("rft direct").at(2, 6e-5)]
+    for spec in specs:
+        run = store.start(spec)
+        run.append("evaluations", [evaluation(spec.name, 1, "puzzle", "exact", 0.5)])
+        if spec is not specs[2]:
+            run.finish()
+    assert cells.tuning() == {specs[0].name: (strong, specs[0])}
+    path = tmp_path / "pilots.csv"
+    kept.keep_tuned(path)
+    pd.DataFrame([{"run": "rft-1-older", "base": "1", "beta": 0.1}, *pd.read_csv(path).to_dict("records")]).to_csv(path)
+    kept.keep_tuned(path)
+    found = pd.read_csv(path)
+    assert found["run"].tolist() == ["rft-1-older", specs[0].name] and found["beta"].tolist() == [0.1, 0.9]
 
 
 def test_the_base_is_asked_in_every_form() -> None:

@@ -70,7 +70,7 @@ def test_the_rules_of_the_study_decide_claims_on_bases_and_no_other() -> None:
 
 def test_the_rules_of_the_study() -> None:
     rules = fixed.rules()
-    assert 0 < rules.edge_gain < rules.at < rules.until < 1 and 0 < rules.alpha < 0.5
+    assert 0 < rules.edge_gain < rules.at < rules.until_slow < rules.until < 1 and 0 < rules.alpha < 0.5
     assert len(set(rules.stems)) == len(rules.stems) >= 6
 
 

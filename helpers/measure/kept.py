@@ -1,4 +1,4 @@
-"""Keeping a base: a branch rounded to 16 bits, with its marks, where runs find it by name."""
+"""Keeping a base: a branch rounded to 16 bits, with its marks, where runs find it by name; and what pilots gave."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from helpers.errors import UserError
 from helpers.files import json_bytes, write_file
 from helpers.measure.bars import FORMS, all_marks
 from helpers.model import build
+from helpers.stats import front_table
 from helpers.stats.summary import csv_text
 from helpers.train.pretrain import finished_recipe
 
 MADE = Path("work/stems")  # where stems and branches are pretrained
 KEPT = Path("helpers/bases")
+TUNED = Path("helpers/study/pilots.csv")  # what settings were chosen by, and is never reported
 ITEMS = 500  # of each prior task, and boards, that a base is marked on
 _BRANCH = re.compile(r"(two-form|one-form)-\d+")
 
@@ -49,3 +52,11 @@ def keep(branch: Path, place: Path, items: int = ITEMS) -> Path:
     write_file(staged / "training_log.csv", (branch / "training_log.csv").read_bytes())
     staged.rename(place)
     return place
+
+
+def keep_tuned(path: Path = TUNED) -> None:
+    """Write the front of the finished pilots beside what is kept there of other ones."""
+    table = front_table.tuned()
+    known = pd.read_csv(path, dtype={"base": str}) if path.exists() else table.iloc[:0]
+    old = known[~known["run"].isin(table["run"])]
+    write_file(path, csv_text(pd.concat([old, table] if len(old) else [table]).sort_values("run")).encode())

@@ -94,7 +94,18 @@ def _marks(evaluations: pd.DataFrame, planned: Planned) -> pd.DataFrame:
 
 def reported() -> pd.DataFrame:
     """The front of every cell on the reported bases, and on no other: whole, whatever of it was run by now."""
-    return front_table(cells.tables(REPORTED), cells.planned(REPORTED))
+    return _of(cells.planned(REPORTED))
+
+
+def tuned() -> pd.DataFrame:
+    """The front of the finished runs on the pilots' bases, with a column beta: the weight of the KL term."""
+    runs = cells.tuning()
+    table = _of(runs)
+    return table.assign(beta=[runs[name][1].beta for name in table["run"]])
+
+
+def _of(planned: Planned) -> pd.DataFrame:
+    return front_table(cells.tables_of(spec for _, spec in planned.values()), planned)
 
 
 def _row(cell: Cell, spec: RunSpec) -> tuple[str, str, str, str, float]:

@@ -8,7 +8,7 @@ its stem's number. The bases of `PILOTS` are for tuning and are never reported.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -80,6 +80,7 @@ class Cell:
     def at(self, stem: int, rate: float) -> RunSpec:
         """Its run at one rate."""
         steps = round(self.effort / rate) if rate else 0
+        until = UNTIL[self.grid] if rate >= SOURCE_RATE else min(UNTIL[self.grid], rules().until_slow)
         source = get_cell(self.source).at(stem, SOURCE_RATE).name if self.source else ""
         outside, puzzle = get_arm(self.arm).written == "sentences", GRIDS[self.grid]
         return RunSpec(
@@ -97,7 +98,7 @@ class Cell:
             lora_rank=self.lora_rank,
             base=base_name(self.kind, stem),
             source=source,
-            extra=(("until", UNTIL[self.grid]), ("boards", self.boards), *self.extra) if steps else (),
+            extra=(("until", until), ("boards", self.boards), *self.extra) if steps else (),
             asked=self.asked,
         )
 
@@ -184,6 +185,17 @@ def planned(stems: Iterable[int]) -> dict[str, tuple[Cell, RunSpec]]:
     return {spec.name: (cell, spec) for stem in stems for cell in CELLS.values() for spec in cell.specs(stem)}
 
 
+def tuning() -> dict[str, tuple[Cell, RunSpec]]:
+    """The cell and the spec of every finished run on a pilot's base, by name, at whatever weight of the KL term.
+
+    A run of an arm and form that are no cell's is left out.
+    """
+    made = store(FAIR)
+    there = [spec for spec in made.finished() if spec.seed in PILOTS] if made.root.is_dir() else []
+    of_cells = [(spec, CELLS.get(f"{spec.arm} {spec.asked}")) for spec in there]
+    return {spec.name: (replace(cell, beta=spec.beta), spec) for spec, cell in of_cells if cell}
+
+
 def publish_run(spec: RunSpec) -> Path | None:
     """Publish one finished run of the study, once and for ever; the folder, or None where it is there already."""
     place = place_of(spec)
@@ -194,12 +206,17 @@ def publish_run(spec: RunSpec) -> Path | None:
 
 
 def tables(stems: Iterable[int], names: Iterable[str] = NAMES) -> dict[str, pd.DataFrame]:
-    """Tables of every run on the bases of stems that is published, or finished here.
+    """`tables_of` every run that is planned on the bases of stems."""
+    return tables_of((spec for _, spec in planned(stems).values()), names)
+
+
+def tables_of(specs: Iterable[RunSpec], names: Iterable[str] = NAMES) -> dict[str, pd.DataFrame]:
+    """Tables of those runs that are published, or finished here.
 
     Rows as they are published, whichever it is; a table is empty, with its columns, where there are none.
     """
     parts: dict[str, list[pd.DataFrame]] = {name: [to_arrow(name, []).to_pandas()] for name in names}
-    for _, spec in planned(stems).values():
+    for spec in specs:
         for name, rows in _tables_of(spec, tuple(parts)).items():
             parts[name].append(rows)
     return {name: _below(rows) for name, rows in parts.items()}

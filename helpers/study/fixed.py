@@ -24,14 +24,16 @@ _FILE = Path(__file__).with_name("claims.toml")
 class Rules(NamedTuple):
     """What every claim on bases shares.
 
-    `at`: exact match at which drops and costs are read; `until`: up to which a run keeps its rate; `edge_gain`: drop
-    that an end of a front must save over the rate beside it for the front to be called too short; `flops_cap`: that a
-    run may spend to reach `at`: a front goes no further than to the slowest rate that stays below; `alpha`: of tests;
-    `stems`: whose bases are reported.
+    `at`: exact match at which drops and costs are read; `until`: up to which a run keeps its rate, `until_slow` where
+    it is slower than that of the runs that feed others, which only the front at `at` needs; `edge_gain`: drop that an
+    end of a front must save over the rate beside it for the front to be called too short; `flops_cap`: that a run may
+    spend to reach `at`: a front goes no further than to the slowest rate that stays below; `alpha`: of tests; `stems`:
+    whose bases are reported.
     """
 
     at: float
     until: float
+    until_slow: float
     edge_gain: float
     flops_cap: float
     alpha: float

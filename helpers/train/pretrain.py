@@ -119,7 +119,7 @@ def branch(seed: int, forms: Literal["two-form", "one-form"], start: str) -> Rec
 
     Both branches take the same steps on the same pictures and prompts, which the stem has not seen.
     """
-    own = {"eye_steps": 0, "steps": 0, "naming": 0, "practice": 1600, "learning_rate": 3e-3, "warmup": 50}
+    own = {"eye_steps": 0, "steps": 0, "naming": 0, "practice": 2400, "learning_rate": 3e-3, "warmup": 50}
     return replace(stem(seed + seeds.BRANCHES), forms=forms, start=start, **own)
 
 
