@@ -74,8 +74,8 @@ def test_sources_come_before_what_they_feed_and_every_run_has_its_own_name() -> 
 
 
 def test_runs_keep_the_names_under_which_they_were_published() -> None:
-    named = {"rft direct": "rft-3-f618ce7b1b", "sft-answer direct": "sft-answer-3-54e1aa3ddd"}
-    named |= {"sft-rollout think": "sft-rollout-3-cd5ea5b297", "sft-expert plain": "sft-expert-3-55021a0e20"}
+    named = {"rft direct": "rft-3-db7cb1b3a3", "sft-answer direct": "sft-answer-3-54e1aa3ddd"}
+    named |= {"sft-rollout think": "sft-rollout-3-21a1e5463d", "sft-expert plain": "sft-expert-3-55021a0e20"}
     assert {cell: cells.get_cell(cell).specs(3)[0].name for cell in named} == named
 
 

@@ -106,6 +106,7 @@ class Cell:
 _FRONT = (2e-4, 6e-5, 2e-5)
 _LONG = (*_FRONT, 6e-6)  # bare answers are cheap: their front goes on until nothing more is saved
 _ONE = (SOURCE_RATE,)  # where one rate will do
+_KL = 0.36  # weight of the KL term, RFT's and SFT's: of .12, .36 and 1 the pilots kept most with it, if by little
 _PAIR, _FAST = _FRONT[:2], _FRONT[:1]  # on 3x3 a run takes several times as long
 _IN_STAGES = (("curriculum", "2x2@96 2x3@96"),)
 # Nine slots share one reward, so each slot's signal is weaker: more completions a board, less weight on the KL term.
@@ -114,15 +115,15 @@ _RFT_3X3 = dict(batch_size=16, group_size=32, beta=0.05, grid="3x3")
 _CELLS = (
     *(Cell("base", asked, (0.0,), 0.0, headline=True) for asked in ASKED),
     Cell("sft-answer", "direct", _LONG, 0.12, headline=True),
-    Cell("rft", "direct", _FRONT, 0.12, batch_size=16, beta=0.12, headline=True),
-    Cell("rft", "think", _FRONT, 0.16, batch_size=16, beta=0.12, headline=True),
+    Cell("rft", "direct", _FRONT, 0.12, batch_size=16, beta=_KL, headline=True),
+    Cell("rft", "think", _FRONT, 0.16, batch_size=16, beta=_KL, headline=True),
     Cell("sft-answer", "plain", _LONG, 0.12, headline=True),
     Cell("sft-rollout", "think", _FRONT, 0.12, boards=SOME, source="rft think", headline=True),
     Cell("sft-voice", "think", _FRONT, 0.12, boards=SOME, headline=True),
     Cell("sft-expert", "sentences", _FRONT, 0.12, headline=True),
     # KL: both algorithms without it, and each with its own weight
     Cell("rft-no-kl", "direct", _FRONT, 0.12, batch_size=16, headline=True),
-    Cell("sft-kl", "direct", _FRONT, 0.12, beta=0.12, headline=True),
+    Cell("sft-kl", "direct", _FRONT, 0.12, beta=_KL, headline=True),
     # data: the rollouts one by one in their order, and a hardly trained writer's thinks
     Cell("sft-stream", "think", _ONE, 0.16, batch_size=16, source="rft think"),
     Cell("sft-self", "think", _ONE, 0.12, boards=SOME, extra=(("source_step", 64),), source="rft think"),
@@ -130,8 +131,8 @@ _CELLS = (
     Cell("sft-expert", "plain", _ONE, 0.12),
     Cell("sft-answer", "direct", _ONE, 0.12, kind="one-form"),
     Cell("sft-answer", "plain", _ONE, 0.12, kind="one-form"),
-    Cell("rft", "think", _ONE, 0.16, kind="one-form", batch_size=16, beta=0.12),
-    Cell("rft", "direct", _ONE, 0.16, kind="one-form", batch_size=16, beta=0.12),
+    Cell("rft", "think", _ONE, 0.16, kind="one-form", batch_size=16, beta=_KL),
+    Cell("rft", "direct", _ONE, 0.16, kind="one-form", batch_size=16, beta=_KL),
     # length: bare answers behind a think that says nothing
     Cell("sft-answer", "think", _ONE, 0.12, extra=(("filler", "fixed"),), label="filler fixed"),
     Cell("sft-answer", "think", _ONE, 0.12, extra=(("filler", "empty"),), label="filler empty"),
@@ -139,9 +140,9 @@ _CELLS = (
     Cell("sft-rollout", "direct", _ONE, 0.12, boards=SOME, source="rft direct"),
     # old controls that decide a claim
     Cell("sft-replay", "direct", _ONE, 0.12, extra=(("replay_share", 0.5),)),
-    Cell("rft-stale", "direct", _ONE, 0.16, batch_size=16, beta=0.12, extra=(("steps_per_generation", 8),)),
+    Cell("rft-stale", "direct", _ONE, 0.16, batch_size=16, beta=_KL, extra=(("steps_per_generation", 8),)),
     Cell("sft-answer", "direct", (1e-3,), 0.6, label="LoRA", lora_rank=8),
-    Cell("rft", "direct", (1e-3,), 0.6, batch_size=16, beta=0.12, label="LoRA", lora_rank=8),
+    Cell("rft", "direct", (1e-3,), 0.6, batch_size=16, beta=_KL, label="LoRA", lora_rank=8),
     # a harder puzzle, and whether easier ones before it help
     Cell("sft-answer", "direct", _PAIR, 0.4, grid="3x3"),
     Cell("sft-expert", "sentences", _PAIR, 0.4, grid="3x3"),
