@@ -3,6 +3,7 @@
 import pytest
 
 from helpers.errors import UserError
+from helpers.stats.paired import power_of_equivalence
 from helpers.study import fixed
 
 TEXT = """
@@ -72,6 +73,15 @@ def test_the_rules_of_the_study() -> None:
     rules = fixed.rules()
     assert 0 < rules.edge_gain < rules.at < rules.until_slow < rules.until < 1 and 0 < rules.alpha < 0.5
     assert len(set(rules.stems)) == len(rules.stems) >= 6
+
+
+def test_the_power_that_the_claims_promise() -> None:
+    n, text = len(fixed.rules().stems), " ".join(fixed.claims_text().replace("\n# ", " ").split())
+    assert "a power of 0.8 where paired differences spread by up to 0.035" in text
+    assert "under the strictest step of Holm's correction by up to 0.023" in text
+    strictest = fixed.rules().alpha / len(fixed.current_hashes("primary"))
+    for spread, alpha in ((0.035, fixed.rules().alpha), (0.023, strictest)):
+        assert power_of_equivalence(n, spread, 0.05, alpha) > 0.8 > power_of_equivalence(n, spread + 0.002, 0.05, alpha)
 
 
 def test_an_amendment_excuses_one_claim_as_it_was_and_no_other() -> None:
