@@ -15,14 +15,14 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from helpers.errors import UserError
 from helpers.files import package_version
-from helpers.study.profiles import Profile, get_profile
+from helpers.study.profiles import FAIR, Profile, get_profile
 from helpers.study.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -113,6 +113,10 @@ class Lab:
         from helpers.train import jobs
 
         return jobs.ensure(self.name, self.retrain, tuple(arms or ()))
+
+    def on_bases(self) -> Lab:
+        """This lab for the study on several bases, which has one size at every profile and is never trained here."""
+        return replace(self, profile=FAIR)
 
     def study(self, *arms: str) -> Study:
         """The finished runs of some arms and of the base (none named: all); trains what is missing."""

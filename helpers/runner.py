@@ -31,6 +31,7 @@ PROFILES = {
 
 
 POLL_SECONDS = 0.1
+READ = (".py", ".toml", ".csv", ".md")  # code, claims, marks of bases, texts: what notebooks show of helpers/
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def digest(task: Task) -> str:
     """
     cells = [[cell.get("cell_type"), _tags(cell), _text(cell)] for cell in _notebook(task.source)["cells"]]
     total = hashlib.sha256(json.dumps([cells, task.parameters]).encode())
-    files = [*(task.root / "helpers").rglob("*.py")]
+    files = [path for path in (task.root / "helpers").rglob("*") if path.suffix in READ]
     if not task.retrain:
         files += [path for path in (task.root / "figures" / "records").rglob("*") if path.is_file()]
     for path in sorted(files):

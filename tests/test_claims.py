@@ -23,6 +23,7 @@ from helpers.verdicts.statistics import Estimate, Evidence
 from helpers.world import battery
 
 CLAIMS = claims.all_claims()
+PRIMARY, EXPLORATORY = (claims.all_claims(family) for family in ("primary", "exploratory"))
 HALF = "drop_at_0.5"
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
@@ -302,7 +303,7 @@ def test_there_are_enough_claims_the_papers_main_four_first() -> None:
     assert [c.id for c in CLAIMS[:4]] == ["answer-forgets", "rft-keeps", "rollouts-keep", "data-not-algorithm"]
 
 
-@pytest.mark.parametrize("made", CLAIMS, ids=lambda c: c.id)
+@pytest.mark.parametrize("made", [*CLAIMS, *PRIMARY, *EXPLORATORY], ids=lambda c: c.id)
 def test_every_claim_points_at_a_figure_of_its_notebook(made: Claim) -> None:
     (path,) = NOTEBOOKS.glob(f"{made.notebook}_*.ipynb")
     assert re.search(rf'\\"{made.figure}\\"', path.read_text(encoding="utf-8")), f"{path.name} draws no {made.figure}"

@@ -125,3 +125,16 @@ def test_the_spread_of_paired_differences() -> None:
     front = pd.DataFrame(rows, columns=["base", "cell", "drop"])
     assert front_table.spread_of_differences(front, "a", "b") == pytest.approx(math.sqrt(0.02))
     assert math.isnan(front_table.spread_of_differences(front[front["base"] == "1"], "a", "b"))
+
+
+def test_costs_in_words_are_those_of_the_runs_that_are_read() -> None:
+    known = [
+        tables(spec, EXACT, {0: "11", 10: "11", 20: "10"}) for spec in (FAST, SLOW, CELL.at(4, FAST.learning_rate))
+    ]
+    front = front_table.front_table(joined(*known), cells.planned([3, 4]))
+    both = {spec.name: (CELL, spec) for spec in (FAST, CELL.at(4, FAST.learning_rate))}
+    said = front_table.cost_words(front, both, [CELL.name, "rft direct"])
+    assert said.loc[CELL.name, ["bases", "steps", "boards"]].tolist() == [2, "15 (15 to 15)", "480 (480 to 480)"]
+    assert said.loc[CELL.name, "FLOPs (1e12)"] == "15.0 (15.0 to 15.0)"
+    assert said.loc["rft direct"].tolist() == [0, *["–"] * len(front_table.SPENT)]
+    assert front_table.cost_words(front, {FAST.name: both[FAST.name]}, [CELL.name]).loc[CELL.name, "steps"] == "15"

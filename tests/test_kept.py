@@ -83,3 +83,24 @@ def test_a_kill_while_marking_leaves_no_base(tiny, tmp_path: Path, monkeypatch: 
 def test_without_any_branch_the_way_to_one_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="make a stem and its branches first"):
         kept.keep_bases(tmp_path / "nowhere", tmp_path)
+
+
+def marks_of(place: Path, *rows: tuple[str, str, float]) -> None:
+    place.mkdir(parents=True)
+    pd.DataFrame(rows, columns=["mark", "form", "value"]).to_csv(place / "marks.csv", index=False)
+
+
+def test_marks_of_bases_stand_side_by_side_and_those_that_are_missed_are_told(tmp_path: Path) -> None:
+    boards = "exact, chance 0.043"
+    both = [("mean score", "think", 0.95), ("mean score", "direct", 0.91)]
+    marks_of(tmp_path / "two-form-3", *both, (boards, "think, 2 x 2", 0.052))
+    marks_of(tmp_path / "one-form-3", both[0], (boards, "think, 2 x 2", 0.09))
+    table = kept.marks_table(tmp_path)
+    assert list(table.columns) == ["bar", "one-form-3", "two-form-3"]
+    assert table.loc[("mean score", "direct")].fillna(-1).tolist() == [0.92, -1, 0.91]
+    assert kept.missed_marks(table, 500) == [
+        "one-form-3 solves boards before it is taught to (think, 2 x 2): 0.09, chance 0.043.",
+        "two-form-3 misses mean score (direct): 0.91, and the bar is 0.92.",
+    ]
+    assert kept.missed_marks(table, 20)[0].startswith("two-form-3")  # of 20 boards two are nothing unusual
+    assert kept.marks_table(tmp_path / "nowhere").empty and kept.missed_marks(kept.marks_table(tmp_path / "no")) == []

@@ -267,7 +267,7 @@ def test_the_primary_claims_are_undecided_until_they_are_run_and_not_among_the_p
     ]  # fmt: skip
     assert set(rows["verdict"]) == {"undecided"} and set(rows["reason"]) == {claims.NO_VALUE}
     assert not set(rows["claim"]) & {made.id for made in claims.all_claims()}
-    assert "| rft" not in claims.markdown(rows) and claims.markdown(rows).count("undecided: not run | – |") == 6
+    assert "| rft" not in claims.markdown(rows) and claims.markdown(rows).count("undecided: not run | 11, `bases_") == 6
 
 
 @pytest.mark.parametrize("made", claims.all_claims("primary"), ids=lambda made: made.id)
@@ -287,3 +287,19 @@ def test_the_primary_claims_on_fronts_where_all_of_them_hold() -> None:
     found = claims.table(given(*rows), claims.all_claims("primary")).set_index("claim")
     assert found["verdict"].to_dict() == dict.fromkeys(found.index, "holds") | {"algorithm-equal": "undecided"}
     assert (found["seeds"] == 4).all() and found.loc["rft-costs-more", "value"] == pytest.approx(101.5, abs=0.1)
+
+
+def test_claims_on_bases_are_counted_in_words_of_their_own() -> None:
+    alone = Evidence.on_bases(pd.DataFrame(cell(SFT, HIGH) + cell(RFT, LOW)))
+    rows = claims.table(alone, claims.all_claims("primary"))
+    assert rows.equals(claims.table(given(cell(SFT, HIGH), cell(RFT, LOW)), claims.all_claims("primary")))
+    held = (rows["verdict"] == "holds").sum()
+    assert claims.count_on_bases(rows).startswith(f"Of 6 claims {held} hold, ")
+    assert claims.count_on_bases(rows).endswith(" 4 were not run, 1 could not be tested or their tests show nothing.")
+    assert "| bases | verdict |" in claims.markdown(rows, "bases")
+
+
+def test_what_would_change_our_mind_and_what_was_known_are_told_once() -> None:
+    one, two = asked(id="a", revise="If not.", notes="A\ntrial."), asked(id="b", notes="A trial.")
+    assert claims.minds([one, two]) == "* `a`: If not."
+    assert claims.known_before([one, two, asked(id="c")]) == "* `a`, `b`: A trial."

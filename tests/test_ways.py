@@ -159,3 +159,15 @@ def test_no_rate_is_chosen_where_no_other_base_was_run() -> None:
     rows += [front_run(CELL.name, "4", rate, math.nan, ran=False) for rate in CELL.rates]
     found = {cell.name for cell, _ in ways.chosen_runs(PLANNED, pd.DataFrame(rows)).values()}
     assert found == {f"base {asked}" for asked in cells.ASKED}
+
+
+def test_a_cell_is_read_at_one_rate_until_one_can_be_chosen() -> None:
+    name, (fast, slow) = CELL.name, CELL.rates[:2]
+    alone = pd.DataFrame([front_run(name, "3", fast, 0.1), front_run(name, "4", slow, 0.2, ran=False)])
+    alone["ran"] = [True, False]
+    assert set(ways.read_runs(PLANNED, alone)) == set(PICKED)
+    both = pd.DataFrame([front_run(name, base, rate, 0.1 + rate) for base in "34" for rate in (fast, slow)])
+    own = {run for run, (cell, _) in ways.read_runs(PLANNED, both).items() if cell == CELL}
+    assert own == {CELL.at(stem, slow).name for stem in (3, 4)}
+    lost = pd.DataFrame([front_run(name, base, fast, math.nan) for base in "34"])
+    assert not [run for run, (cell, _) in ways.read_runs(PLANNED, lost).items() if cell == CELL]

@@ -11,9 +11,10 @@ import torch
 
 from helpers.errors import UserError
 from helpers.files import json_bytes, write_file
-from helpers.measure.bars import FORMS, all_marks
+from helpers.measure.bars import BARS, FORMS, all_marks
 from helpers.model import build
 from helpers.stats import front_table
+from helpers.stats.intervals import wilson
 from helpers.stats.summary import csv_text
 from helpers.train.pretrain import finished_recipe
 
@@ -21,6 +22,7 @@ MADE = Path("work/stems")  # where stems and branches are pretrained
 KEPT = Path("helpers/bases")
 TUNED = Path("helpers/study/pilots.csv")  # what settings were chosen by, and is never reported
 ITEMS = 500  # of each prior task, and boards, that a base is marked on
+_NO_MARKS = pd.DataFrame(columns=["mark", "form", "value", "bar"])
 _BRANCH = re.compile(r"(two-form|one-form)-\d+")
 
 
@@ -34,6 +36,35 @@ def keep_bases(made: Path = MADE, kept: Path = KEPT, items: int = ITEMS) -> list
     branches = [path for path in sorted(made.iterdir()) if _BRANCH.fullmatch(path.name)]
     fresh = [path for path in branches if not (kept / path.name).exists()]
     return [keep(path, kept / path.name, items) for path in fresh if finished_recipe(path)]
+
+
+def marks_table(kept: Path = KEPT) -> pd.DataFrame:
+    """The marks of every kept base: index mark and form, columns bar and then the bases by name; NaN where none is.
+
+    A one-form base is marked in one form.
+    """
+    marks = {place.parent.name: pd.read_csv(place) for place in sorted(kept.glob("*/marks.csv"))}
+    columns = [rows.set_index(["mark", "form"])["value"].rename(name) for name, rows in marks.items()]
+    order = pd.MultiIndex.from_frame(pd.concat([*marks.values(), _NO_MARKS])[["mark", "form"]].drop_duplicates())
+    bars = pd.Series(order.get_level_values("mark").map(dict(BARS)), order, dtype=float, name="bar")
+    return pd.concat([bars, *(column.reindex(order) for column in columns)], axis=1)
+
+
+def missed_marks(table: pd.DataFrame, items: int = ITEMS) -> list[str]:
+    """A sentence for each mark of `marks_table` that a base misses: below its bar, or placements above chance.
+
+    Placements are above chance where the 95% interval (Wilson) of the share that is right lies above it; `items`:
+    boards behind that share.
+    """
+    missed = []
+    for name in table.columns.drop("bar"):
+        for (mark, form), value in table[name].dropna().items():
+            bar, chance = table.loc[(mark, form), "bar"], re.fullmatch(r"exact, chance (\S+)", mark)
+            if value < bar:
+                missed.append(f"{name} misses {mark} ({form}): {value:.3g}, and the bar is {bar:.3g}.")
+            elif chance and wilson(round(value * items), items).low > float(chance[1]):
+                missed.append(f"{name} solves boards before it is taught to ({form}): {value:.3g}, {mark[7:]}.")
+    return missed
 
 
 def keep(branch: Path, place: Path, items: int = ITEMS) -> Path:

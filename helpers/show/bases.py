@@ -26,8 +26,7 @@ from helpers.stats import ways as stats
 from helpers.stats.front_table import Planned
 from helpers.stats.fronts import ran
 from helpers.stats.intervals import in_words
-from helpers.study.arms import get_arm
-from helpers.study.cells import CELLS, get_cell
+from helpers.study.cells import HEADLINE, get_cell
 from helpers.train.few import halves
 from helpers.verdicts import claims, on_bases
 from helpers.verdicts.claims import Claim
@@ -184,7 +183,7 @@ def _front_legend(fig: Figure, cells: Iterable[str], sizes: Mapping[float, float
 
 def _front_rows(front: pd.DataFrame, cells: Sequence[str]) -> pd.DataFrame:
     """The table of `fronts`: every run that there is, then the mean at every rate of every cell."""
-    names = list(cells) or [name for name, own in CELLS.items() if own.headline and get_arm(own.arm).trains]
+    names = list(cells or HEADLINE)
     front = front.assign(runs=ran(front).astype(int), planned=1)
     own = front[front["cell"].isin(names)].astype({"flops": float, "drop": float, "arrived": int})
     own["drop"] = own["drop"].where(own["flops"].notna())  # means of both are over the same runs

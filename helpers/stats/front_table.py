@@ -8,7 +8,8 @@ by the first half of every task's items and reported by the second (`fronts.chos
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ import pandas as pd
 from helpers.stats import costs
 from helpers.stats.curves import RUN, crossings, values_at
 from helpers.stats.fronts import COLUMNS
+from helpers.stats.intervals import in_words, seed_interval
 from helpers.study import cells
 from helpers.study.arms import get_arm
 from helpers.study.cells import REPORTED, Cell
@@ -24,6 +26,19 @@ from helpers.study.schema import is_prior
 from helpers.study.spec import RunSpec
 
 HALVES = ("drop_first", "drop_second", "drop")
+SPENT: Mapping[str, tuple[str, float, str]] = MappingProxyType(
+    {
+        "steps": ("step", 1, ",.0f"),
+        "boards": ("samples", 1, ",.0f"),
+        "completions": ("completions", 1, ",.0f"),
+        "generated tokens": ("generated_tokens", 1, ",.0f"),
+        "trained tokens": ("trained_tokens", 1, ",.0f"),
+        "FLOPs (1e12)": ("flops", 1e12, ",.1f"),
+        "FLOPs of its source (1e12)": ("source_flops", 1e12, ",.1f"),
+        "minutes": ("seconds", 60, ",.1f"),
+    }
+)
+"""What `cost_words` tells: a front's column, the unit that it is told in, and how a number is written."""
 Planned = Mapping[str, tuple[Cell, RunSpec]]
 """A run's cell and spec by the run's name."""
 
@@ -110,6 +125,28 @@ def _of(planned: Planned) -> pd.DataFrame:
 
 def _row(cell: Cell, spec: RunSpec) -> tuple[str, str, str, str, float]:
     return spec.name, spec.source, str(spec.seed), cell.name, spec.learning_rate
+
+
+def cost_words(front: pd.DataFrame, picked: Planned, names: Iterable[str]) -> pd.DataFrame:
+    """What cells (`names`) had spent at their mark in some of their runs, in words: a row per cell, a column per cost.
+
+    Mean and interval over the bases that arrived (column bases: how many), the value alone where it is one base, and
+    a dash where nothing is known. `front` as from `front_table`; `picked`: one run a cell and base.
+    """
+    there = front[front["run"].isin(picked) & front["arrived"].astype(bool)]
+    rows = []
+    for name in names:
+        own = there[there["cell"] == name]
+        words = {said: _in_words(own[axis] / unit, form) for said, (axis, unit, form) in SPENT.items()}
+        rows.append({"cell": name, "bases": len(own)} | words)
+    return pd.DataFrame(rows).set_index("cell")
+
+
+def _in_words(values: pd.Series, form: str) -> str:
+    known = values.astype(float).dropna()
+    if len(known) < 2:
+        return format(known.iloc[0], form) if len(known) else "–"
+    return in_words(seed_interval(known), form)
 
 
 def spread_of_differences(front: pd.DataFrame, first: str, second: str) -> float:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from helpers.stats.curves import seed_summary
 from helpers.stats.front_table import Planned, own_outcomes
-from helpers.stats.fronts import chosen
+from helpers.stats.fronts import chosen, ran
 from helpers.study.arms import get_arm
 from helpers.study.cells import SOURCE_RATE, Cell
 from helpers.study.spec import RunSpec
@@ -69,6 +69,13 @@ def chosen_runs(planned: Planned, front: pd.DataFrame) -> dict[str, tuple[Cell, 
         for name, (cell, spec) in planned.items()
         if not _trains(cell) or rates.get(cell.name, {}).get(str(spec.seed)) == spec.learning_rate
     }
+
+
+def read_runs(planned: Planned, front: pd.DataFrame) -> dict[str, tuple[Cell, RunSpec]]:
+    """`chosen_runs`; of a cell that ran on fewer than two bases, where no rate can be chosen, `source_rate_runs`."""
+    bases = front[ran(front)].groupby("cell")["base"].nunique()
+    early = {name: made for name, made in source_rate_runs(planned).items() if bases.get(made[0].name, 0) < 2}
+    return chosen_runs(planned, front) | early
 
 
 def _trains(cell: Cell) -> bool:

@@ -161,6 +161,9 @@ _CELLS = (
 CELLS: Mapping[str, Cell] = MappingProxyType({cell.name: cell for cell in _CELLS})
 """Every cell by name, in the order in which they are run."""
 
+HEADLINE = tuple(name for name, cell in CELLS.items() if cell.headline and get_arm(cell.arm).trains)
+"""The names of the cells that are trained on every reported base."""
+
 
 def get_cell(name: str) -> Cell:
     """The cell called `name`. Raises UserError for any other."""

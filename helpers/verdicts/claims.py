@@ -231,9 +231,12 @@ def table(evidence: Evidence, claims: Sequence[Claim] | None = None) -> pd.DataF
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def markdown(rows: pd.DataFrame) -> str:
-    """The table as Markdown, a claim a line: statement, statistic with its threshold, value, verdict, where to look."""
-    head = ["", "claim", "says", "test", "value (95% interval)", "seeds", "verdict", "figure"]
+def markdown(rows: pd.DataFrame, unit: str = "seeds") -> str:
+    """The table as Markdown, a claim a line: statement, statistic with its threshold, value, verdict, where to look.
+
+    `unit`: what was counted, as the column says it.
+    """
+    head = ["", "claim", "says", "test", "value (95% interval)", unit, "verdict", "figure"]
     lines = [" | ".join(["", *head, ""]).strip(), "|---" * len(head) + "|"]
     for number, row in enumerate(rows.itertuples(index=False), start=1):
         test = f"{row.statistic} {row.direction} {row.threshold:g}"
@@ -254,10 +257,33 @@ def statements(claims: Sequence[Claim]) -> str:
     return "\n".join(lines)
 
 
+def minds(claims: Sequence[Claim]) -> str:
+    """Which verdict on some claims would change our mind, as a Markdown list, by their id."""
+    return "\n".join(f"* `{claim.id}`: {claim.revise}" for claim in claims if claim.revise)
+
+
+def known_before(claims: Sequence[Claim]) -> str:
+    """What was known when some claims were fixed, as a Markdown list: a note, and the claims that it stands with."""
+    names: dict[str, list[str]] = {}
+    for claim in claims:
+        names.setdefault(" ".join(claim.notes.split()), []).append(f"`{claim.id}`")
+    return "\n".join(f"* {', '.join(ids)}: {note}" for note, ids in names.items() if note)
+
+
 def _value_text(interval: tuple[float, float, float], seeds: int) -> str:
     if pd.isna(interval[0]):
         return "–"
     return f"{interval[0]:.2f}" if seeds < 2 else in_words(interval)
+
+
+def count_on_bases(rows: pd.DataFrame) -> str:
+    """How many claims on bases hold, fail and are undecided, in words."""
+    counts, missing = rows["verdict"].value_counts(), int((rows["reason"].fillna("") == NO_VALUE).sum())
+    undecided = int(counts.get("undecided", 0))
+    return (
+        f"Of {len(rows)} claims {counts.get('holds', 0)} hold, {counts.get('fails', 0)} fail and {undecided} are "
+        f"undecided: {missing} were not run, {undecided - missing} could not be tested or their tests show nothing."
+    )
 
 
 def count_sentence(rows: pd.DataFrame) -> str:

@@ -40,6 +40,12 @@ class Evidence:
     tables: Tables = field(repr=False)
     fronts: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(FRONT)), repr=False)
 
+    @classmethod
+    def on_bases(cls, fronts: pd.DataFrame) -> Evidence:
+        """The fronts alone, which is all that claims on bases are computed from."""
+        nothing = pd.DataFrame()
+        return cls(nothing, nothing, Tables.of(lambda _: nothing), fronts)
+
 
 @dataclass(frozen=True)
 class Estimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,6 +25,17 @@ def read_split(split: str) -> tuple[np.ndarray, tuple[tuple[str, str, int], ...]
 def question_kind(text: str, answer: str) -> str:
     """Kind of a question: "yes", "no" or "word", as answered, with "not: " before it where the question denies."""
     return "not: " * bool(re.search(r" not? ", text)) + (answer if answer in ("yes", "no") else "word")
+
+
+def by_wording(split: str) -> tuple[float, float]:
+    """What a split gives to whoever answers questions that deny by yes, the others by no, and never looks.
+
+    First the share of its yes-or-no questions that are right so; then the score on the whole split where, besides,
+    every question for a word is answered right.
+    """
+    kinds = Counter(question_kind(text, answer) for text, answer, _ in read_split(split)[1])
+    words, right = kinds["word"] + kinds["not: word"], kinds["not: yes"] + kinds["no"]
+    return right / (kinds.total() - words), (right + words) / kinds.total()
 
 
 @lru_cache(maxsize=2)
