@@ -120,7 +120,9 @@ def stem(seed: int) -> Recipe:
 def branch(seed: int, forms: Literal["two-form", "one-form"], start: str) -> Recipe:
     """The recipe of a branch of the stem of a seed, whose model lies in the folder `start`.
 
-    Both branches take the same steps on the same pictures and prompts, which the stem has not seen.
+    Both branches take the same steps on the same pictures and prompts, which the stem has not seen. Where the two-form
+    base then misses a bar (`measure.bars`), it is made again with half as many `practice` steps more, and so is its
+    twin.
     """
     own = {"eye_steps": 0, "steps": 0, "naming": 0, "practice": 2000, "learning_rate": 3e-3, "warmup": 50}
     return replace(stem(seed + seeds.BRANCHES), forms=forms, start=start, **own)
