@@ -13,6 +13,7 @@ from helpers.measure import kept
 from helpers.model.processor import load_processor
 from helpers.study import cells, published
 from helpers.study.arms import get_arm
+from helpers.study.fixed import claims_text
 from helpers.study.profiles import FAIR
 from helpers.study.records import RunStore
 from helpers.train.corpora import expert_completions
@@ -152,3 +153,19 @@ def test_the_base_is_asked_in_every_form() -> None:
     bases = [spec for spec in cells.specs([3]) if spec.arm == "base"]
     assert [spec.asked for spec in bases] == ["plain", "think", "direct", "sentences"]
     assert all(spec.steps == 0 and not spec.settings for spec in bases) and FAIR.ways
+
+
+def test_what_is_said_of_the_pilots_is_what_they_gave() -> None:
+    front = pd.read_csv(kept.TUNED)
+    assert set(front["base"]) == set(cells.PILOTS) and front["arrived"].all()
+    text = " ".join(claims_text().replace("\n# ", " ").split())
+    assert (
+        "at one rate, SFT lost about 0.03 more than RFT on both, and of three weights of the KL term the middle" in text
+    )
+    once = front[front["rate"] == cells.SOURCE_RATE].set_index(["cell", "beta", "base"])["drop"]
+    apart = once["sft-answer direct", 0.0] - once["rft direct", cells.get_cell("rft direct").beta]
+    assert len(apart) == 2 and apart.between(0.025, 0.04).all()
+    for name in ("rft direct", "sft-kl direct"):
+        weights = once[name].xs(2, level="base")
+        assert sorted(weights.index) == [0.12, 0.36, 1.0] and weights.idxmin() == cells.get_cell(name).beta
+        assert weights.max() - weights.min() < 0.03  # by little
