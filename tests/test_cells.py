@@ -15,7 +15,8 @@ from helpers.study import cells, published
 from helpers.study.arms import get_arm
 from helpers.study.fixed import claims_text
 from helpers.study.profiles import FAIR
-from helpers.study.records import RunStore
+from helpers.study.records import Run, RunStore
+from helpers.study.spec import RunSpec
 from helpers.train.corpora import expert_completions
 from helpers.world.boards import training_boards
 from helpers.world.puzzles import PuzzleSpec
@@ -105,17 +106,28 @@ def test_an_unknown_cell_is_refused_by_name() -> None:
         list(cells.specs([3], ["rft loudly"]))
 
 
-def test_a_run_is_published_once_and_read_from_there_where_nothing_was_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = RunStore(tmp_path / "runs")
-    swap(monkeypatch, published, "store", lambda profile: store)
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
+    """Runs of the study and their published records, in a folder of the test's own."""
+    made = RunStore(tmp_path / "runs")
+    swap(monkeypatch, published, "store", lambda profile: made)
     monkeypatch.setattr(cells, "PUBLISHED", tmp_path / "records")
+    return made
+
+
+def note(store: RunStore, spec: RunSpec) -> Run:
+    """A run with one evaluation, unfinished."""
+    run = store.start(spec)
+    run.append("evaluations", [evaluation(spec.name, 1, "puzzle", "exact", 0.5)])
+    return run
+
+
+def test_a_run_is_published_once_and_read_from_there_where_nothing_was_trained(
+    store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = cells.get_cell("sft-answer direct").specs(3)[:2]
     for spec in (first, second):
-        run = store.start(spec)
-        run.append("evaluations", [evaluation(spec.name, 1, "puzzle", "exact", 0.5)])
-        run.finish()
+        note(store, spec).finish()
     made = cells.tables([3])["evaluations"]
     place = cells.publish_run(first)
     assert place == tmp_path / "records/bases/two-form-3" / first.name
@@ -128,18 +140,13 @@ def test_a_run_is_published_once_and_read_from_there_where_nothing_was_trained(
 
 
 def test_pilots_are_known_by_cell_whatever_their_weight_and_kept_beside_older_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: RunStore, tmp_path: Path
 ) -> None:
-    store = RunStore(tmp_path / "runs")
-    swap(monkeypatch, published, "store", lambda profile: store)
-    monkeypatch.setattr(cells, "PUBLISHED", tmp_path / "records")
     strong = replace(cells.get_cell("rft direct"), beta=0.9)
     specs = [strong.at(2, 6e-5), cells.get_cell("rft direct").at(3, 6e-5), cells.get_cell("rft direct").at(2, 6e-5)]
-    for spec in specs:
-        run = store.start(spec)
-        run.append("evaluations", [evaluation(spec.name, 1, "puzzle", "exact", 0.5)])
-        if spec is not specs[2]:
-            run.finish()
+    runs = [note(store, spec) for spec in specs]
+    for run in runs[:2]:
+        run.finish()
     assert cells.tuning() == {specs[0].name: (strong, specs[0])}
     path = tmp_path / "pilots.csv"
     kept.keep_tuned(path)
