@@ -203,10 +203,15 @@ def tuning() -> dict[str, tuple[Cell, RunSpec]]:
 def publish_run(spec: RunSpec) -> Path | None:
     """Publish one finished run of the study, once and for ever; the folder, or None where it is there already."""
     place = place_of(spec)
-    if (place / "specs.json").exists():
+    if is_published(spec):
         return None
     publish(store(FAIR), place, names=[spec.name])
     return place
+
+
+def is_published(spec: RunSpec) -> bool:
+    """Whether the records of a run are published: it need not be trained again."""
+    return (place_of(spec) / "specs.json").exists()
 
 
 def tables(stems: Iterable[int], names: Iterable[str] = NAMES) -> dict[str, pd.DataFrame]:
@@ -233,7 +238,7 @@ def _below(rows: list[pd.DataFrame]) -> pd.DataFrame:
 
 def _tables_of(spec: RunSpec, names: Sequence[str]) -> dict[str, pd.DataFrame]:
     place, made = place_of(spec), store(FAIR)
-    if (place / "specs.json").exists():
+    if is_published(spec):
         return {name: load_published(place, name) for name in names if table_file(place, name).exists()}
     there = is_finished(made.folder(spec))
     return {name: as_published(made, name, [spec.name]) for name in names} if there else {}

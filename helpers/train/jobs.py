@@ -57,7 +57,7 @@ def train_cells(stems: Sequence[int], names: Sequence[str], jobs: int = 2) -> li
     """
     said: list[str] = []
     for stem in stems:
-        wanted = [spec for spec in cells.specs([stem], names) if not (cells.place_of(spec) / "specs.json").exists()]
+        wanted = [spec for spec in cells.specs([stem], names) if not cells.is_published(spec)]
         said += run_missing(FAIR, wanted, jobs, keep_going=True)
     return said
 

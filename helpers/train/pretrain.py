@@ -240,8 +240,10 @@ def _easy_vqa_sample(rng: np.random.Generator, n: int, evenly: bool) -> tuple[np
     """A training picture of easy-VQA and `n` questions on it, as they come or yes as often as no (`YES_WEIGHT`)."""
     triples = read_split("train")[1]
     positions = _positions_by_picture()[triples[int(rng.integers(len(triples)))][2]]
-    weights = [YES_WEIGHT if question_kind(*triples[position][:2]) == "yes" else 1.0 for position in positions]
-    shares = np.array(weights) / sum(weights) if evenly else None
+    shares = None
+    if evenly:
+        weights = [YES_WEIGHT if question_kind(*triples[position][:2]) == "yes" else 1.0 for position in positions]
+        shares = np.array(weights) / sum(weights)
     chosen = [easy_vqa_question("train", int(rng.choice(positions, p=shares))) for _ in range(n)]
     return chosen[0][0], [with_instruction(q, rng) for _, q in chosen]
 
