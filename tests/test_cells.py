@@ -33,7 +33,7 @@ def test_a_cell_differs_between_bases_in_nothing_but_base_seed_and_source(name: 
     first, second = cell.specs(3), cell.specs(4)
     for one, other in zip(first, second, strict=True):
         apart = {k for k, v in one.to_dict().items() if other.to_dict()[k] != v}
-        assert apart == {"base", "seed"} | ({"source"} if one.source else set())
+        assert apart == {"base", "seed"} | ({"source"} if one.source else set()) | ({"extra"} if one.after else set())
         assert (one.base, one.seed) == (f"{cell.kind}-3", 3) and one.asked == cell.asked
     assert [spec.learning_rate for spec in first] == list(cell.rates) == sorted(cell.rates, reverse=True)
 

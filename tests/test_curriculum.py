@@ -19,7 +19,7 @@ from helpers.study.spec import RunSpec
 from helpers.train import recipes, rows
 from helpers.train.corpora import answer
 from helpers.train.course import course
-from helpers.train.engine import Settings, puzzle_spec
+from helpers.train.engine import Settings
 from helpers.train.run import make_trainer, prepare, train
 from helpers.world import answers, battery
 from helpers.world.boards import Graded, training_boards
@@ -116,7 +116,7 @@ def test_boards_are_asked_and_rewarded_by_their_own_grid() -> None:
     assert len(data) == 16 and [len(data[i]["placement"]) for i in (0, 3, 4, 7, 8, 15)] == [2, 2, 3, 3, 4, 4]
     for i in range(16):
         row = data[i]
-        puzzle = (*spec.easier, puzzle_spec(spec))[(row["puzzle_id"] >= 4) + (row["puzzle_id"] >= 8)]
+        puzzle = (*spec.easier, spec.puzzle)[(row["puzzle_id"] >= 4) + (row["puzzle_id"] >= 8)]
         assert row["prompt"][0]["content"].startswith(prompt_text(puzzle))
         assert row["images"][0].size == puzzle.board_size
         right, form = [answer(row["placement"])], {"placement": [row["placement"]], "written": [row["written"]]}

@@ -157,7 +157,7 @@ def test_where_the_others_go_on_only_what_needs_the_failed_run_is_left_out(monke
     chosen = {spec.arm: spec for spec in smoke(["rft", "sft-answer", "sft-rollout", "sft-self"])}
     trouble = run_all(get_profile("smoke"), list(chosen.values()), jobs=1, keep_going=True)
     assert [event for event in log if event[0] == "start"] == [("start", "rft"), ("start", "sft-answer")]
-    left = [f"{chosen[arm].name} was left out: its source {chosen['rft'].name} is not finished."
+    left = [f"{chosen[arm].name} was left out: it needs {chosen['rft'].name}, not finished."
             for arm in ("sft-rollout", "sft-self")]  # fmt: skip
     assert trouble == [f"{chosen['rft'].name} stopped: it diverged", *left]
 
@@ -174,7 +174,9 @@ def test_a_run_whose_source_is_neither_finished_nor_asked_for_is_refused(elsewhe
     trained = []
     swap(monkeypatch, jobs_module, "run_all", lambda profile, wanted, *_: trained.extend(wanted) or [])
     asked = smoke(["sft-answer", "sft-rollout"])
-    with pytest.raises(UserError, match=r"sft-rollout-0-.* was left out: its source rft-0-.* Train that run first"):
+    with pytest.raises(
+        UserError, match=r"sft-rollout-0-.* was left out: it needs rft-0-.*, not finished. Train that"
+    ):
         run_missing(get_profile("smoke"), asked)
     (sentence,) = run_missing(get_profile("smoke"), asked, keep_going=True)
     assert "was left out" in sentence and trained == asked[:1]

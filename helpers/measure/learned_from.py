@@ -23,7 +23,6 @@ from helpers.study.records import is_finished, own_table
 from helpers.study.schema import is_correct
 from helpers.study.spec import RunSpec
 from helpers.train import corpora, recipes, rows
-from helpers.train.engine import puzzle_spec
 from helpers.world import seeds
 from helpers.world.battery import battery_samples
 from helpers.world.boards import Corpus, Prompted, Sample, make_boards, training_boards
@@ -130,7 +129,7 @@ def corpus_of_run(shared: Shared, spec: RunSpec, n: int) -> Corpus:
         return _drawn_again(shared, spec, pairs[:n])
     share = float(spec.settings.get("replay_share", 0.5)) if arm.data == "replay" else 0.0
     prior = rows.prior_samples(round(n * share), seeds.REPLAY + spec.seed) if share else []
-    boards = training_boards(puzzle_spec(spec), n - len(prior), spec.seed)
+    boards = training_boards(spec.puzzle, n - len(prior), spec.seed)
     try:
         texts = recipes.RECIPES[spec.arm].write(recipes.Given(spec, store(shared.profile), shared.base[1], boards))
     except DamagedFile:

@@ -33,7 +33,7 @@ REPORTED = rules().stems
 TWINS = REPORTED[:3]  # stems that have a one-form branch as well, and on which every cell but the headline's is run
 SOURCE_RATE = 6e-5  # of runs that feed others
 MANY, SOME = 8192, 4096  # boards: where rules write the answers or a run draws its own, where a model writes them
-UNTIL = {"2x2": rules().until, "3x3": 0.5}  # exact match up to which a run keeps its rate, by its grid
+UNTIL = {"2x2": rules().until, "3x3": 0.5, "turned": rules().until}  # exact match up to which a run keeps its rate
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Cell:
     So a slower run may take as many more steps as it is slower, and a rate that is added changes no other run.
     `boards`: how many there are to learn from. `source`: the cell whose run at `SOURCE_RATE` feeds this one.
     `headline`: whether it is run on every reported base, else on the first three. `grid`: which of `GRIDS` its puzzles
-    are.
+    are. `after`: the cell from the end of whose run at `SOURCE_RATE` this one's start.
     """
 
     arm: str
@@ -56,6 +56,7 @@ class Cell:
     boards: int = MANY
     extra: Extra = ()
     source: str = ""
+    after: str = ""
     headline: bool = False
     label: str = ""
     lora_rank: int = 0
@@ -65,7 +66,8 @@ class Cell:
     @property
     def name(self) -> str:
         """How claims and tables call it: "rft direct", "rft direct, 3x3", "rft think, one-form"."""
-        apart = (self.grid if self.grid != "2x2" else "", self.label, self.kind if self.kind != "two-form" else "")
+        grid, after = self.grid if self.grid != "2x2" else "", "after the jigsaw" if self.after else ""
+        apart = (grid, after, self.label, self.kind if self.kind != "two-form" else "")
         return ", ".join((f"{self.arm} {self.asked}", *filter(None, apart)))
 
     @property
@@ -81,7 +83,8 @@ class Cell:
         """Its run at one rate."""
         steps = round(self.effort / rate) if rate else 0
         until = UNTIL[self.grid] if rate >= SOURCE_RATE else min(UNTIL[self.grid], rules().until_slow)
-        source = get_cell(self.source).at(stem, SOURCE_RATE).name if self.source else ""
+        source, after = (get_cell(c).at(stem, SOURCE_RATE).name if c else "" for c in (self.source, self.after))
+        settings = (("until", until), ("boards", self.boards), *self.extra, *((("after", after),) if after else ()))
         outside, puzzle = get_arm(self.arm).written == "sentences", GRIDS[self.grid]
         return RunSpec(
             arm=self.arm,
@@ -98,8 +101,9 @@ class Cell:
             lora_rank=self.lora_rank,
             base=base_name(self.kind, stem),
             source=source,
-            extra=(("until", until), ("boards", self.boards), *self.extra) if steps else (),
+            extra=settings if steps else (),
             asked=self.asked,
+            turned=puzzle.turned,
         )
 
 
@@ -148,6 +152,16 @@ _CELLS = (
     Cell("sft-expert", "sentences", _PAIR, 0.4, grid="3x3"),
     Cell("rft", "direct", _FAST, 0.6, **_RFT_3X3),
     Cell("rft", "direct", _FAST, 0.6, **_RFT_3X3, extra=_IN_STAGES, label="curriculum"),
+    # a second task, turned tiles: from the base, and by the same arm after the jigsaw
+    Cell("sft-answer", "direct", _ONE, 0.12, grid="turned"),
+    Cell("rft", "direct", _ONE, 0.12, batch_size=16, beta=_KL, grid="turned"),
+    Cell("rft", "think", _ONE, 0.16, batch_size=16, beta=_KL, grid="turned"),
+    Cell("sft-answer", "direct", _ONE, 0.12, grid="turned", after="sft-answer direct"),
+    Cell("rft", "direct", _ONE, 0.12, batch_size=16, beta=_KL, grid="turned", after="rft direct"),
+    Cell(
+        "sft-rollout", "think", _ONE, 0.12, boards=SOME, grid="turned",
+        source="rft think, turned", after="sft-rollout think",
+    ),
     # causes, one by one: whose probabilities are learned on own samples; KL on old prompts; a loss that spares what is
     # improbable; an entropy bonus where the KL term stands; and what is left of RFT without any signal
     Cell("distill-degraded", "direct", _ONE, 0.12, batch_size=16, beta=1.0, source="sft-answer direct, one-form"),

@@ -7,7 +7,7 @@ describes change with it, so no old record can be mistaken for a new one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -175,8 +175,10 @@ FAIR = Profile(
 """How the study on several bases is evaluated; its seeds are stems, and what it runs on them stands in `cells`."""
 
 
-GRIDS: Mapping[str, PuzzleSpec] = MappingProxyType({"2x2": FAIR.puzzle, "3x3": PuzzleSpec(rows=3, cols=3, size=96)})
-"""The puzzles of that study by the grid. Their tiles are equal: 32 pixels, two tokens of the small model a side."""
+GRIDS: Mapping[str, PuzzleSpec] = MappingProxyType(
+    {"2x2": FAIR.puzzle, "3x3": PuzzleSpec(rows=3, cols=3, size=96), "turned": replace(FAIR.puzzle, turned=True)}
+)
+"""The puzzles of that study by name. Their tiles are equal: 32 pixels, two tokens of the small model a side."""
 
 
 PROFILES: Mapping[str, Profile] = MappingProxyType({profile.name: profile for profile in _SIZES})

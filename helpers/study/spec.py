@@ -36,7 +36,7 @@ _WHOLE_FIELDS = (
 )
 
 
-_LATER: Mapping[str, object] = MappingProxyType({"asked": "plain"})
+_LATER: Mapping[str, object] = MappingProxyType({"asked": "plain", "turned": False})
 """Fields that came after runs were recorded, with the value that those runs had."""
 STAGE_SHARE = 0.125  # of the steps that a run may take: an easier stage of its curriculum, unless the spec says more
 _REAL_FIELDS = ("learning_rate", "beta", "weight_decay", "temperature")
@@ -50,8 +50,9 @@ class RunSpec:
     `batch_size` counts prompts per step for arms that sample (each prompt gets `group_size` completions) and
     samples per step for arms that learn from a corpus. `size` is the board's side in pixels, `beta` the
     weight of the KL term to the base model, `reward_weights` those of (hit, exact, format). `source` names
-    the run whose rollouts or model feed this one. `extra` holds (name, value) settings of single arms. `asked` is the
-    form that prompts ask for, of the puzzle and of the prior tasks that are evaluated.
+    the run whose rollouts or model feed this one. `extra` holds (name, value) settings of single arms, or `after`: the
+    name of a run from whose end this one goes on. `asked` is the form that prompts ask for, of the puzzle and of the
+    prior tasks that are evaluated. `turned`: the puzzle's tiles are turned, not mixed.
 
     Numbers are brought to one form, so that specs that compare equal have equal hashes. Raises `UserError`
     for a value that cannot be run.
@@ -77,6 +78,7 @@ class RunSpec:
     source: str = ""
     extra: Extra = ()
     asked: Asked = "plain"
+    turned: bool = False
 
     def __post_init__(self) -> None:
         """Bring every field to its one form, then check the fields against each other."""
@@ -143,8 +145,23 @@ class RunSpec:
 
     @property
     def grid(self) -> str:
-        """Rows and columns in words: "2 x 2"."""
-        return f"{self.rows} x {self.cols}"
+        """Rows and columns in words: "2 x 2", and whether the tiles are turned."""
+        return f"{self.rows} x {self.cols}" + (", turned" if self.turned else "")
+
+    @property
+    def puzzle(self) -> PuzzleSpec:
+        """The puzzles that it learns."""
+        return PuzzleSpec(self.rows, self.cols, self.size, turned=self.turned)
+
+    @property
+    def after(self) -> str:
+        """The run from whose end this one goes on; "" where it starts from its base."""
+        return str(self.settings.get("after", ""))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The runs that must be finished before this one begins."""
+        return frozenset({self.source, self.after} - {""})
 
     @property
     def easier(self) -> tuple[PuzzleSpec, ...]:
@@ -154,7 +171,7 @@ class RunSpec:
     @property
     def largest(self) -> PuzzleSpec:
         """Those of the run's puzzles that have the most tiles: a completion must have room for their answer."""
-        return max((PuzzleSpec(self.rows, self.cols, self.size), *self.easier), key=lambda puzzle: puzzle.tiles)
+        return max((self.puzzle, *self.easier), key=lambda puzzle: puzzle.tiles)
 
     @property
     def starts(self) -> tuple[int, ...]:
@@ -243,23 +260,26 @@ def _extra_value(name: str, value: object) -> float | int | str:
 
 def _check_texts(spec: RunSpec) -> None:
     """Check the fields that are not numbers."""
-    if not isinstance(spec.freeze_vision, bool):
-        raise UserError(f"freeze_vision must be True or False, not {spec.freeze_vision!r}.")
+    for name in ("freeze_vision", "turned"):
+        if not isinstance(getattr(spec, name), bool):
+            raise UserError(f"{name} must be True or False, not {getattr(spec, name)!r}.")
     if not isinstance(spec.base, str) or not spec.base:
         raise UserError(f"base must name the model to start from, such as 'shipped', not {spec.base!r}.")
     if spec.asked not in ASKED:
         raise UserError(f"asked must be one of {', '.join(ASKED)}, not {spec.asked!r}.")
-    named = _RUN_NAME.fullmatch(spec.source) if isinstance(spec.source, str) else None
-    if spec.source != "" and (named is None or named["arm"] not in REGISTRY):
-        raise UserError(f"source must be a run's name, <arm>-<seed>-<10 hex digits>, not {spec.source!r}.")
+    for name, run in (("source", spec.source), ("after", spec.settings.get("after", ""))):
+        named = _RUN_NAME.fullmatch(run) if isinstance(run, str) else None
+        if run != "" and (named is None or named["arm"] not in REGISTRY):
+            raise UserError(f"{name} must be a run's name, <arm>-<seed>-<10 hex digits>, not {run!r}.")
 
 
 def _check_geometry(spec: RunSpec) -> None:
-    """A puzzle needs two tiles, each at least one pixel wide and high."""
+    """A puzzle needs two tiles, each at least one pixel wide and high; turned ones are four, and square."""
     if spec.rows * spec.cols < 2:
         raise UserError("a puzzle of 1 x 1 has one tile and nothing to solve: raise rows or cols.")
     if spec.size < max(spec.rows, spec.cols):
         raise UserError(f"size {spec.size} is too small for {spec.rows} x {spec.cols} tiles: use more pixels.")
+    _ = spec.puzzle  # says itself why tiles cannot be turned
 
 
 def _check_room(spec: RunSpec) -> None:
@@ -293,6 +313,8 @@ def _check_arm_rules(spec: RunSpec) -> None:
         raise UserError(f"{arm.name} has no LoRA variant, whose reference model is its own base: set lora_rank to 0.")
     if arm.written == "think" and spec.asked == "direct":
         raise UserError(f"arm {arm.name} writes behind a model's own think: ask for a think, or ask plainly.")
+    if arm.written == "sentences" and spec.turned:
+        raise UserError(f"arm {arm.name} has no words for tiles that are turned: choose another arm, or mixed tiles.")
     if "filler" in spec.settings and arm.written != "direct":
         raise UserError(f"arm {arm.name} writes no bare answers that a filler could stand before: leave filler out.")
     if arm.source and not spec.source:

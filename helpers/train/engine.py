@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +13,10 @@ from helpers.model import build
 from helpers.model.flops import Tally
 from helpers.model.forward import Model
 from helpers.model.processor import BASES
+from helpers.study.checkpoints import checkpoint_at
 from helpers.study.profiles import Profile
 from helpers.study.records import Run
 from helpers.study.spec import RunSpec
-from helpers.world import puzzles
 from helpers.world.boards import Boards, Corpus, Graded
 
 
@@ -61,11 +62,6 @@ class Engine:
     done: int = 0
 
 
-def puzzle_spec(spec: RunSpec) -> puzzles.PuzzleSpec:
-    """The puzzles of a run."""
-    return puzzles.PuzzleSpec(rows=spec.rows, cols=spec.cols, size=spec.size)
-
-
 def identity_columns(spec: RunSpec, step: int) -> dict[str, Any]:
     """The columns that say which run and step a row belongs to; `samples` counts boards seen."""
     return {"run": spec.name, "arm": spec.arm, "seed": spec.seed, "step": step, "samples": step * spec.batch_size}
@@ -80,8 +76,21 @@ def update_norm(model: Model, base: dict[str, torch.Tensor]) -> float:
 
 
 def load_base(spec: RunSpec) -> build.Loaded:
-    """The base that a run starts from."""
+    """The base of a run."""
     return build.load(spec.base, dtype(spec))
+
+
+def load_start(spec: RunSpec, root: Path) -> build.Loaded:
+    """The model that a run starts from: its base, or the end of the run in `root` that it comes after.
+
+    Raises UserError where that run has no checkpoint.
+    """
+    return build.load(start_of(spec, root), dtype(spec)) if spec.after else load_base(spec)
+
+
+def start_of(spec: RunSpec, root: Path) -> Path:
+    """The folder with the weights that a run starts from."""
+    return checkpoint_at(root / spec.after / "checkpoints") if spec.after else BASES.get(spec.base, Path(spec.base))
 
 
 def dtype(spec: RunSpec) -> str:

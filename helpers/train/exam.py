@@ -9,7 +9,7 @@ from helpers.model.evaluate import score_battery, score_puzzles, solve
 from helpers.model.examine import Outcomes, Way, examine
 from helpers.study.profiles import GRIDS
 from helpers.study.spec import RunSpec
-from helpers.train.engine import Engine, identity_columns, puzzle_spec
+from helpers.train.engine import Engine, identity_columns
 from helpers.train.few import SHOWN, recovered
 from helpers.world import answers, seeds
 from helpers.world.battery import SIDE
@@ -39,7 +39,7 @@ def _plainly(engine: Engine, step: int, full: bool) -> list[dict[str, Any]]:
     """The puzzle, then every prior task, both in the one plain way."""
     spec, settings = engine.spec, engine.settings
     boards, n = (settings.final_tests, settings.final_battery) if full else (settings.puzzle_tests, settings.battery)
-    tests = held_out_boards(puzzle_spec(spec), boards).asking(spec.asked, seeds.HELD_OUT)
+    tests = held_out_boards(spec.puzzle, boards).asking(spec.asked, seeds.HELD_OUT)
     solved = score_puzzles(engine.model, engine.processor, tests, spec.max_completion_length)
     marks = {"puzzle": (solved, boards)}
     marks |= {task: (own, n) for task, own in score_battery(engine.model, engine.processor, n).items()}
@@ -70,9 +70,12 @@ def other_ways(spec: RunSpec) -> list[Way]:
 
 
 def transfers(spec: RunSpec) -> dict[str, PuzzleSpec]:
-    """Puzzles of the study that a run was not taught and has room to answer, by the name that they have as a task."""
-    own = puzzle_spec(spec)
-    return {f"puzzle {name}": puzzle for name, puzzle in GRIDS.items() if puzzle.tiles < own.tiles}
+    """Puzzles of the study that a run was not taught and has room to answer, by the name that they have as a task.
+
+    Mixed tiles only: turned ones are always learned second, and what is asked is what becomes of the first.
+    """
+    room = spec.puzzle.tiles + spec.turned
+    return {f"puzzle {name}": other for name, other in GRIDS.items() if not other.turned and other.tiles < room}
 
 
 def _in_ways(engine: Engine, step: int, full: bool) -> Rows:
@@ -82,15 +85,15 @@ def _in_ways(engine: Engine, step: int, full: bool) -> Rows:
     exact, boards = _solved(engine, step, spec.asked)
     means = {"puzzle": (exact, settings.puzzle_tests)} | {task: (marks.means, n) for task, marks in prior.items()}
     outcomes = [boards, *_item_rows(step, own, prior)]
+    for task in transfers(spec) if full or spec.after else ():
+        found, boards = _solved(engine, step, spec.asked, task)
+        means[task], outcomes = (found, settings.puzzle_tests), [*outcomes, boards]
     if full:
         for way in other_ways(spec):
             # the forms are compared by likelihood too; the rest is about writing
             choose = not way.opening and not way.held_out and way.size == own.size
             outcomes += _item_rows(step, way, examine(*loaded, way, n, choose=choose))
         outcomes += [_solved(engine, step, asked)[1] for asked in FORMS if asked != spec.asked]
-        for task in transfers(spec):
-            found, boards = _solved(engine, step, spec.asked, task)
-            means[task], outcomes = (found, settings.puzzle_tests), [*outcomes, boards]
         for shown in SHOWN if get_trained(spec) else ():
             with recovered(loaded, shown, spec.asked):
                 outcomes += _item_rows(step, own, examine(*loaded, own, n), shown)
@@ -105,7 +108,7 @@ def get_trained(spec: RunSpec) -> bool:
 def _solved(engine: Engine, step: int, asked: Asked, task: str = "puzzle") -> tuple[dict[str, float], dict[str, Any]]:
     """Means over held-out boards that ask for a form, and their row of outcomes. `task`: or of `transfers`."""
     spec, n = engine.spec, engine.settings.puzzle_tests
-    puzzle = transfers(spec).get(task, puzzle_spec(spec))
+    puzzle = transfers(spec).get(task, spec.puzzle)
     tests = held_out_boards(puzzle, n).asking(asked, seeds.HELD_OUT)
     texts, scores = zip(*solve(engine.model, engine.processor, tests, spec.max_completion_length), strict=True)
     right, kept = [s.exact == 1.0 for s in scores], [s.format == 1.0 for s in scores]

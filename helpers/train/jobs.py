@@ -1,4 +1,4 @@
-"""Training runs side by side in processes of their own; a run waits for its source."""
+"""Training runs side by side in processes of their own; a run waits for those that it needs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -43,10 +43,10 @@ def run_missing(profile: Profile, asked: Sequence[RunSpec], jobs: int = 2, keep_
     kept = store(profile)
     wanted = kept.plan(asked)
     there = {spec.name for spec in [*wanted, *(kept.finished() if kept.root.is_dir() else ())]}
-    trouble = [_left_out(spec) for spec in wanted if spec.source and spec.source not in there]
+    trouble = [_left_out(spec, spec.needs - there) for spec in wanted if spec.needs - there]
     if trouble and not keep_going:
         raise UserError(f"{trouble[0]} Train that run first, or name its arm too.")
-    ready = [spec for spec in wanted if not spec.source or spec.source in there]
+    ready = [spec for spec in wanted if spec.needs <= there]
     return trouble + run_all(profile, ready, jobs, keep_going)
 
 
@@ -62,21 +62,21 @@ def train_cells(stems: Sequence[int], names: Sequence[str], jobs: int = 2) -> li
     return said
 
 
-def _left_out(spec: RunSpec) -> str:
-    return f"{spec.name} was left out: its source {spec.source} is not finished."
+def _left_out(spec: RunSpec, missing: Collection[str]) -> str:
+    return f"{spec.name} was left out: it needs {' and '.join(sorted(missing))}, not finished."
 
 
 def run_all(profile: Profile, wanted: Sequence[RunSpec], jobs: int, keep_going: bool = False) -> list[str]:
-    """Train runs in separate single-threaded processes, `jobs` at a time; a run waits for its source.
+    """Train runs in separate single-threaded processes, `jobs` at a time; a run waits for those it needs.
 
     Two runs with one thread each beat one with two threads: small steps do not fill two cores. Raises UserError for
     the first run that fails, or with `keep_going` returns a sentence for each that failed or waited for one that did.
     """
     whole_number("jobs", jobs, 1)
     named = {spec.name: spec for spec in wanted}
-    order = TopologicalSorter({name: {spec.source} & named.keys() for name, spec in named.items()})
+    order = TopologicalSorter({name: spec.needs & named.keys() for name, spec in named.items()})
     order.prepare()
-    left, ready, running, trouble = dict(named), list(order.get_ready()), {}, []
+    left, ready, running, trouble, failed = dict(named), list(order.get_ready()), {}, [], set()
     try:
         while ready or running:
             while ready and len(running) < jobs:
@@ -94,6 +94,7 @@ def run_all(profile: Profile, wanted: Sequence[RunSpec], jobs: int, keep_going: 
                     flush=True,
                 )
                 if process.returncode:
+                    failed.add(name)
                     trouble.append(f"{name} stopped: {_last_words(process)}")
                     if not keep_going:
                         raise UserError(trouble[-1])
@@ -103,7 +104,7 @@ def run_all(profile: Profile, wanted: Sequence[RunSpec], jobs: int, keep_going: 
                     ready = sorted([*ready, *order.get_ready()], key=list(named).index)
     finally:
         stop([process for process, _ in running.values()])
-    return trouble + [_left_out(spec) for spec in left.values()]
+    return trouble + [_left_out(spec, spec.needs & (failed | left.keys())) for spec in left.values()]
 
 
 def _launch(profile: Profile, spec: RunSpec) -> subprocess.Popen:

@@ -27,7 +27,7 @@ from helpers.study.spec import RunSpec, whole_number
 from helpers.train import corpora, rows, trainers
 from helpers.train.corpora import Completions, Writer
 from helpers.train.course import course
-from helpers.train.engine import Engine, load_base, puzzle_spec
+from helpers.train.engine import Engine, load_start
 from helpers.train.pace import Pace
 from helpers.train.recorder import Advantages, group_advantages, random_advantages
 from helpers.world import answers, seeds
@@ -54,7 +54,7 @@ class Given(NamedTuple):
 
     def base(self) -> Loaded:
         """The model that the run starts from."""
-        return self._writer(load_base(self.spec).model)
+        return self._writer(load_start(self.spec, self.store.root).model)
 
     def _writer(self, model: Model) -> Loaded:
         loaded = Loaded(model, self.processor)
@@ -186,8 +186,8 @@ def _correct_samples(engine: Engine, phase: int, cost: Tally) -> list[tuple[int,
 
 
 def _frozen(engine: Engine) -> dict[str, Any]:
-    """What a KL term to the base needs: the base, and the term's weight."""
-    return {"frozen": load_base(engine.spec).model, "beta": engine.spec.beta}
+    """What a KL term to the model that the run starts from needs: that model, and the term's weight."""
+    return {"frozen": load_start(engine.spec, engine.run.folder.parent).model, "beta": engine.spec.beta}
 
 
 def _dreams(engine: Engine) -> dict[str, Any]:
@@ -316,7 +316,7 @@ def make_corpus(
     recipe = get_recipe(spec.arm)
     most, ends = recipe.boards(spec, store), (*spec.starts[1:], spec.steps)
     needed = [(end - start) * spec.batch_size for start, end in zip(spec.starts, ends, strict=True)]
-    own, *easier = (puzzle_spec(spec), *spec.easier)
+    own, *easier = (spec.puzzle, *spec.easier)
     # The scenes of a stage are those of every other, cut otherwise; without stages there is one, which has them all.
     parts = [_asking(spec, puzzle, min(most, n)) for puzzle, n in zip(easier, needed, strict=False)]
     parts.append(_asking(spec, own, min(most, needed[-1]) if easier else most))

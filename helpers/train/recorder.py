@@ -16,7 +16,7 @@ from helpers.study.profiles import checkpoint_steps
 from helpers.study.records import Run
 from helpers.study.schema import read_table
 from helpers.study.spec import RunSpec
-from helpers.train.engine import Engine, dtype, identity_columns, load_base, update_norm
+from helpers.train.engine import Engine, dtype, identity_columns, load_start, update_norm
 from helpers.train.exam import evaluate
 from helpers.train.pace import EARLY, Pace
 from helpers.world import answers
@@ -35,8 +35,9 @@ class Recorder:
     __name__ = "record"
 
     def __init__(self, engine: Engine, advantages: Advantages) -> None:
-        """Loads the base, which scores some steps' completions."""
-        self.engine, self.advantages, self.base = engine, advantages, load_base(engine.spec).model
+        """Loads the model that the run starts from, which scores some steps' completions."""
+        self.engine, self.advantages = engine, advantages
+        self.base = load_start(engine.spec, engine.run.folder.parent).model
         # scoring each step would cost a third of the run
         self.scored_steps = {*range(1, 11), *checkpoint_steps(engine.spec.steps, per_octave=6)}
         self.used: list[float] = []

@@ -19,7 +19,7 @@ from trl import GRPOConfig, SFTConfig
 from helpers.files import digest, told_of_a_full_disk
 from helpers.model import build
 from helpers.model.forward import obstacle
-from helpers.model.processor import BASES, share_work
+from helpers.model.processor import share_work
 from helpers.study import cells
 from helpers.study.arms import get_arm
 from helpers.study.checkpoints import STAGED, checkpoint_at, last_checkpoint
@@ -28,7 +28,7 @@ from helpers.study.published import store
 from helpers.study.records import Run, RunStore
 from helpers.study.spec import RunSpec
 from helpers.train import trainers
-from helpers.train.engine import Engine, Settings, dtype, load_base, settings
+from helpers.train.engine import Engine, Settings, dtype, load_start, settings, start_of
 from helpers.train.exam import evaluate
 from helpers.train.pace import DECAY_SHARE, WARM_UP, Pace
 from helpers.train.recipes import Rft, Sft, get_recipe, make_corpus, sampled_rows
@@ -41,12 +41,12 @@ _HELPERS = Path(__file__).parents[1]
 def train(spec: RunSpec, store: RunStore, settings: Settings | None = None) -> Run:
     """Carry out one run (or resume it, or do nothing where it is done) and return its record.
 
-    While another process is at work on it this one waits. Raises UserError where the run's source is not finished, and
-    where the disk is full.
+    While another process is at work on it this one waits. Raises UserError where a run that it needs is not finished,
+    and where the disk is full.
     """
-    with store.in_use(spec.source), store.owned(spec.name):
+    with store.in_use(*spec.needs), store.owned(spec.name):
         chosen = settings or Settings()
-        run = store.start(spec, made_with(spec, chosen))
+        run = store.start(spec, made_with(chosen, start_of(spec, store.root)))
         if run.note:
             print(f"{spec.name}: {run.note}", file=sys.stderr, flush=True)
         if not run.done:
@@ -55,12 +55,12 @@ def train(spec: RunSpec, store: RunStore, settings: Settings | None = None) -> R
     return run
 
 
-def made_with(spec: RunSpec, settings: Settings) -> dict[str, object]:
-    """What decides a run's numbers beside its spec: the suite's code and the base's weights (digests), and settings."""
+def made_with(settings: Settings, start: Path) -> dict[str, object]:
+    """What decides a run's numbers beside its spec: digests of the code and of the weights in `start`, settings."""
     total = hashlib.sha256()
     for path in sorted(_HELPERS.rglob("*.py")):
         total.update(path.read_bytes())
-    weights = BASES.get(spec.base, Path(spec.base)) / "model.safetensors"
+    weights = start / "model.safetensors"
     base = digest(weights)[:16] if weights.is_file() else "not a folder"
     return {"code": total.hexdigest()[:16], "weights": base, "settings": asdict(settings)}
 
@@ -96,7 +96,7 @@ def prepare(spec: RunSpec, store: RunStore, run: Run, settings: Settings, corpus
     """Model, boards and corpus of a run; with `corpus` given it trains on that one instead of its arm's."""
     build.quiet_cpu()
     torch.manual_seed(spec.seed)
-    model, processor = load_base(spec)
+    model, processor = load_start(spec, store.root)
     settings = _possible(settings, model)
     if settings.fast:
         processor = share_work(processor)

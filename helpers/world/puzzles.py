@@ -5,6 +5,11 @@ Two readings of one permutation, both 1-based and both in reading order:
 - placement[s]: the true place of the tile shown in board slot s. This is the answer a model must give.
 - order[p]: the slot that shows the tile belonging to place p. The inverse; only `invert` converts.
 
+A second kind of puzzle leaves four tiles where they are and turns them (`PuzzleSpec.turned`). Its answer has the form
+of a placement, and is called so: placement[s] says how the tile in slot s stands, 1 upright, 2 on its right side (a
+quarter turn clockwise), 3 upside down, 4 on its left side; each occurs once. So it is read, scored and rewarded alike,
+and chance is nearly the same: 1 in 24 for all of it, where the solved board of mixed tiles leaves 1 in 23.
+
 Another kind of puzzle needs its own spec, `shuffle`, `draw_boards` and `prompt_text`, and a reading in `answers`; what
 trains and measures knows boards, their text and their placements only.
 """
@@ -27,6 +32,7 @@ from helpers.errors import UserError
 from helpers.world.pictures import centred
 
 Placement = tuple[int, ...]
+TURNS = ("upright", "on its right side", "upside down", "on its left side")  # turned tiles: 1, 2, 3, 4
 _GRID = re.compile(r"([1-9][0-9]*)x([1-9][0-9]*)@([1-9][0-9]*)", re.ASCII)
 MODEL_MULTIPLE = 16  # pixels: vision patch 8, merged 2 x 2, so one language token is 16 x 16 pixels
 
@@ -37,7 +43,9 @@ class PuzzleSpec:
 
     size: the side, in pixels, of the square that the board must fit in; its width is `size` rounded down to a multiple
     of `cols`, its height to one of `rows` (`board_size`), so that all tiles are equal. The solved board is left out
-    unless `solved_allowed`. Raises UserError for rows, cols or size < 1, one tile, empty tiles, or a negative seed.
+    unless `solved_allowed`. `turned`: four square tiles, turned and not shuffled; then all 24 boards occur, since none
+    is solved. Raises UserError for rows, cols or size < 1, one tile, empty tiles, a negative seed, or tiles that cannot
+    be turned.
     """
 
     rows: int = 2
@@ -45,6 +53,7 @@ class PuzzleSpec:
     size: int = 64
     seed: int = 0
     solved_allowed: bool = False
+    turned: bool = False
 
     def __post_init__(self) -> None:
         for name in ("rows", "cols", "size", "seed"):
@@ -57,6 +66,8 @@ class PuzzleSpec:
         if self.size < max(self.rows, self.cols):
             grid = f"{self.rows} x {self.cols}"
             raise UserError(f"A board of {self.size} pixels has no {grid} tiles: raise size or use fewer tiles.")
+        if self.turned and (self.tiles != len(TURNS) or self.tile_size[0] != self.tile_size[1]):
+            raise UserError("Turned tiles must be four and square, one for each way to stand: use 2 rows and 2 cols.")
 
     @property
     def tiles(self) -> int:
@@ -82,7 +93,12 @@ class PuzzleSpec:
     @property
     def n_placements(self) -> int:
         """Number of placements that can occur: n!, or n! - 1 without the solved board."""
-        return math.factorial(self.tiles) - (not self.solved_allowed)
+        return math.factorial(self.tiles) - (not self.every_occurs)
+
+    @property
+    def every_occurs(self) -> bool:
+        """Whether each of the n! placements can occur; else all but the solved one, 1 to n in their order."""
+        return self.solved_allowed or self.turned
 
     @property
     def chance_hit(self) -> float:
@@ -93,7 +109,7 @@ class PuzzleSpec:
         (n! - f(t)) / (n (n! - 1)) of the slots, and the mean of f(t) over the truths that occur is
         (n! - n) / (n! - 1). For 2 x 2: 0.2514; for two tiles: 1, since one placement is left.
         """
-        if self.solved_allowed:
+        if self.every_occurs:
             return 1 / self.tiles
         every = math.factorial(self.tiles)
         fixed = Fraction(every - self.tiles, every - 1)
@@ -152,12 +168,13 @@ def shuffle(spec: PuzzleSpec, index: int) -> Placement:
     nor anybody else's random numbers matter. Raises UserError when index is not a whole number of at least 0.
     """
     # Seeding with a string hashes it (SHA-512): neighbouring seeds and indices share nothing.
-    rng = random.Random(f"jigsaw {spec.seed} {_check_whole('index', index, 0)}")
+    kind = "turned" if spec.turned else "jigsaw"
+    rng = random.Random(f"{kind} {spec.seed} {_check_whole('index', index, 0)}")
     solved = list(range(1, spec.tiles + 1))
     placement = solved.copy()
     rng.shuffle(placement)
     # To redraw the solved board keeps the others exactly equally likely.
-    while placement == solved and not spec.solved_allowed:
+    while placement == solved and not spec.every_occurs:
         rng.shuffle(placement)
     return tuple(placement)
 
@@ -175,7 +192,7 @@ def fit_picture(image: Image.Image, spec: PuzzleSpec) -> Image.Image:
 
 
 def make_board(image: Image.Image, spec: PuzzleSpec, placement: Sequence[int]) -> Image.Image:
-    """The board: slot s shows the tile that belongs to place placement[s]. RGB, `spec.board_size`.
+    """The board: slot s shows the tile that belongs to place placement[s], or its own so turned. RGB, `board_size`.
 
     Raises UserError for a bad placement or a picture smaller than the grid.
     """
@@ -191,14 +208,23 @@ def restore(board: Image.Image, spec: PuzzleSpec, placement: Sequence[int]) -> I
     """
     if board.size != spec.board_size:
         raise UserError(f"The board is {board.size} pixels, this puzzle's are {spec.board_size}: use its own spec.")
-    return make_board(board, spec, invert(check_placement(placement, spec.tiles)))
+    return make_board(board, spec, undo(spec, placement))
+
+
+def undo(spec: PuzzleSpec, placement: Sequence[int]) -> Placement:
+    """The placement that, applied to a board, gives back the picture: the inverse, or every tile turned back.
+
+    Raises UserError unless the input holds each number from 1 to the number of tiles once.
+    """
+    checked = check_placement(placement, spec.tiles)
+    return tuple((1 - how) % len(TURNS) + 1 for how in checked) if spec.turned else invert(checked)
 
 
 def draw_boards(images: np.ndarray, spec: PuzzleSpec, placements: np.ndarray) -> np.ndarray:
     """Many boards at once: images (N, H, W, 3) and placements (N, n) to boards (N, H, W, 3), same dtype.
 
-    (W, H) must be `spec.board_size`: nothing is resized here. With inverted placements it restores. Raises UserError
-    when a shape is wrong or a row of placements does not hold each of 1..n once.
+    (W, H) must be `spec.board_size`: nothing is resized here. With undone placements (`undo`) it restores. Raises
+    UserError when a shape is wrong or a row of placements does not hold each of 1..n once.
     """
     images, placements = np.asarray(images), np.asarray(placements)
     wanted = (len(images), *spec.board_size[::-1], 3), (len(images), spec.tiles)
@@ -211,7 +237,12 @@ def draw_boards(images: np.ndarray, spec: PuzzleSpec, placements: np.ndarray) ->
     # (N, rows, cols, tile height, tile width, 3): a view, so pixels are copied only by the two steps below.
     tiles = images.reshape(-1, rows, height, cols, width, 3).swapaxes(2, 3)
     place = placements.astype(np.intp).reshape(-1, rows, cols) - 1
-    mixed = tiles[np.arange(len(images))[:, None, None], place // cols, place % cols]
+    if spec.turned:
+        mixed = np.empty_like(tiles)
+        for quarters in range(len(TURNS)):
+            mixed[place == quarters] = np.rot90(tiles[place == quarters], -quarters, axes=(1, 2))  # clockwise
+    else:
+        mixed = tiles[np.arange(len(images))[:, None, None], place // cols, place % cols]
     return mixed.swapaxes(2, 3).reshape(images.shape)
 
 
@@ -239,5 +270,6 @@ def make_puzzle(image: Image.Image, spec: PuzzleSpec, index: int) -> Puzzle:
 
 def prompt_text(spec: PuzzleSpec) -> str:
     """What the model is asked, beside the board."""
-    mixed = f"{spec.rows} x {spec.cols} tiles of the picture are mixed."
-    return f"{mixed} Where is each from? Use each number from 1 to {spec.tiles} once."
+    what, asked = ("turned", "How does each stand?") if spec.turned else ("mixed", "Where is each from?")
+    tiles = f"{spec.rows} x {spec.cols} tiles of the picture are {what}."
+    return f"{tiles} {asked} Use each number from 1 to {spec.tiles} once."

@@ -38,7 +38,7 @@ from helpers.study.published import PUBLISHED, load_published, published_specs
 from helpers.study.records import RunStore
 from helpers.study.spec import RunSpec
 from helpers.train import rows, trainers
-from helpers.train.engine import Settings, puzzle_spec
+from helpers.train.engine import Settings
 from helpers.train.recorder import StudyCallback
 from helpers.train.run import make_trainer, prepare
 from helpers.world.answers import REWARDS
@@ -58,7 +58,7 @@ def recorded() -> tuple[RunSpec, Boards, pd.DataFrame]:
     table = load_published(PUBLISHED, "completions")
     table = table[(table["run"] == name) & (table["step"] == 1)]
     numbers = table["puzzle_id"].drop_duplicates().head(GROUPS).tolist()
-    boards = training_boards(puzzle_spec(spec), max(numbers) + 1, spec.seed).only(numbers)
+    boards = training_boards(spec.puzzle, max(numbers) + 1, spec.seed).only(numbers)
     return spec, boards, table.set_index("puzzle_id").loc[numbers]
 
 
