@@ -174,9 +174,7 @@ def test_a_run_whose_source_is_neither_finished_nor_asked_for_is_refused(elsewhe
     trained = []
     swap(monkeypatch, jobs_module, "run_all", lambda profile, wanted, *_: trained.extend(wanted) or [])
     asked = smoke(["sft-answer", "sft-rollout"])
-    with pytest.raises(
-        UserError, match=r"sft-rollout-0-.* was left out: it needs rft-0-.*, not finished. Train that"
-    ):
+    with pytest.raises(UserError, match=r"sft-rollout-0-.* was left out: it needs rft-0-.*, not finished. Train that"):
         run_missing(get_profile("smoke"), asked)
     (sentence,) = run_missing(get_profile("smoke"), asked, keep_going=True)
     assert "was left out" in sentence and trained == asked[:1]

@@ -235,7 +235,7 @@ def arm_key(fig: Figure, points: pd.DataFrame) -> None:
 def heat(ax: Axes, table: pd.DataFrame, texts: np.ndarray | None = None, **colours: Any) -> ScalarMappable:
     """A matrix as coloured cells with a text each (two decimals unless given); returns what a colour bar needs.
 
-    `colours`: cmap, norm, vmin or vmax, as in `seaborn.heatmap`.
+    Where a value is missing the cell is left empty. `colours`: cmap, norm, vmin or vmax, as in `seaborn.heatmap`.
     """
     texts = table.map("{:.2f}".format) if texts is None else texts
     seaborn.heatmap(table, ax=ax, annot=texts, fmt="", cbar=False, annot_kws={"fontsize": 7.5}, **colours)
@@ -243,7 +243,8 @@ def heat(ax: Axes, table: pd.DataFrame, texts: np.ndarray | None = None, **colou
     ax.tick_params(axis="y", labelrotation=0)
     ax.grid(visible=False)
     cells = ax.collections[0]
-    for text, colour in zip(ax.texts, cells.get_facecolors(), strict=True):
+    known = table.notna().to_numpy().ravel()  # an empty cell has a face, and no text
+    for text, colour in zip(ax.texts, cells.get_facecolors()[known], strict=True):
         text.set_color(_ink(colour))  # seaborn's own choice is white up to a middle grey: too pale on olive
     return cells
 

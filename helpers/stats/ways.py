@@ -18,6 +18,7 @@ from helpers.stats.front_table import Planned, own_outcomes
 from helpers.stats.fronts import chosen, ran
 from helpers.study.arms import get_arm
 from helpers.study.cells import SOURCE_RATE, Cell
+from helpers.study.schema import is_prior
 from helpers.study.spec import RunSpec
 
 OWN = "as the run asks"
@@ -138,7 +139,7 @@ def _references(runs: Iterable[str], picked: Planned, known: Collection[str]) ->
 
 def _at(outcomes: pd.DataFrame, spots: Collection[tuple[str, int]]) -> pd.DataFrame:
     """The prior tasks' rows of runs at steps."""
-    prior = outcomes[outcomes["task"] != "puzzle"]
+    prior = outcomes[is_prior(outcomes)]
     here = [spot in spots for spot in zip(prior["run"], prior["step"], strict=True)]
     return prior[pd.Series(here, prior.index, dtype=bool)]
 
