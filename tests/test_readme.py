@@ -66,13 +66,14 @@ def test_writing_replaces_only_what_stands_between_the_marks(tmp_path: Path) -> 
         readme.write_readme(file, tmp_path)
     rows = [("puzzle_exact", "base", "puzzle", 0.04, 0.04, 0.04, 1, 500)]
     frame = pd.DataFrame(rows, columns=["quantity", "arm", "task", "value", "low", "high", "seeds", "n"])
-    frame.to_csv(tmp_path / "summary.csv", index=False)
+    bases = frame.assign(base="two-form", value=0.9)  # of another study: not in this table
+    pd.concat([bases, frame.assign(base="shipped")]).to_csv(tmp_path / "summary.csv", index=False)
     verdicts = pd.DataFrame({"verdict": ["holds", "undecided"], "reason": ["", "not run"]})
     verdicts.to_csv(tmp_path / "claims.csv", index=False)
     readme.write_readme(file, tmp_path)
     lines = file.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "before" and lines[-1] == "after" and "old" not in lines and "between" in lines
-    assert any(line.startswith("| `base` |") for line in lines)
+    assert any(line.startswith("| `base` | 1 | 0.04 |") for line in lines)
     assert "| we chose | what it could do |" in lines
     assert lines[-3].startswith("Of 2 claims 1 hold, 0 fail and 1 are undecided")
     file.write_text("no marks", encoding="utf-8")

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from rows import evaluation
 
 from helpers.errors import UserError
-from helpers.stats import curves, summary
+from helpers.stats import curves, summary, whole_summary
+from helpers.study import cells
+from helpers.study.spec import RunSpec
 from helpers.verdicts.paper import beside_paper, fast_and_keeps, order_check, order_sentence, paper_numbers, paper_table
 
 T_2 = 4.302652729911275  # 97.5% quantile of t with 2 degrees of freedom, from a printed table
@@ -295,3 +297,34 @@ def test_beside_paper_puts_both_in_points(made):
     assert list(both.index) == ["rft", "sft-expert", "sft-answer"]
     assert both.loc["rft", "ours: prior mean change"] == pytest.approx(-20.5)
     assert both.loc["sft-answer", "paper 7B: POPE"] == -69.9
+
+
+def test_a_row_says_on_which_base_it_was_in_which_form_and_on_which_grid(made) -> None:
+    arms = [RunSpec(arm, 0, steps, rate, 2) for arm, steps, rate in (("base", 0, 0.0), ("rft", 8, 1e-3))]
+    arms += [RunSpec(arm, 0, 8, 1e-3, 2) for arm in ("sft-answer", "sft-expert")]
+    whole = whole_summary.described(made, arms)
+    assert tuple(whole.columns) == whole_summary.WHOLE and len(whole) == len(made)
+    about = whole.drop_duplicates("arm").set_index("arm")[list(whole_summary.ABOUT)].T.to_dict("list")
+    assert about["rft"] == ["shipped", "plain", "think", "2 x 2"] and about["sft-answer"][2] == "direct"
+    pd.testing.assert_frame_equal(whole_summary.on_shipped(whole), made)
+    with pytest.raises(KeyError):  # an arm of which nobody says how it was run
+        whole_summary.described(made, arms[:1])
+
+
+def test_cells_on_several_bases_are_counted_from_their_own_starts() -> None:
+    specs = [cells.get_cell("sft-answer direct").at(stem, 6e-5) for stem in (3, 4)]
+    picked = {spec.name: (cells.get_cell("sft-answer direct"), spec) for spec in specs}
+    rows = []
+    for spec, start, low in zip(specs, (0.9, 0.7), (0.5, 0.5), strict=True):
+        curve = run_rows("sft-answer", spec.seed, {0: 0.0, 10: 1.0}, {0: (start, start), 10: (low, low)})
+        rows += [row | {"run": spec.name} for row in curve]
+    later = cells.get_cell("sft-answer direct, turned, after the jigsaw").specs(3)[0]
+    rows += [row | {"run": later.name} for row in run_rows("sft-answer", 3, {0: 0.0, 10: 1.0}, {0: (1, 1), 10: (0, 0)})]
+    spent = [dict(run=s.name, arm=s.arm, seed=s.seed, samples=0, step=10, name="minutes", value=1.0) for s in specs]
+    known = {"evaluations": pd.DataFrame(rows), "metrics": pd.DataFrame(spent)}
+    found = whole_summary.of_bases(known, picked | {later.name: (cells.get_cell("rft direct"), later)})
+    drop = found[(found["quantity"] == "drop_at_0.7") & (found["task"] == "all")].to_dict("records")
+    assert len(drop) == 1 and drop[0]["value"] == pytest.approx(0.7 * (0.4 + 0.2) / 2) and drop[0]["seeds"] == 2
+    assert [drop[0][name] for name in whole_summary.ABOUT] == ["two-form", "direct", "direct", "2 x 2"]
+    assert not found["quantity"].str.contains("likelihood").any()
+    assert whole_summary.of_bases(known, {}).empty and whole_summary.on_shipped(found).empty

@@ -12,6 +12,7 @@ from helpers.errors import UserError
 from helpers.files import write_file
 from helpers.stats.curves import ALL
 from helpers.stats.summary import SummaryRow, arms, look_up
+from helpers.stats.whole_summary import on_shipped
 from helpers.verdicts import claims, told
 
 _COLUMNS: Mapping[str, str] = {
@@ -67,7 +68,7 @@ def written(text: str, figures: Path) -> str:
     Raises UserError where a table or a mark is missing.
     """
     summary, verdicts = (_table(figures / name) for name in ("summary.csv", "claims.csv"))
-    text = put_between(text, _RESULTS, results_table(summary))
+    text = put_between(text, _RESULTS, results_table(on_shipped(summary)))
     text = put_between(text, _BUILT_IN, told.built_in())
     return put_between(text, _CLAIMS, claims.count_sentence(verdicts))
 
