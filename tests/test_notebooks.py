@@ -15,7 +15,7 @@ from papermill.exceptions import PapermillExecutionError
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[!.]*.ipynb"))
-EXPECTED = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "A1")
+EXPECTED = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "A1")
 PARAMETERS = {"PROFILE": "'cpu'", "RETRAIN": "False", "FIGURES": "'out/figures'"}
 MAX_CELL_LINES = 15
 MAX_FUNCTION_LINES = 10

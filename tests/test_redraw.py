@@ -14,14 +14,15 @@ import pytest
 from helpers import runner
 from helpers.files import read_json
 from helpers.show import keep
+from helpers.stats import apart
 from helpers.study import cells
 from helpers.study.published import records_digest
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "figures"
 MANIFEST = read_json(FIGURES / "manifest.json")
-ON_BASES, IN_STAGES = "11_fair_bases", "12_one_after_another"
-FROM_RECORDS = ("05_who_forgets", "08_sft_on_rollouts", "09_data_or_update", ON_BASES, IN_STAGES)
+ON_BASES, IN_STAGES, APART = "11_fair_bases", "12_one_after_another", "13_taken_apart"
+FROM_RECORDS = ("05_who_forgets", "08_sft_on_rollouts", "09_data_or_update", ON_BASES, IN_STAGES, APART)
 DRAWN = {entry["notebook"] for entry in MANIFEST.values()}
 NOTEBOOKS = sorted(DRAWN) if os.environ.get("REDRAW") else [name for name in FROM_RECORDS if name in DRAWN]
 
@@ -49,7 +50,9 @@ def test_published_figures_name_the_records_that_lie_beside_them() -> None:
 
 def test_only_a_study_that_is_not_whole_has_no_published_figures() -> None:
     second = [name for name, cell in cells.CELLS.items() if cell.after]
+    pairs = {name for pairs in apart.QUESTIONS.values() for pair in pairs for name in pair}
     parts = {ON_BASES: cells.specs(cells.REPORTED, cells.HEADLINE), IN_STAGES: cells.specs(cells.TWINS, second)}
+    parts[APART] = cells.specs(cells.TWINS, pairs)
     lacking = {name for name, specs in parts.items() if not all(map(cells.is_published, specs))}
     assert set(FROM_RECORDS) - DRAWN == lacking
 

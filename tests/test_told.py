@@ -25,7 +25,7 @@ from helpers.study.published import Study
 from helpers.study.schema import is_correct
 from helpers.train import pretrain
 from helpers.train.pretrain import Recipe
-from helpers.verdicts import claims, told
+from helpers.verdicts import claims, told, told_bases
 from helpers.world import battery, easy_vqa
 
 ROOT = Path(__file__).parents[1]
@@ -268,25 +268,25 @@ def test_07_one_step_goes_against_the_drops() -> None:
 
 
 def test_the_power_of_an_equality_is_that_of_its_test() -> None:
-    told_, alone, strict = told.power(6, 5, spreads=(0.02, 0.05))
+    told_, alone, strict = told_bases.power(6, 5, spreads=(0.02, 0.05))
     found = [paired.power_of_equivalence(6, spread, 0.05, alpha) for alpha in (0.05, 0.01) for spread in (0.02, 0.05)]
     words = [f"{value:.2f}" for value in found]
     assert "within ±0.05 on 6 bases" in told_ and "by 0.02 and 0.05" in told_
     assert alone == f"Tested alone (p below 0.05): {words[0]} and {words[1]}; 0.8 takes 4 and 11 bases."
     assert f"one of 5 (p below 0.01): {words[2]} and {words[3]}; 0.8 takes " in strict
-    assert "more than 50" in told.power(6, 5, spreads=(0.02, 0.5))[1]
+    assert "more than 50" in told_bases.power(6, 5, spreads=(0.02, 0.5))[1]
 
 
 def test_what_was_chosen_and_what_was_lost_there() -> None:
     rows = [front_run("rft direct", base, rate, first) for base, slow in zip("345", (0.1, 0.2, 0.3), strict=True)
             for rate, first in ((2e-4, 0.4), (6e-5, slow), (2e-5, 0.5))]  # fmt: skip
     front = pd.DataFrame([*rows, front_run("rft think", "3", 2e-4, 0.1)])
-    choice, alone, none = told.best_rates(front, ["rft direct", "rft think", "sft-answer direct"])
+    choice, alone, none = told_bases.best_rates(front, ["rft direct", "rft think", "sft-answer direct"])
     assert choice.startswith("rft direct: of 3 bases, chosen 6e-05 for 3; lost there 0.21 (") and "3 bases)" in choice
     assert alone.endswith("no rate can be chosen on the others.") and none == "sft-answer direct: not run."
     never = pd.DataFrame([front_run("rft direct", base, 2e-4, math.nan) for base in "34"])
-    assert told.best_rates(never, ["rft direct"]) == ["rft direct: no rate reached the mark on every base."]
-    assert told.so_far(front.assign(ran=front["base"] != "5"), ["rft direct"]) == (
+    assert told_bases.best_rates(never, ["rft direct"]) == ["rft direct: no rate reached the mark on every base."]
+    assert told_bases.so_far(front.assign(ran=front["base"] != "5"), ["rft direct"]) == (
         "Of 9 planned runs of 1 cell 6 are there, on the bases of stems: 3, 4."
     )
 
@@ -294,7 +294,7 @@ def test_what_was_chosen_and_what_was_lost_there() -> None:
 def test_at_which_rates_cells_are_read() -> None:
     rows = [("rft direct", "3", "a"), ("rft direct", "4", "b"), ("rft think", "3", "c"), ("sft-answer plain", "3", "d")]
     front = pd.DataFrame(rows, columns=["cell", "base", "run"])
-    said = told.rates_read(
+    said = told_bases.rates_read(
         dict.fromkeys("abc"), front, ["rft direct", "rft think", "sft-answer plain", "sft-kl direct"]
     )
     assert said == (
@@ -309,12 +309,12 @@ def test_form_and_knowledge_are_told_apart_base_by_base() -> None:
     table = [("r", "rft direct", seed, way, who, value) for way, found in values.items()
              for seed, trained in enumerate(found) for who, value in (("trained", trained), ("base", 0.9))]  # fmt: skip
     scores = pd.DataFrame(table, columns=["run", "cell", "seed", "way", "who", "value"])
-    (said,) = told.form_or_knowledge(scores, ["rft direct", "rft think"])
+    (said,) = told_bases.form_or_knowledge(scores, ["rft direct", "rft think"])
     asked, rest = said.split("; ")
     assert asked == "rft direct lost 0.50 (0.40 to 0.60, 2 bases) as asked, 0.10 (0.10 to 0.10, 2 bases) by likelihood"
     assert rest.startswith("on tasks not shown again 0.40 (0.40 to 0.40, 2 bases) before, 0.00 (")
     assert rest.endswith("2 bases) after 128 samples of other tasks.")
-    assert told.form_or_knowledge(scores.iloc[:0], ["rft direct"]) == told.carried_on_bases(
+    assert told_bases.form_or_knowledge(scores.iloc[:0], ["rft direct"]) == told_bases.carried_on_bases(
         scores.iloc[:0], ["rft direct"]
     )
 
@@ -324,7 +324,7 @@ def test_two_tasks_that_carry_a_cells_drop() -> None:
     rows = [("rft direct", task, *found) for task, found in falls.items()]
     rows += [("rft think", task, found[0] / 100, 0.0) for task, found in falls.items()]
     summary = pd.DataFrame(rows, columns=["cell", "task", "mean", "without"])
-    first, second = told.carried_on_bases(summary, ["rft direct", "sft-kl direct", "rft think"])
+    first, second = told_bases.carried_on_bases(summary, ["rft direct", "sft-kl direct", "rft think"])
     assert first == "rft direct: mean drop 0.30, 0.89 of it on a and b; without any one task 0.10 to 0.25."
     assert "too little for a share on a and b" in second
 
@@ -332,10 +332,10 @@ def test_two_tasks_that_carry_a_cells_drop() -> None:
 def test_what_easy_vqa_gives_to_whoever_does_not_look() -> None:
     kinds = Counter(easy_vqa.question_kind(text, answer) for text, answer, _ in easy_vqa.read_split("test")[1])
     alone = (kinds["not: yes"] + kinds["no"]) / (kinds.total() - kinds["word"])
-    said = told.easy_vqa_by_wording()
+    said = told_bases.easy_vqa_by_wording()
     assert f"{alone:.2f} are answered right by wording" in said and alone == pytest.approx(0.825, abs=0.001)
     assert said.endswith(f"the score is {1 - (kinds['yes'] + kinds['not: no']) / kinds.total():.2f}.")
-    assert "told.easy_vqa_by_wording()" in code("11") and "told.power(" in code("11")
+    assert "told_bases.easy_vqa_by_wording()" in code("11") and "told_bases.power(" in code("11")
 
 
 # --- the README -------------------------------------------------------------------------------------------

@@ -101,3 +101,8 @@ def in_words(interval: Iterable[float], form: str = ".2f", seeds: int | None = N
 def seeds_in_words(values: Sequence[float], digits: int = 2) -> str:
     """A mean with its interval over seeds: "0.12 (0.08 to 0.16, 5 seeds)"."""
     return in_words(seed_interval(values), f".{digits}f", len(values))
+
+
+def bases_in_words(values: Iterable[float], digits: int = 2) -> str:
+    """A mean with its interval over bases: "0.12 (0.08 to 0.16, 5 bases)"."""
+    return seeds_in_words(list(values), digits).replace("seed", "base")

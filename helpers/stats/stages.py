@@ -6,14 +6,14 @@ three things that are known at each: the prior tasks, the jigsaw and turned tile
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 import pandas as pd
 
 from helpers.stats.curves import ALL, battery_mean, rows_of, seed_summary
 from helpers.stats.front_table import Planned
 from helpers.stats.fronts import ran
-from helpers.stats.intervals import seeds_in_words
+from helpers.stats.intervals import bases_in_words
 from helpers.study.cells import SOURCE_RATE, get_cell
 from helpers.study.spec import RunSpec
 
@@ -93,15 +93,12 @@ def lost_again(scores: pd.DataFrame) -> list[str]:
         if own.empty:
             continue
         by = {known: rows for known, rows in own.groupby("known")}
+        first, more, jigsaw = by[PRIOR]["first"], by[PRIOR]["second"], by[JIGSAW]["second"]
         said.append(
-            f"{cell}: of the prior score the jigsaw cost {_over_bases(by[PRIOR]['first'])} and turned tiles "
-            f"{_over_bases(by[PRIOR]['second'])} more; of the jigsaw they cost {_over_bases(by[JIGSAW]['second'])}."
+            f"{cell}: of the prior score the jigsaw cost {bases_in_words(first)} and turned tiles "
+            f"{bases_in_words(more)} more; of the jigsaw they cost {bases_in_words(jigsaw)}."
         )
     return said or ["No arm has learned both tasks yet."]
-
-
-def _over_bases(values: Iterable[float]) -> str:
-    return seeds_in_words(list(values)).replace("seed", "base")
 
 
 def second_task(front: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
@@ -131,7 +128,7 @@ def second_task_words(table: pd.DataFrame) -> list[str]:
     for task, rows in table.groupby("task", sort=False):
         apart = rows["difference"].dropna()
         first, second = table.columns[2:4]
-        value = _over_bases(apart) if len(apart) else "unknown: no base has both at 0.7"
+        value = bases_in_words(apart) if len(apart) else "unknown: no base has both at 0.7"
         said.append(f"{task}: {first} lost more than {second} by {value}.")
     return said or ["No base has both tasks yet."]
 

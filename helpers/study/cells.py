@@ -109,6 +109,7 @@ class Cell:
 
 _FRONT = (2e-4, 6e-5, 2e-5)
 _LONG = (*_FRONT, 6e-6)  # bare answers are cheap: their front goes on until nothing more is saved
+_DEAR = (2e-4, 1.1e-4, 6e-5)  # a rate a third of the last would cost more than `flops_cap` (a pilot: 5.5e13 at 6e-5)
 _ONE = (SOURCE_RATE,)  # where one rate will do
 _KL = 0.36  # weight of the KL term, RFT's and SFT's: of .12, .36 and 1 the pilots kept most with it, if by little
 _PAIR, _FAST = _FRONT[:2], _FRONT[:1]  # on 3x3 a run takes several times as long
@@ -120,7 +121,7 @@ _CELLS = (
     *(Cell("base", asked, (0.0,), 0.0, headline=True) for asked in ASKED),
     Cell("sft-answer", "direct", _LONG, 0.12, headline=True),
     Cell("rft", "direct", _FRONT, 0.12, batch_size=16, beta=_KL, headline=True),
-    Cell("rft", "think", _FRONT, 0.16, batch_size=16, beta=_KL, headline=True),
+    Cell("rft", "think", _DEAR, 0.16, batch_size=16, beta=_KL, headline=True),
     Cell("sft-answer", "plain", _LONG, 0.12, headline=True),
     Cell("sft-rollout", "think", _FRONT, 0.12, boards=SOME, source="rft think", headline=True),
     Cell("sft-voice", "think", _FRONT, 0.12, boards=SOME, headline=True),

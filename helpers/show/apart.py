@@ -1,0 +1,77 @@
+"""The figure of cells taken apart at one rate: what differs between two cells, question by question."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from helpers.show import marks
+from helpers.show.bases import base_note
+from helpers.show.marks import record
+from helpers.show.style import GREY, new_axes, use_style
+from helpers.stats.intervals import in_words
+from helpers.study.cells import get_cell
+
+LINE, GAP = 1.0, 1.3  # of a row, and more above the first row of a question, where its name stands
+
+
+@use_style()
+def differences(summary: pd.DataFrame, each: pd.DataFrame) -> Figure:
+    """What the first cell of each pair lost more than the second: a dot a base, the mean with its interval.
+
+    `summary` and `each`: as from `stats.apart.summary` and `differences`. A row says where a cell was not run, or never
+    arrived. Drawn columns: those of the summary, with nothing where there is no number.
+    """
+    rows = summary.assign(place=_places(summary["question"]))
+    ax = new_axes(10.4, 1.3 + 0.235 * rows["place"].iloc[-1])
+    for pair in rows.to_dict("records"):
+        _row(ax, pair, each[(each["first"] == pair["first"]) & (each["second"] == pair["second"])])
+    for question, own in rows.groupby("question", sort=False):
+        ax.text(0, own["place"].iloc[0] - 0.95, question, weight="bold", fontsize=8.5, transform=_beside(ax))
+    ax.set_yticks(
+        rows["place"], [f"{first}  –  {second}" for first, second in zip(rows["first"], rows["second"], strict=True)]
+    )
+    ax.set_ylim(rows["place"].iloc[-1] + 0.8, rows["place"].iloc[0] - 1.7)
+    ax.axvline(0, color=GREY, lw=1, zorder=1)
+    ax.set_xlabel("difference of drops where both reached their mark (right: the first forgets more)")
+    ax.set_title("Two cells that differ in one thing, at one rate, on the same base")
+    known = rows["bases"] > 0
+    note = f"dot: a base; diamond: {base_note(rows.loc[known, 'bases'])}" if known.any() else ""
+    numbers = rows[["mean", "low", "high"]].astype(object).where(known, "")
+    return record(ax.figure, rows.drop(columns="place").assign(**numbers), _words(rows[known]), note)
+
+
+def _places(questions: pd.Series) -> list[float]:
+    """Where each row stands."""
+    new = questions.ne(questions.shift()).cumsum() - 1
+    return [LINE * k + GAP * more for k, more in enumerate(new)]
+
+
+def _beside(ax: Axes):
+    """Coordinates of texts in a row: x in shares of the axes' width."""
+    return ax.get_yaxis_transform()
+
+
+def _row(ax: Axes, pair: dict, each: pd.DataFrame) -> None:
+    """One pair: its bases above its mean, and what it lacks at the right."""
+    place, look = pair["place"], marks.point_look(get_cell(pair["first"]).arm)
+    if pair["bases"]:
+        ax.plot(each["value"], [place - 0.16] * len(each), "o", color=look["color"], alpha=0.6, mew=0, ms=5)
+        marks.dots(ax, pd.DataFrame([pair]), [place + 0.16], color="black", marker="D", ms=5, capsize=2)
+    if pair["lacks"]:
+        marks.row_text(ax, place, pair["lacks"], color=GREY, fontsize=7.5)
+
+
+def _words(rows: pd.DataFrame) -> str:
+    """Alt text: every difference that is known, by question."""
+    said = []
+    for question, own in rows.groupby("question", sort=False):
+        pairs = (
+            f"{pair.first} minus {pair.second} {in_words((pair.mean, pair.low, pair.high), seeds=pair.bases)}"
+            for pair in own.itertuples()
+        )
+        said.append(f"{question}: {'; '.join(pairs)}.".replace("seed", "base"))
+    return " ".join(
+        ["Differences of drops between two cells at one rate, base by base.", *(said or ["None is known."])]
+    )

@@ -1,0 +1,206 @@
+"""Cells taken apart at one rate: what two of them that differ in one thing lost, base by base, question by question.
+
+Every cell has a run at the rate at which runs feed others (`SOURCE_RATE`; LoRA, which needs a higher one, at its own).
+What a claim says is decided elsewhere, at best rates; here is all that has no front of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+
+from helpers.stats.curves import battery_mean, crossings, rows_of
+from helpers.stats.front_table import Planned
+from helpers.stats.fronts import ran
+from helpers.stats.intervals import bases_in_words, seed_interval
+from helpers.study.cells import SOURCE_RATE, get_cell
+from helpers.study.fixed import rules
+from helpers.study.spec import RunSpec
+
+Pair = tuple[str, str]
+_SFT, _RFT = "sft-answer direct", "rft direct"
+QUESTIONS: Mapping[str, Sequence[Pair]] = MappingProxyType(
+    {
+        "algorithm, same words": (
+            (_SFT, _RFT),
+            ("sft-rollout think", "rft think"),
+            ("sft-stream think", "rft think"),
+        ),
+        "data, same loss": (
+            ("sft-rollout think", "sft-voice think"),
+            ("sft-self think", "sft-voice think"),
+            ("sft-expert sentences", "sft-voice think"),
+        ),
+        "form, SFT": (
+            ("sft-answer plain", _SFT),
+            ("sft-expert plain", "sft-expert sentences"),
+            ("sft-answer direct, one-form", _SFT),
+            ("sft-answer plain, one-form", "sft-answer plain"),
+        ),
+        "form, RFT": (
+            (_RFT, "rft think"),
+            ("rft think, one-form", "rft think"),
+            ("rft direct, one-form", _RFT),
+        ),
+        "length": (
+            ("sft-answer think, filler fixed", _SFT),
+            ("sft-answer think, filler empty", _SFT),
+        ),
+        "KL term": (("rft-no-kl direct", _RFT), (_SFT, "sft-kl direct")),
+        "nothing (control)": (("sft-rollout direct", _SFT),),
+        "remedies": (
+            ("sft-replay direct", _SFT),
+            ("rft-stale direct", _RFT),
+            ("sft-answer direct, LoRA", _SFT),
+            ("rft direct, LoRA", _RFT),
+        ),
+        "causes": (
+            ("distill-degraded direct", _RFT),
+            ("sft-dream direct", _SFT),
+            ("sft-dft direct", _SFT),
+            ("rft-entropy direct", _RFT),
+            ("rft-random direct", _RFT),
+        ),
+    }
+)
+"""Pairs of cells that differ in one thing, by what that is; the second one is what the first is compared with."""
+
+
+def of_one_rate(front: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a front at the rate at which its cell is read here, with a column so: one a cell and base that ran.
+
+    `front`: as from `front_table`.
+    """
+    known = front[ran(front)]
+    read = {cell: one_rate(get_cell(cell).rates) for cell in known["cell"].unique()}
+    return known[known["rate"] == known["cell"].map(read)]
+
+
+def one_rate(rates: Sequence[float]) -> float:
+    """The rate at which a cell with these rates is read: `SOURCE_RATE`, or its only one."""
+    return SOURCE_RATE if SOURCE_RATE in rates else rates[0]
+
+
+def differences(front: pd.DataFrame) -> pd.DataFrame:
+    """What the first cell of each pair lost more than the second, on every base where both reached their mark.
+
+    Columns question, first, second, base, value. Pairs without such a base have no row.
+    """
+    read = of_one_rate(front)
+    drops = {cell: rows.set_index("base")["drop"].dropna() for cell, rows in read.groupby("cell")}
+    none = pd.Series(dtype=float)
+    rows = [
+        (question, first, second, base, float(value))
+        for question, pairs in QUESTIONS.items()
+        for first, second in pairs
+        for base, value in (drops.get(first, none) - drops.get(second, none)).dropna().items()
+    ]
+    return pd.DataFrame(rows, columns=["question", "first", "second", "base", "value"])
+
+
+def summary(front: pd.DataFrame) -> pd.DataFrame:
+    """`differences` over bases, a row for every pair: columns question, first, second, mean, low, high, bases, lacks.
+
+    Numbers are NaN where no base has both; `lacks` says which of the two was not run, or never reached its mark, and on
+    which bases.
+    """
+    apart, read = differences(front), of_one_rate(front)
+    found = {pair: rows["value"] for pair, rows in apart.groupby(["first", "second"])}
+    rows = []
+    for question, pairs in QUESTIONS.items():
+        for first, second in pairs:
+            values = found.get((first, second), pd.Series(dtype=float))
+            interval = seed_interval(values) if len(values) else (float("nan"),) * 3
+            lacks = "; ".join(filter(None, (_lacks(read, cell) for cell in (first, second))))
+            rows.append((question, first, second, *interval, len(values), lacks))
+    return pd.DataFrame(rows, columns=["question", "first", "second", "mean", "low", "high", "bases", "lacks"])
+
+
+def _lacks(read: pd.DataFrame, cell: str) -> str:
+    own = read[read["cell"] == cell]
+    late = sorted(own.loc[~own["arrived"].astype(bool), "base"], key=int)
+    if own.empty:
+        return f"{cell} not run"
+    return f"{cell} did not arrive on {', '.join(late)}" if late else ""
+
+
+def at_equal(tables: Mapping[str, pd.DataFrame], planned: Planned, pairs: Sequence[Pair]) -> pd.DataFrame:
+    """Two cells where the second one reached its mark: at equal steps, and at an equal norm of the update.
+
+    For arms that never reach the mark themselves. A row per pair and base: columns first, second, base, exact (the best
+    that the first came to), reference (what the second had lost at its mark), at_steps and at_norm (what the first had
+    lost after as many steps, and where its update first was as long; NaN where it never came so far). Drops are of the
+    mean prior score, from each run's own start. `tables`: evaluations and metrics.
+    """
+    runs = {(cell.name, spec.seed): name for name, (cell, spec) in planned.items() if _is_read(cell.rates, spec)}
+    rows = []
+    for first, second in pairs:
+        for (cell, seed), run in runs.items():
+            other = runs.get((second, seed))
+            if cell == first and other is not None:
+                found = _compared(tables, run, other)
+                rows += [(first, second, str(seed), *found)] if found else []
+    return pd.DataFrame(rows, columns=["first", "second", "base", "exact", "reference", "at_steps", "at_norm"])
+
+
+def _is_read(rates: Sequence[float], spec: RunSpec) -> bool:
+    return spec.learning_rate > 0 and spec.learning_rate == one_rate(rates)
+
+
+def _compared(tables: Mapping[str, pd.DataFrame], run: str, other: str) -> tuple[float, float, float, float] | None:
+    """What a run came to, then the reference's drop at its mark and the run's own after as many steps and as much norm.
+
+    None where one of them was not run, or the reference never reached its mark.
+    """
+    own, reference = (_of_run(tables["evaluations"], name) for name in (run, other))
+    marks = crossings(reference, rules().at, monotone=True) if len(reference) else reference
+    if own.empty or marks.empty:
+        return None
+    step = float(marks["step"].iloc[0])
+    (norms, lost), (norms_there, lost_there) = (
+        (_norms(tables["metrics"], name), _lost(rows)) for name, rows in ((run, own), (other, reference))
+    )
+    as_long = _at(pd.Series(norms.index, norms.cummax()), _at(norms_there, step))
+    exact = float(rows_of(own, "exact", "puzzle")["value"].max())
+    return exact, _at(lost_there, step), _at(lost, step), _at(lost, as_long)
+
+
+def _of_run(table: pd.DataFrame, run: str) -> pd.DataFrame:
+    """The rows of one run."""
+    return table[table["run"] == run]
+
+
+def _norms(metrics: pd.DataFrame, run: str) -> pd.Series:
+    """Norm of a run's update by step, 0 at its start."""
+    own = _of_run(metrics, run)
+    own = own[own["name"] == "update_norm"].set_index("step")["value"].sort_index()
+    return pd.concat([pd.Series({0: 0.0}), own])
+
+
+def _lost(evaluations: pd.DataFrame) -> pd.Series:
+    """Fall of the mean prior score below a run's own start, by step."""
+    mean = battery_mean(rows_of(evaluations, "score")).set_index("step")["value"].sort_index()
+    return mean.iloc[0] - mean
+
+
+def _at(curve: pd.Series, place: float) -> float:
+    """A curve's value at a place along its index, linear in between; NaN beyond its end."""
+    return float(np.interp(place, curve.index, curve)) if place <= curve.index[-1] else math.nan
+
+
+def equal_words(table: pd.DataFrame) -> list[str]:
+    """A sentence per pair of `at_equal`: means over bases with their intervals."""
+    said = []
+    for (first, second), rows in table.groupby(["first", "second"], sort=False):
+        values = {name: rows[name].dropna() for name in ("exact", "reference", "at_steps", "at_norm")}
+        words = {name: bases_in_words(own) if len(own) else "not known" for name, own in values.items()}
+        said.append(
+            f"{first} came to exact match {words['exact']}. Where {second} reached {rules().at:g} and had lost "
+            f"{words['reference']}, it had lost after as many steps {words['at_steps']}, and with an update as long "
+            f"{words['at_norm']}."
+        )
+    return said or ["None of these cells has a run beside one that reached the mark."]

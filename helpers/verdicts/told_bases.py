@@ -1,0 +1,167 @@
+"""What the tables of the study on several bases say, in sentences, as `told` does for the study on one.
+
+What was not run by now is named, and nothing is said of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from helpers.stats.front_table import Planned
+from helpers.stats.fronts import chosen, ran
+from helpers.stats.intervals import (
+    bases_in_words,
+    in_words,
+)
+from helpers.stats.paired import bases_needed, power_of_equivalence
+from helpers.stats.ways import ALL_TASKS, CHOSE, OWN, REGAINED
+from helpers.study.cells import SOURCE_RATE
+from helpers.study.fixed import rules
+from helpers.world.easy_vqa import by_wording
+
+
+def _numbers(values: Iterable[object]) -> str:
+    """ "1, 2 and 3"."""
+    *first, last = map(str, values)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def power(n: int, claims: int, margin: float = 0.05, spreads: Sequence[float] = (0.02, 0.03, 0.05)) -> list[str]:
+    """What an equality over `n` bases can show, at some spreads of the differences, alone and under Holm's strictest.
+
+    `claims`: how many share the correction. Units and errors as `paired.power_of_equivalence`.
+    """
+    said = [
+        f"Two cells that are equal are found equal within ±{margin:g} on {n} bases with the probability below, where "
+        f"their differences spread over bases (standard deviation) by {_numbers(spreads)}."
+    ]
+    for alpha, when in (
+        (rules().alpha, "Tested alone"),
+        (rules().alpha / claims, f"At Holm's strictest step, one of {claims}"),
+    ):
+        found = [f"{power_of_equivalence(n, spread, margin, alpha):.2f}" for spread in spreads]
+        least = [bases_needed(spread, margin, alpha=alpha) or "more than 50" for spread in spreads]
+        said.append(f"{when} (p below {alpha:.2g}): {_numbers(found)}; 0.8 takes {_numbers(least)} bases.")
+    return said
+
+
+def so_far(front: pd.DataFrame, names: Sequence[str]) -> str:
+    """How many of the planned runs of some cells are there, and on which bases; `front` as from `front_table`."""
+    own = front[front["cell"].isin(names)]
+    there = own[ran(own)]
+    bases = ", ".join(sorted(there["base"].unique(), key=int)) or "none"
+    of = f"{len(own)} planned runs of {len(names)} cell{'s' * (len(names) != 1)}"
+    return f"Of {of} {len(there)} are there, on the bases of stems: {bases}."
+
+
+def best_rates(front: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """For each cell the rate that was chosen on the other bases, how often, and what each base lost at it."""
+    return [f"{name}: {_best_rate(chosen(front, name))}." for name in names]
+
+
+def _best_rate(rows: pd.DataFrame) -> str:
+    """One cell's line of `best_rates`, of its choices as from `fronts.chosen`."""
+    if len(rows) < 2:
+        return "run on one base, so that no rate can be chosen on the others" if len(rows) else "not run"
+    rates, drops = rows["rate"].dropna(), rows["drop"].dropna()
+    if rates.empty:
+        return "no rate reached the mark on every base"
+    often = [f"{rate:.0e} for {count}" for rate, count in rates.value_counts().sort_index(ascending=False).items()]
+    lost = f"lost there {bases_in_words(drops)}" if len(drops) else "and none of them reached the mark there"
+    edge = "; a chosen rate lies at the edge of the front" * bool(rows["at_edge"].any())
+    return f"of {len(rows)} bases, chosen {', '.join(often)}; {lost}{edge}"
+
+
+def rates_read(picked: Planned, front: pd.DataFrame, names: Sequence[str]) -> str:
+    """At which rates some cells are read: those chosen on the other bases, or the one of runs that feed others.
+
+    `picked`: as from `ways.read_runs`.
+    """
+    known = front[ran(front)]
+    bases = known.groupby("cell")["base"].nunique()
+    read = set(known.loc[known["run"].isin(picked), "cell"])
+    early = f"Read at {SOURCE_RATE:.0e}, because fewer than two bases ran it"
+    groups = {
+        "Read at the rate that is best on the other bases": [n for n in names if n in read and bases[n] > 1],
+        early: [n for n in names if n in read and bases[n] < 2],
+        "Read at no rate yet": [n for n in names if n in bases.index and n not in read],
+        "Not run": [n for n in names if n not in bases.index],
+    }
+    said = [f"{how}: {'; '.join(cells)}" for how, cells in groups.items() if cells]
+    return f"{'. '.join(said)}."
+
+
+def form_or_knowledge(scores: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """What each cell lost in three ways: as asked, by likelihood, and on watched tasks before and after a reminder.
+
+    `scores`: as from `ways.way_scores`; losses are base minus trained, base by base.
+    """
+    wide = scores.pivot(index=["cell", "seed", "way"], columns="who", values="value")
+    lost = (wide["base"] - wide["trained"]).dropna() if len(wide) else pd.Series(dtype=float)
+    found: dict[tuple[str, str], list[float]] = {}
+    for (cell, _, way), value in lost.items():
+        found.setdefault((cell, way), []).append(value)
+    ways = {"as asked": OWN, "by likelihood": CHOSE[0]}
+    again = {"before": REGAINED[0], f"{REGAINED[-1]}": REGAINED[-1]}
+    said = []
+    for name in [n for n in names if (n, OWN) in found]:
+        parts = [f"{bases_in_words(found[name, way])} {how}" for how, way in ways.items() if (name, way) in found]
+        back = [f"{bases_in_words(found[name, way])} {how}" for how, way in again.items() if (name, way) in found]
+        said.append(f"{name} lost {', '.join(parts)}{'; on tasks not shown again ' * bool(back)}{', '.join(back)}.")
+    return said or ["None of these cells has a run that reached its mark."]
+
+
+def carried_on_bases(summary: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """For each cell the two tasks that fell most, their share of all that is lost, and the mean without any one task.
+
+    `summary`: as from `ways.fall_summary`. No share is told of a mean drop below .01, which is next to nothing.
+    """
+    said = []
+    for cell in [name for name in names if name in set(summary["cell"])]:
+        own = summary[summary["cell"] == cell].set_index("task")
+        mean, tasks = own.loc[ALL_TASKS, "mean"], own.drop(ALL_TASKS)
+        worst, without = tasks["mean"].nlargest(2), tasks["without"]
+        share = f"{worst.sum() / tasks['mean'].sum():.2f} of it" if mean >= 0.01 else "too little for a share"
+        said.append(
+            f"{cell}: mean drop {mean:.2f}, {share} on {_numbers(worst.index)}; "
+            f"without any one task {without.min():.2f} to {without.max():.2f}."
+        )
+    return said or ["None of these cells has a run that reached its mark."]
+
+
+def easy_vqa_by_wording(split: str = "test") -> str:
+    """What easy-VQA gives to whoever does not look at the pictures."""
+    alone, besides = by_wording(split)
+    return (
+        f"easy-VQA's {split} split: of its yes-or-no questions {alone:.2f} are answered right by wording alone (yes to "
+        f"those that deny, no to the others); with every question for a word right besides, the score is {besides:.2f}."
+    )
+
+
+def apart(summary: pd.DataFrame) -> list[str]:
+    """What stands out among pairs of cells: a sentence per question, on pairs whose interval leaves out 0.
+
+    `summary`: as from `stats.apart.summary`. Below three bases an interval is no test, and nothing stands out.
+    """
+    said = []
+    for question, rows in summary.groupby("question", sort=False):
+        known = rows[rows["bases"] > 2]
+        if known.empty:
+            said.append(f"{question}: no pair has three bases yet.")
+            continue
+        words = [_pair_words(row) for row in known.itertuples() if row.low > 0 or row.high < 0]
+        alike = len(known) - len(words)
+        rest = [f"{alike} of {len(known)} pairs are undecided"] if alike else []
+        said.append(f"{question}: {'; '.join([*words, *rest])}.")
+    return said
+
+
+def _pair_words(row: Any) -> str:
+    """A pair's difference, turned so that it is above 0: "rft direct loses 0.10 (...) more than rft think"."""
+    first, second, sign = (row.first, row.second, 1) if row.mean > 0 else (row.second, row.first, -1)
+    ends = sorted((sign * row.low, sign * row.high))
+    value = in_words((sign * row.mean, *ends), seeds=row.bases).replace("seed", "base")
+    return f"{first} loses {value} more than {second}"

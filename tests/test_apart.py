@@ -1,0 +1,114 @@
+"""Cells taken apart: which pairs are compared, what is paired, what is lacking, and arms that never learn the task."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+import pytest
+from rows import evaluation, front_run
+
+from helpers.show import apart as show
+from helpers.show.save import drawn
+from helpers.stats import apart
+from helpers.study import cells
+from helpers.verdicts import told_bases
+
+SFT, RFT = "sft-answer direct", "rft direct"
+PAIRS = [pair for pairs in apart.QUESTIONS.values() for pair in pairs]
+
+
+def read(cell: str, base: str, drop: float) -> dict[str, Any]:
+    """A run at the rate at which its cell is read."""
+    return front_run(cell, base, apart.one_rate(cells.get_cell(cell).rates), drop)
+
+
+def three(first: str, second: str, *differences: float) -> pd.DataFrame:
+    """Two cells on bases 3, 4, ... whose drops lie so far apart."""
+    rows = [read(second, str(3 + k), 0.1 * k) for k in range(len(differences))]
+    return pd.DataFrame([*rows, *(read(first, str(3 + k), 0.1 * k + own) for k, own in enumerate(differences))])
+
+
+def test_every_pair_is_of_cells_that_are_run_and_every_cell_of_one_rate_is_in_one() -> None:
+    named = {name for pair in PAIRS for name in pair}
+    assert len(set(PAIRS)) == len(PAIRS) and all(first != second for first, second in PAIRS)
+    left = {name for name, cell in cells.CELLS.items() if cell.grid == "2x2" and cell.arm != "base"} - named
+    assert left == set()
+
+
+def test_the_control_compares_runs_that_learn_the_same_text() -> None:
+    ((first, second),) = apart.QUESTIONS["nothing (control)"]
+    one, other = (cells.get_cell(name).at(3, cells.SOURCE_RATE) for name in (first, second))
+    assert {one.written, other.written} == {"direct"} and one.asked == other.asked and one.base == other.base
+
+
+def test_differences_are_paired_by_base_at_the_rate_at_which_a_cell_is_read() -> None:
+    front = pd.concat([three(SFT, RFT, 0.1, 0.2, 0.3), pd.DataFrame([front_run(SFT, "3", 2e-4, 0.9)])])
+    found = apart.differences(front)
+    assert found["value"].tolist() == pytest.approx([0.1, 0.2, 0.3]) and found["base"].tolist() == ["3", "4", "5"]
+    row = apart.summary(front).query("first == @SFT and second == @RFT").iloc[0]
+    assert (row["mean"], row["bases"], row["lacks"]) == (pytest.approx(0.2), 3, "")
+
+
+def test_what_was_not_run_or_did_not_arrive_has_no_number_and_says_so() -> None:
+    front = pd.DataFrame([read(SFT, "3", 0.2), read(RFT, "3", math.nan), read(RFT, "4", 0.1)])
+    assert apart.differences(front).empty
+    row = apart.summary(front).query("first == @SFT and second == @RFT").iloc[0]
+    assert math.isnan(row["mean"]) and row["lacks"] == "rft direct did not arrive on 3"
+    other = apart.summary(front).query("first == 'rft-no-kl direct'").iloc[0]
+    assert other["lacks"] == "rft-no-kl direct not run; rft direct did not arrive on 3"
+    fig = show.differences(apart.summary(front), apart.differences(front))
+    assert set(drawn(fig)["mean"]) == {""} and fig.jigsaw_alt.endswith("None is known.")
+    assert {"rft direct did not arrive on 3", "causes"} <= {text.get_text() for text in fig.axes[0].texts}
+
+
+def test_the_figure_draws_every_base_and_every_mean_in_its_row() -> None:
+    front = three(SFT, RFT, 0.1, 0.2, 0.3)
+    fig = show.differences(apart.summary(front), apart.differences(front))
+    (ax,) = fig.axes
+    dots = next(line for line in ax.lines if line.get_marker() == "o")
+    mean = next(line for line in ax.lines if line.get_marker() == "D")
+    assert sorted(dots.get_xdata()) == pytest.approx([0.1, 0.2, 0.3]) and mean.get_xdata()[0] == pytest.approx(0.2)
+    names = {label.get_position()[1]: label.get_text() for label in ax.get_yticklabels()}
+    row = names[round(float(mean.get_ydata()[0]) - 0.16, 6)]
+    assert row == f"{SFT}  –  {RFT}" and len(names) == len(PAIRS)
+    assert "sft-answer direct minus rft direct 0.20 (-0.05 to 0.45, 3 bases)" in fig.jigsaw_alt
+
+
+def test_only_what_its_interval_tells_from_nothing_stands_out() -> None:
+    front = pd.concat([three(SFT, RFT, -0.2, -0.21, -0.22), three("rft-no-kl direct", "rft-stale direct", 0.1)])
+    said = dict(line.split(": ", 1) for line in told_bases.apart(apart.summary(front)))
+    assert said["algorithm, same words"] == (
+        "rft direct loses 0.21 (0.19 to 0.23, 3 bases) more than sft-answer direct."
+    )
+    assert said["causes"] == "no pair has three bases yet."
+    unsure = told_bases.apart(apart.summary(three(SFT, RFT, -0.2, 0.1, 0.2)))
+    assert unsure[0] == "algorithm, same words: 1 of 1 pairs are undecided."
+
+
+def curve(run: str, exact: dict[int, float], score: dict[int, float], norm: dict[int, float]) -> list[list[dict]]:
+    marks = [evaluation(run, step, "puzzle", "exact", value, run=run) for step, value in exact.items()]
+    marks += [evaluation(run, step, "light", "score", value, run=run) for step, value in score.items()]
+    own = {"run": run, "arm": run.rsplit("-", 2)[0], "seed": 3, "samples": 0, "name": "update_norm"}
+    return [marks, [own | {"step": step, "value": value} for step, value in norm.items()]]
+
+
+def test_an_arm_that_never_learns_is_compared_at_equal_steps_and_at_an_equal_norm() -> None:
+    never, there = (cells.get_cell(name).at(3, cells.SOURCE_RATE).name for name in ("rft-random direct", RFT))
+    parts = [
+        curve(there, {0: 0.0, 10: 0.6, 20: 0.8}, {0: 0.9, 10: 0.9, 20: 0.7}, {10: 1.0, 20: 3.0}),
+        curve(never, {0: 0.0, 40: 0.1}, {0: 0.9, 40: 0.5}, {20: 1.0, 40: 4.0}),
+    ]
+    marks, norms = (pd.DataFrame(sum(rows, [])) for rows in zip(*parts, strict=True))
+    pairs = [("rft-random direct", RFT)]
+    found = apart.at_equal({"evaluations": marks, "metrics": norms}, cells.planned([3]), pairs).to_dict("records")
+    # the reference is at 0.7 after 15 steps, with a norm of 2: the other's after 20 + 20 / 3 steps
+    assert len(found) == 1 and (found[0]["base"], found[0]["exact"]) == ("3", 0.1)
+    assert found[0]["reference"] == pytest.approx(0.1) and found[0]["at_steps"] == pytest.approx(0.4 * 15 / 40)
+    assert found[0]["at_norm"] == pytest.approx(0.4 * (20 + 20 / 3) / 40)
+    (said,) = apart.equal_words(pd.DataFrame(found))
+    assert said.startswith("rft-random direct came to exact match 0.10 (1 base). Where rft direct reached 0.7")
+    assert apart.equal_words(pd.DataFrame(found)[:0]) == [
+        "None of these cells has a run beside one that reached the mark."
+    ]
