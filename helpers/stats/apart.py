@@ -1,7 +1,8 @@
 """Cells taken apart at one rate: what two of them that differ in one thing lost, base by base, question by question.
 
-Every cell has a run at the rate at which runs feed others (`SOURCE_RATE`; LoRA, which needs a higher one, at its own).
-What a claim says is decided elsewhere, at best rates; here is all that has no front of its own.
+Every cell has a run at the rate at which runs feed others (`SOURCE_RATE`; at their own LoRA, which needs a higher one,
+and the cell that asks about the rate). What a claim says is decided elsewhere, at best rates; here is all that has no
+front of its own.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ QUESTIONS: Mapping[str, Sequence[Pair]] = MappingProxyType(
             ("sft-answer think, filler empty", _SFT),
         ),
         "KL term": (("rft-no-kl direct", _RFT), (_SFT, "sft-kl direct")),
+        "rate": (("sft-answer direct, slower still", _SFT),),
         "nothing (control)": (("sft-rollout direct", _SFT),),
         "remedies": (
             ("sft-replay direct", _SFT),

@@ -108,7 +108,6 @@ class Cell:
 
 
 _FRONT = (2e-4, 6e-5, 2e-5)
-_LONG = (*_FRONT, 6e-6)  # bare answers are cheap: their front goes on until nothing more is saved
 _DEAR = (2e-4, 1.1e-4, 6e-5)  # a rate a third of the last would cost more than `flops_cap` (a pilot: 5.5e13 at 6e-5)
 _ONE = (SOURCE_RATE,)  # where one rate will do
 _KL = 0.36  # weight of the KL term, RFT's and SFT's: of .12, .36 and 1 the pilots kept most with it, if by little
@@ -119,10 +118,10 @@ _RFT_3X3 = dict(batch_size=16, group_size=32, beta=0.05, grid="3x3")
 # fmt: off
 _CELLS = (
     *(Cell("base", asked, (0.0,), 0.0, headline=True) for asked in ASKED),
-    Cell("sft-answer", "direct", _LONG, 0.12, headline=True),
+    Cell("sft-answer", "direct", _FRONT, 0.12, headline=True),
     Cell("rft", "direct", _FRONT, 0.12, batch_size=16, beta=_KL, headline=True),
     Cell("rft", "think", _DEAR, 0.16, batch_size=16, beta=_KL, headline=True),
-    Cell("sft-answer", "plain", _LONG, 0.12, headline=True),
+    Cell("sft-answer", "plain", _FRONT, 0.12, headline=True),
     Cell("sft-rollout", "think", _FRONT, 0.12, boards=SOME, source="rft think", headline=True),
     Cell("sft-voice", "think", _FRONT, 0.12, boards=SOME, headline=True),
     Cell("sft-expert", "sentences", _FRONT, 0.12, headline=True),
@@ -132,6 +131,9 @@ _CELLS = (
     # data: the rollouts one by one in their order, and a hardly trained writer's thinks
     Cell("sft-stream", "think", _ONE, 0.16, batch_size=16, source="rft think"),
     Cell("sft-self", "think", _ONE, 0.12, boards=SOME, extra=(("source_step", 64),), source="rft think"),
+    # Four rates for one arm and three for the others would be no equal care: a front ends where a slower rate saves less
+    # than `edge_gain`. On the first two bases this one had been run as a part of the front.
+    Cell("sft-answer", "direct", (6e-6,), 0.12, label="slower still"),
     # form: the teacher's sentences where nobody asks for them, and what the twin that always thinks makes of it all
     Cell("sft-expert", "plain", _ONE, 0.12),
     Cell("sft-answer", "direct", _ONE, 0.12, kind="one-form"),
