@@ -131,7 +131,7 @@ _CELLS = (
     # data: the rollouts one by one in their order, and a hardly trained writer's thinks
     Cell("sft-stream", "think", _ONE, 0.16, batch_size=16, source="rft think"),
     Cell("sft-self", "think", _ONE, 0.12, boards=SOME, extra=(("source_step", 64),), source="rft think"),
-    # Four rates for one arm and three for the others would be no equal care: a front ends where a slower rate saves less
+    # Four rates for one arm and three for the others would be unequal care: a front ends where a slower rate saves less
     # than `edge_gain`. On the first two bases this one had been run as a part of the front.
     Cell("sft-answer", "direct", (6e-6,), 0.12, label="slower still"),
     # form: the teacher's sentences where nobody asks for them, and what the twin that always thinks makes of it all
