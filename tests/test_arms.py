@@ -31,7 +31,7 @@ from helpers.study.records import RunStore, verify
 from helpers.study.spec import RunSpec
 from helpers.train import corpora, recipes, run, trainers
 from helpers.train.engine import Engine, Settings
-from helpers.train.rows import dream_prompts, prior_samples, replay_count, stream_batches
+from helpers.train.rows import dream_prompts, prior_samples, replay_count, replayed, stream_batches
 from helpers.world import answers, battery, forms, puzzles, seeds
 from helpers.world.boards import Prompted, training_boards
 
@@ -308,6 +308,16 @@ def test_the_share_is_met_as_nearly_as_whole_samples_allow(boards: int, share: f
 def test_a_share_that_is_none_is_refused(share: float) -> None:
     with pytest.raises(UserError, match="replay_share"):
         replay_count(10, share)
+
+
+@pytest.mark.parametrize(("asked", "opens"), [("direct", "<answer>"), ("think", "<think>"), ("plain", "<think>")])
+def test_replay_asks_and_answers_in_the_form_that_the_run_asks_for(asked: str, opens: str) -> None:
+    spec = RunSpec("sft-replay", 1, 8, 1e-3, 2, asked=asked)
+    boards = training_boards(spec.puzzle, 8, 1).asking(asked, 1)
+    samples = replayed(boards.corpus("sft-replay", corpora.answer_completions(boards)), 0.5, spec)
+    assert len(samples) == 8 and all(sample.completion.startswith(opens) for sample in samples)
+    phrased = [any(phrase in sample.prompt.text for phrase in forms.wordings(asked)) for sample in samples]
+    assert all(phrased) if asked != "plain" else not any(phrased)
 
 
 def test_replayed_samples_are_not_in_the_battery(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,8 +90,9 @@ def test_a_run_that_does_not_arrive_has_no_drop_and_no_cost_and_others_keep_thei
 
 def test_a_front_is_capped_where_the_next_rate_would_spend_too_much() -> None:
     known = tables(FAST, EXACT, {0: "11", 10: "11", 20: "10"})
-    dear = known["metrics"].assign(value=known["metrics"]["value"] * rules().flops_cap / 40e12)
-    assert front_table.front_table(known | {"metrics": dear}, PLANNED)["capped"].iloc[0]  # 3 x 15 / 40 of the cap
+    for whole, capped in ((30e12, True), (40e12, False)):  # 2.2 x 15 / 30 of the cap, and / 40
+        dear = known["metrics"].assign(value=known["metrics"]["value"] * rules().flops_cap / whole)
+        assert front_table.front_table(known | {"metrics": dear}, PLANNED)["capped"].iloc[0] == capped
 
 
 def test_on_a_harder_puzzle_a_run_arrives_earlier() -> None:

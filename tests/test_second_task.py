@@ -73,18 +73,17 @@ def test_two_is_a_quarter_turn_clockwise() -> None:
     assert np.argwhere(board[..., 0]).tolist() == [[2, 3]]  # now the top right one: the tile lies on its right side
 
 
-def test_all_boards_of_turned_tiles_occur_equally_often_and_guessing_earns_what_is_said() -> None:
-    drawn = Counter(puzzles.shuffle(TURNED, i) for i in range(4800))
-    assert drawn.keys() == set(permutations((1, 2, 3, 4))) and 140 < min(drawn.values()) <= max(drawn.values()) < 270
-    truth = np.array((3, 1, 4, 2))
-    guesses = np.array(list(drawn))
-    assert pytest.approx((guesses == truth).mean()) == TURNED.chance_hit == 0.25
-    assert pytest.approx((guesses == truth).all(1).mean()) == TURNED.chance_exact == 1 / 24
+def test_both_puzzles_have_the_same_answers_each_as_often_and_chance_is_the_same() -> None:
+    mixed, every = replace(TURNED, turned=False), set(permutations((1, 2, 3, 4))) - {(1, 2, 3, 4)}
+    drawn = Counter(puzzles.shuffle(TURNED, i) for i in range(4600))
+    assert drawn.keys() == every and 140 < min(drawn.values()) <= max(drawn.values()) < 270
+    assert (TURNED.chance_exact, TURNED.chance_hit) == (mixed.chance_exact, mixed.chance_hit)
+    assert TURNED.chance_exact == 1 / 23
 
 
 def test_the_two_puzzles_of_one_picture_have_answers_that_say_nothing_of_each_other() -> None:
     both = [(puzzles.shuffle(TURNED, i), puzzles.shuffle(replace(TURNED, turned=False), i)) for i in range(2000)]
-    assert 1 / 48 < np.mean([one == other for one, other in both]) < 1 / 16
+    assert 1 / 46 < np.mean([one == other for one, other in both]) < 1 / 15
     assert puzzles.prompt_text(TURNED) != puzzles.prompt_text(replace(TURNED, turned=False))
 
 
@@ -150,6 +149,8 @@ def test_each_arm_goes_on_from_its_own_first_task() -> None:
         "rft direct",
         "sft-answer direct",
         "sft-rollout think",
+        "rft-no-kl direct",
+        "rft think",
     }
     planned = {spec.name: spec for spec in cells.specs([3])}
     for cell in second:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
@@ -52,7 +51,7 @@ def test_each_stage_is_read_where_the_one_before_it_ended() -> None:
 def test_what_was_not_run_is_left_out_and_nothing_is_made_up() -> None:
     assert stages.stage_scores(EMPTY, PLANNED).empty
     assert stages.lost_again(scores(at(cells.get_cell("rft direct").at(3, 2e-4), 0, 0.9, own=0.04))) == [
-        "No arm has learned both tasks yet."
+        "No arm was taught both tasks yet."
     ]
     first = [row for row in both("rft direct", 3) if row["run"] == cells.get_cell("rft direct").at(3, 6e-5).name]
     found = scores(first)
@@ -85,17 +84,37 @@ def test_the_matrix_draws_every_mean_and_the_paths_every_run() -> None:
     } <= ends and "rft direct: turned 0.02 to 0.90, jigsaw 0.95 to 0.45" in paths.jigsaw_alt
 
 
+def test_what_was_not_learned_is_no_sign_of_keeping() -> None:
+    first = cells.get_cell("rft direct").at(3, 6e-5)
+    second = cells.get_cell("rft direct, turned, after the jigsaw").at(3, 6e-5)
+    rows = at(first, 0, 0.9, own=0.04) + at(first, 8, 0.8, own=0.95)
+    rows += at(second, 0, 0.8, own=0.02, mixed=0.95) + at(second, 9, 0.8, own=0.04, mixed=0.95)
+    assert stages.lost_again(scores(rows)) == ["rft direct: On 1 of 1 bases they were not learned."]
+    said = stages.lost_again(scores(rows, both("rft direct", 4)))
+    assert said[0].endswith("of the jigsaw they cost 0.45 (1 base). On 1 of 2 bases they were not learned.")
+
+
+def test_a_row_is_read_over_the_same_bases_at_every_stage() -> None:
+    half = [row for row in both("rft direct", 4) if row["run"] == cells.get_cell("rft direct").at(4, 6e-5).name]
+    summary = stages.stage_summary(scores(both("rft direct", 3), half))
+    assert set(summary["seeds"]) == {1} and len(summary) == 9
+
+
 def test_the_two_tasks_are_compared_on_the_same_bases_and_at_the_same_rate() -> None:
     rows = [
         front_run("sft-answer direct", "3", 6e-5, 0.3), front_run("rft direct", "3", 6e-5, 0.2),
         front_run("sft-answer direct", "3", 2e-4, 0.9), front_run("sft-answer direct", "4", 6e-5, 0.3),
-        front_run("sft-answer direct, turned", "3", 6e-5, 0.1), front_run("rft direct, turned", "3", 6e-5, math.nan),
+        front_run("rft direct", "4", 6e-5, 0.3), front_run("sft-answer direct, turned", "3", 6e-5, 0.1),
+        front_run("rft direct, turned", "3", 6e-5, 0.25),
     ]  # fmt: skip
     table = stages.second_task(pd.DataFrame(rows), *NAMES)
     assert table[["task", "base"]].to_numpy().tolist() == [["jigsaw", "3"], ["turned tiles", "3"]]
-    assert table["difference"].tolist() == pytest.approx([0.1, math.nan], nan_ok=True)
+    assert table["difference"].tolist() == pytest.approx([0.1, -0.15])
     assert stages.second_task_words(table) == [
-        "jigsaw: sft-answer direct lost more than rft direct by 0.10 (1 base).",
-        "turned tiles: sft-answer direct lost more than rft direct by unknown: no base has both at 0.7.",
+        "jigsaw: sft-answer direct lost 0.10 (1 base) more than rft direct.",
+        "turned tiles: sft-answer direct lost -0.15 (1 base) more than rft direct.",
+        "That difference is -0.25 (1 base) larger on turned tiles than on the jigsaw.",
     ]
-    assert stages.second_task_words(table[:0]) == ["No base has both tasks yet."]
+    late = table.assign(difference=table["difference"].where(table["task"] == "jigsaw"))
+    assert stages.second_task_words(late)[1:] == ["No base has both arms at 0.7 on both tasks yet."]
+    assert stages.second_task_words(table[:0]) == ["No base has both arms at 0.7 on both tasks yet."]

@@ -154,6 +154,13 @@ def test_the_rate_chosen_on_other_bases() -> None:
     assert {name for name, _ in found} == {CELL.name, *(f"base {asked}" for asked in cells.ASKED)}
 
 
+def test_a_cell_with_one_rate_is_read_at_it_wherever_it_was_run_whether_it_arrived_or_not() -> None:
+    name, bases = "sft-dft direct", ("3", "4")
+    rows = [front_run(name, base, 6e-5, drop, ran=True) for base, drop in zip(bases, (0.1, math.nan), strict=True)]
+    found = ways.read_runs(PLANNED, pd.DataFrame(rows))
+    assert sorted(spec.seed for cell, spec in found.values() if cell.name == name) == [3, 4]
+
+
 def test_no_rate_is_chosen_where_no_other_base_was_run() -> None:
     rows = [front_run(CELL.name, "3", rate, 0.1, ran=True) for rate in CELL.rates]
     rows += [front_run(CELL.name, "4", rate, math.nan, ran=False) for rate in CELL.rates]

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from helpers.errors import UserError
-from helpers.files import json_bytes, write_file
+from helpers.files import json_bytes, read_json, write_file
 from helpers.measure.bars import BARS, FORMS, all_marks
 from helpers.model import build
 from helpers.stats import front_table
@@ -65,6 +65,12 @@ def missed_marks(table: pd.DataFrame, items: int = ITEMS) -> list[str]:
             elif chance and wilson(round(value * items), items).low > float(chance[1]):
                 missed.append(f"{name} solves boards before it is taught to ({form}): {value:.3g}, {mark[7:]}.")
     return missed
+
+
+def practice_words(kept: Path = KEPT) -> str:
+    """How many steps each kept base's branch took: "Steps of its branch: two-form-3 3,000, two-form-5 2,000."."""
+    made = {place.parent.name: read_json(place)["recipe"]["practice"] for place in sorted(kept.glob("*/made.json"))}
+    return f"Steps of its branch: {', '.join(f'{name} {steps:,}' for name, steps in made.items()) or 'none'}."
 
 
 def keep(branch: Path, place: Path, items: int = ITEMS) -> Path:

@@ -35,9 +35,10 @@ def differences(summary: pd.DataFrame, each: pd.DataFrame) -> Figure:
     ax.set_ylim(rows["place"].iloc[-1] + 0.8, rows["place"].iloc[0] - 1.7)
     ax.axvline(0, color=GREY, lw=1, zorder=1)
     ax.set_xlabel("difference of drops where both reached their mark (right: the first forgets more)")
-    ax.set_title("Two cells that differ in one thing, at one rate, on the same base")
+    ax.set_title("Two cells at one rate, on the same base")
     known = rows["bases"] > 0
-    note = f"dot: a base; diamond: {base_note(rows.loc[known, 'bases'])}" if known.any() else ""
+    read = f"dot: a base; diamond: {base_note(rows.loc[known, 'bases'])}; " if known.any() else ""
+    note = f"{read}at the right: in what the two differ, and what is lacking"
     numbers = rows[["mean", "low", "high"]].astype(object).where(known, "")
     return record(ax.figure, rows.drop(columns="place").assign(**numbers), _words(rows[known]), note)
 
@@ -54,13 +55,13 @@ def _beside(ax: Axes):
 
 
 def _row(ax: Axes, pair: dict, each: pd.DataFrame) -> None:
-    """One pair: its bases above its mean, and what it lacks at the right."""
+    """One pair: its bases above its mean; at the right in what the two differ, and what is lacking."""
     place, look = pair["place"], marks.point_look(get_cell(pair["first"]).arm)
     if pair["bases"]:
         ax.plot(each["value"], [place - 0.16] * len(each), "o", color=look["color"], alpha=0.6, mew=0, ms=5)
         marks.dots(ax, pd.DataFrame([pair]), [place + 0.16], color="black", marker="D", ms=5, capsize=2)
-    if pair["lacks"]:
-        marks.row_text(ax, place, pair["lacks"], color=GREY, fontsize=7.5)
+    says = " | ".join(filter(None, (pair["differs"].replace("_", " "), pair["lacks"])))
+    marks.row_text(ax, place, says, color=GREY, fontsize=7.5)
 
 
 def _words(rows: pd.DataFrame) -> str:

@@ -13,8 +13,6 @@ from helpers.show.style import new_axes, use_style
 from helpers.stats.stages import KNOWN, STAGES
 from helpers.world.puzzles import PuzzleSpec
 
-NOTHING = "No arm has learned both tasks yet."
-
 
 @use_style()
 def matrix(summary: pd.DataFrame) -> Figure:

@@ -1,4 +1,4 @@
-"""Cells taken apart at one rate: what two of them that differ in one thing lost, base by base, question by question.
+"""Cells taken apart at one rate: what one of two lost more than the other, base by base, question by question.
 
 Every cell has a run at the rate at which runs feed others (`SOURCE_RATE`; at their own LoRA, which needs a higher one,
 and the cell that asks about the rate). What a claim says is decided elsewhere, at best rates; here is all that has no
@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
-from helpers.stats.curves import battery_mean, crossings, rows_of
+from helpers.stats.curves import battery_mean, crossings, last_rows, rows_of
 from helpers.stats.front_table import Planned
 from helpers.stats.fronts import ran
 from helpers.stats.intervals import bases_in_words, seed_interval
-from helpers.study.cells import SOURCE_RATE, get_cell
+from helpers.study.cells import REPORTED, SOURCE_RATE, get_cell
 from helpers.study.fixed import rules
 from helpers.study.spec import RunSpec
 
@@ -26,12 +27,13 @@ Pair = tuple[str, str]
 _SFT, _RFT = "sft-answer direct", "rft direct"
 QUESTIONS: Mapping[str, Sequence[Pair]] = MappingProxyType(
     {
-        "algorithm, same words": (
-            (_SFT, _RFT),
+        "algorithm": (
+            (_SFT, "rft-no-kl direct"),
+            ("sft-kl direct", _RFT),
             ("sft-rollout think", "rft think"),
             ("sft-stream think", "rft think"),
         ),
-        "data, same loss": (
+        "words": (
             ("sft-rollout think", "sft-voice think"),
             ("sft-self think", "sft-voice think"),
             ("sft-expert sentences", "sft-voice think"),
@@ -48,12 +50,13 @@ QUESTIONS: Mapping[str, Sequence[Pair]] = MappingProxyType(
             ("rft direct, one-form", _RFT),
         ),
         "length": (
-            ("sft-answer think, filler fixed", _SFT),
+            ("sft-answer think, filler fixed", "sft-answer think, filler empty"),
+            ("sft-answer think, filler fixed", "sft-voice think"),
             ("sft-answer think, filler empty", _SFT),
         ),
         "KL term": (("rft-no-kl direct", _RFT), (_SFT, "sft-kl direct")),
-        "rate": (("sft-answer direct, slower still", _SFT),),
-        "nothing (control)": (("sft-rollout direct", _SFT),),
+        "control": (("sft-rollout direct", _SFT),),
+        "batch": ((_SFT, "sft-answer direct, large batch"),),
         "remedies": (
             ("sft-replay direct", _SFT),
             ("rft-stale direct", _RFT),
@@ -61,15 +64,32 @@ QUESTIONS: Mapping[str, Sequence[Pair]] = MappingProxyType(
             ("rft direct, LoRA", _RFT),
         ),
         "causes": (
-            ("distill-degraded direct", _RFT),
+            ("distill direct", _RFT),
+            ("distill-degraded direct", "distill direct"),
             ("sft-dream direct", _SFT),
             ("sft-dft direct", _SFT),
-            ("rft-entropy direct", _RFT),
-            ("rft-random direct", _RFT),
+            ("rft-entropy direct", "rft-no-kl direct"),
+            ("rft-random direct", "rft-no-kl direct"),
         ),
     }
 )
-"""Pairs of cells that differ in one thing, by what that is; the second one is what the first is compared with."""
+"""Pairs of cells that are compared, by what is asked; the second one is what the first is compared with."""
+_SAME = frozenset({"seed", "steps", "source", "extra"})  # of a spec: what every base, or every arm, has of its own
+
+
+def differs(first: str, second: str) -> list[str]:
+    """In which settings the runs of two cells differ on the same stem, as their specs say; the arm comes first.
+
+    `boards`: how many there are to learn from. Sources, steps and the settings of single arms are left out.
+    """
+    one, other = (cell.at(cell.stems[-1], one_rate(cell.rates)) for cell in map(get_cell, (first, second)))
+    own, its = (
+        asdict(spec) | {"boards": spec.settings.get("boards"), "filler": spec.settings.get("filler")}
+        for spec in (one, replace(other, seed=one.seed))
+    )
+    same_stem = {"base": own["base"].split("-")[0] == its["base"].split("-")[0]}
+    names = [n for n in own if n not in _SAME and not same_stem.get(n, own[n] == its.get(n))]
+    return sorted(names, key=lambda name: (name != "arm", name))
 
 
 def of_one_rate(front: pd.DataFrame) -> pd.DataFrame:
@@ -90,7 +110,7 @@ def one_rate(rates: Sequence[float]) -> float:
 def differences(front: pd.DataFrame) -> pd.DataFrame:
     """What the first cell of each pair lost more than the second, on every base where both reached their mark.
 
-    Columns question, first, second, base, value. Pairs without such a base have no row.
+    Columns question, first, second, base, value. A pair without such a base has no row.
     """
     read = of_one_rate(front)
     drops = {cell: rows.set_index("base")["drop"].dropna() for cell, rows in read.groupby("cell")}
@@ -105,38 +125,56 @@ def differences(front: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(front: pd.DataFrame) -> pd.DataFrame:
-    """`differences` over bases, a row for every pair: columns question, first, second, mean, low, high, bases, lacks.
+    """`differences` over bases, a row for every pair.
 
-    Numbers are NaN where no base has both; `lacks` says which of the two was not run, or never reached its mark, and on
-    which bases.
+    Columns question, first, second, differs (in which settings), mean, low, high (NaN where no base has both), bases
+    and lacks: on which of the bases where both are planned one was not run, or did not arrive.
     """
-    apart, read = differences(front), of_one_rate(front)
+    apart = differences(front)
     found = {pair: rows["value"] for pair, rows in apart.groupby(["first", "second"])}
     rows = []
     for question, pairs in QUESTIONS.items():
         for first, second in pairs:
             values = found.get((first, second), pd.Series(dtype=float))
-            interval = seed_interval(values) if len(values) else (float("nan"),) * 3
-            lacks = "; ".join(filter(None, (_lacks(read, cell) for cell in (first, second))))
-            rows.append((question, first, second, *interval, len(values), lacks))
-    return pd.DataFrame(rows, columns=["question", "first", "second", "mean", "low", "high", "bases", "lacks"])
+            interval = seed_interval(values) if len(values) else (math.nan,) * 3
+            planned = sorted(set(get_cell(first).stems) & set(get_cell(second).stems) & set(REPORTED))
+            lacks = "; ".join(filter(None, (_lacks(front, cell, planned) for cell in (first, second))))
+            apart_in = ", ".join(differs(first, second))
+            rows.append((question, first, second, apart_in, *interval, len(values), lacks))
+    columns = ["question", "first", "second", "differs", "mean", "low", "high", "bases", "lacks"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def _lacks(read: pd.DataFrame, cell: str) -> str:
-    own = read[read["cell"] == cell]
-    late = sorted(own.loc[~own["arrived"].astype(bool), "base"], key=int)
-    if own.empty:
+def is_whole(front: pd.DataFrame) -> bool:
+    """Whether every cell of `QUESTIONS` was run, at the rate at which it is read, on every base where it is planned."""
+    named = {name for pairs in QUESTIONS.values() for pair in pairs for name in pair}
+    wanted = {(name, str(stem)) for name in named for stem in get_cell(name).stems if stem in REPORTED}
+    return wanted <= set(of_one_rate(front)[["cell", "base"]].itertuples(index=False, name=None))
+
+
+def _state(arrived: pd.Series, base: str) -> bool | None:
+    return bool(arrived[base]) if base in arrived.index else None
+
+
+def _lacks(front: pd.DataFrame, cell: str, stems: Sequence[int]) -> str:
+    """On which bases of some stems a cell was not run, or did not arrive."""
+    arrived = of_one_rate(front).query("cell == @cell").set_index("base")["arrived"].astype(bool)
+    known = {stem: _state(arrived, str(stem)) for stem in stems}
+    if all(there is None for there in known.values()):
         return f"{cell} not run"
-    return f"{cell} did not arrive on {', '.join(late)}" if late else ""
+    kinds = {"not run": None, "did not arrive": False}
+    where = {kind: [str(stem) for stem, there in known.items() if there is state] for kind, state in kinds.items()}
+    said = [f"{kind} on {', '.join(bases)}" for kind, bases in where.items() if bases]
+    return f"{cell} {', '.join(said)}" if said else ""
 
 
 def at_equal(tables: Mapping[str, pd.DataFrame], planned: Planned, pairs: Sequence[Pair]) -> pd.DataFrame:
     """Two cells where the second one reached its mark: at equal steps, and at an equal norm of the update.
 
-    For arms that never reach the mark themselves. A row per pair and base: columns first, second, base, exact (the best
-    that the first came to), reference (what the second had lost at its mark), at_steps and at_norm (what the first had
-    lost after as many steps, and where its update first was as long; NaN where it never came so far). Drops are of the
-    mean prior score, from each run's own start. `tables`: evaluations and metrics.
+    For arms that never reach the mark themselves. A row per pair and base: columns first, second, base, exact (what the
+    first came to at its last step), reference (what the second had lost at its mark), at_steps and at_norm (what the
+    first had lost after as many steps, and where its update first was as long; NaN where it never came so far). Drops
+    are of the mean prior score, from each run's own start. `tables`: evaluations and metrics.
     """
     runs = {(cell.name, spec.seed): name for name, (cell, spec) in planned.items() if _is_read(cell.rates, spec)}
     rows = []
@@ -167,7 +205,7 @@ def _compared(tables: Mapping[str, pd.DataFrame], run: str, other: str) -> tuple
         (_norms(tables["metrics"], name), _lost(rows)) for name, rows in ((run, own), (other, reference))
     )
     as_long = _at(pd.Series(norms.index, norms.cummax()), _at(norms_there, step))
-    exact = float(rows_of(own, "exact", "puzzle")["value"].max())
+    exact = float(last_rows(rows_of(own, "exact", "puzzle"))["value"].iloc[0])
     return exact, _at(lost_there, step), _at(lost, step), _at(lost, as_long)
 
 
@@ -201,7 +239,7 @@ def equal_words(table: pd.DataFrame) -> list[str]:
         values = {name: rows[name].dropna() for name in ("exact", "reference", "at_steps", "at_norm")}
         words = {name: bases_in_words(own) if len(own) else "not known" for name, own in values.items()}
         said.append(
-            f"{first} came to exact match {words['exact']}. Where {second} reached {rules().at:g} and had lost "
+            f"{first} ended at exact match {words['exact']}. Where {second} reached {rules().at:g} and had lost "
             f"{words['reference']}, it had lost after as many steps {words['at_steps']}, and with an update as long "
             f"{words['at_norm']}."
         )

@@ -25,6 +25,7 @@ from helpers.study.fixed import rules
 from helpers.study.schema import is_prior
 from helpers.study.spec import RunSpec
 
+SLOWER = 2.2  # times as many FLOPs were spent to 0.7, at least, at a third of a rate (five pairs of runs: 2.2 to 2.4)
 HALVES = ("drop_first", "drop_second", "drop")
 SPENT: Mapping[str, tuple[str, float, str]] = MappingProxyType(
     {
@@ -83,7 +84,7 @@ def front_table(tables: Mapping[str, pd.DataFrame], planned: Planned) -> pd.Data
     `tables`: evaluations, outcomes and metrics of the finished ones; the others did not run and did not arrive. `base`
     is the number of the stem. Costs hold what a model wrote for the run in advance; `source_flops` is what the run cost
     that feeds it, up to its end, 0 where none does. `capped`: the next slower rate, a third as fast, would spend more
-    than a run may (`fixed.Rules`).
+    than a run may (`fixed.Rules`), by what slower rates have spent so far (`SLOWER`).
     """
     marks = _marks(tables["evaluations"], planned)
     drops = drops_at_mark(half_scores(own_outcomes(tables["outcomes"], planned)), marks)
@@ -95,7 +96,7 @@ def front_table(tables: Mapping[str, pd.DataFrame], planned: Planned) -> pd.Data
     table["arrived"] = table.index.isin(marks["run"])
     table["ran"] = table.index.isin(tables["evaluations"]["run"])
     table["source_flops"] = table["source"].map(whole).where(table["source"] != "", 0.0)
-    table["capped"] = (table["flops"] * 3 > rules().flops_cap).fillna(value=False)
+    table["capped"] = (table["flops"] * SLOWER > rules().flops_cap).fillna(value=False)
     more = [name for name in ("run", "ran", *at.columns, "source_flops") if name not in COLUMNS]
     return table.reset_index()[[*COLUMNS, *more]]
 

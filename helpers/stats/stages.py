@@ -15,6 +15,7 @@ from helpers.stats.front_table import Planned
 from helpers.stats.fronts import ran
 from helpers.stats.intervals import bases_in_words
 from helpers.study.cells import SOURCE_RATE, get_cell
+from helpers.study.fixed import rules
 from helpers.study.spec import RunSpec
 
 STAGES = ("base", "after the jigsaw", "after turned tiles")
@@ -74,8 +75,13 @@ def _stages(value: pd.Series, second: RunSpec, from_base: str) -> Iterator[tuple
 
 
 def stage_summary(scores: pd.DataFrame) -> pd.DataFrame:
-    """`stage_scores` over bases, in order: columns cell, known, stage, mean, low, high, seeds."""
-    summary = seed_summary(scores, ["cell", "known", "stage"])
+    """`stage_scores` over bases, in order: columns cell, known, stage, mean, low, high, seeds.
+
+    Of an arm that has been through all stages on some bases only these count: a row is read from left to right.
+    """
+    count = scores.groupby(["cell", "seed"])["value"].transform("size")
+    most = count.groupby(scores["cell"]).transform("max")
+    summary = seed_summary(scores[count == most], ["cell", "known", "stage"])
     order = {name: place for place, name in enumerate((*KNOWN, *STAGES))}
     return summary.sort_values(["known", "stage"], key=lambda own: own.map(order), kind="stable", ignore_index=True)
 
@@ -83,35 +89,40 @@ def stage_summary(scores: pd.DataFrame) -> pd.DataFrame:
 def lost_again(scores: pd.DataFrame) -> list[str]:
     """A sentence per arm: what the second task cost the first one, and the prior tasks beyond what the first had cost.
 
-    Means with their intervals over the bases that have both stages.
+    Means with their intervals over the bases on which turned tiles were learned to exact match 0.7 or more; the others
+    are counted, and say nothing of a cost: what is not learned need not cost anything.
     """
-    wide = scores.pivot(index=["cell", "seed", "known"], columns="stage", values="value").reindex(columns=list(STAGES))
-    lost = pd.DataFrame({"first": wide[STAGES[0]] - wide[STAGES[1]], "second": wide[STAGES[1]] - wide[STAGES[2]]})
+    wide = scores.pivot(index=["cell", "seed"], columns=["known", "stage"], values="value")
+    wide = wide.reindex(columns=pd.MultiIndex.from_product([KNOWN, STAGES]))
     said = []
-    for cell in dict.fromkeys(scores["cell"]):
-        own = lost.loc[cell].dropna(subset="second")
-        if own.empty:
-            continue
-        by = {known: rows for known, rows in own.groupby("known")}
-        first, more, jigsaw = by[PRIOR]["first"], by[PRIOR]["second"], by[JIGSAW]["second"]
-        said.append(
-            f"{cell}: of the prior score the jigsaw cost {bases_in_words(first)} and turned tiles "
-            f"{bases_in_words(more)} more; of the jigsaw they cost {bases_in_words(jigsaw)}."
-        )
-    return said or ["No arm has learned both tasks yet."]
+    for cell, rows in wide.groupby("cell"):
+        end = rows[(TURNED, STAGES[2])].dropna()
+        own = rows.loc[end.index[end >= rules().at]]
+        late = f" On {len(end) - len(own)} of {len(end)} bases they were not learned." if len(own) < len(end) else ""
+        if len(own):
+            first, more = (own[(PRIOR, STAGES[k])] - own[(PRIOR, STAGES[k + 1])] for k in (0, 1))
+            jigsaw = own[(JIGSAW, STAGES[1])] - own[(JIGSAW, STAGES[2])]
+            said.append(
+                f"{cell}: of the prior score the jigsaw cost {bases_in_words(first)} and turned tiles "
+                f"{bases_in_words(more)} more; of the jigsaw they cost {bases_in_words(jigsaw)}.{late}"
+            )
+        elif len(end):
+            said.append(f"{cell}:{late}")
+    return said or ["No arm was taught both tasks yet."]
 
 
 def second_task(front: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
-    """Drops at 0.7 of two cells at `SOURCE_RATE` on each task, from the base: a row per task and base, and the means.
+    """Drops at 0.7 of two cells at `SOURCE_RATE` on each task, from the base: a row per task and base.
 
     Columns task, base, first, second, difference (first minus second); NaN where a run did not arrive. `front` as from
-    `front_table`; only bases on which both cells were run on that task.
+    `front_table`; only bases on which both cells were run on both tasks, so that the tasks can be compared.
     """
-    rows = []
-    for task, more in (("jigsaw", ""), ("turned tiles", ", turned")):
-        both = [_at_source_rate(front, get_cell(cell + more).name) for cell in (first, second)]
-        for base in sorted(both[0].keys() & both[1].keys(), key=int):
-            rows.append((task, base, both[0][base], both[1][base]))
+    tasks = {"jigsaw": "", "turned tiles": ", turned"}
+    drops = {
+        (t, c): _at_source_rate(front, get_cell(c + more).name) for t, more in tasks.items() for c in (first, second)
+    }
+    bases = sorted(set.intersection(*map(set, drops.values())), key=int)
+    rows = [(task, base, drops[task, first][base], drops[task, second][base]) for task in tasks for base in bases]
     table = pd.DataFrame(rows, columns=["task", "base", first, second])
     return table.assign(difference=table[first] - table[second])
 
@@ -123,14 +134,18 @@ def _at_source_rate(front: pd.DataFrame, cell: str) -> dict[str, float]:
 
 
 def second_task_words(table: pd.DataFrame) -> list[str]:
-    """A sentence per task of `second_task`: the mean difference with its interval over bases."""
-    said = []
-    for task, rows in table.groupby("task", sort=False):
-        apart = rows["difference"].dropna()
-        first, second = table.columns[2:4]
-        value = bases_in_words(apart) if len(apart) else "unknown: no base has both at 0.7"
-        said.append(f"{task}: {first} lost more than {second} by {value}.")
-    return said or ["No base has both tasks yet."]
+    """A sentence per task of `second_task`, and how far the tasks are apart: means with their intervals over bases."""
+    first, second = table.columns[2:4]
+    wide = table.pivot(index="base", columns="task", values="difference")
+    said = [
+        f"{task}: {first} lost {bases_in_words(wide[task].dropna())} more than {second}."
+        for task in wide.columns
+        if wide[task].notna().any()
+    ]
+    if len(wide.columns) < 2 or not len(wide.dropna()):
+        return [*said, "No base has both arms at 0.7 on both tasks yet."]
+    apart = bases_in_words((wide["turned tiles"] - wide["jigsaw"]).dropna())
+    return [*said, f"That difference is {apart} larger on turned tiles than on the jigsaw."]
 
 
 def second_curves(evaluations: pd.DataFrame, planned: Planned) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from helpers.stats.curves import seed_summary
 from helpers.stats.front_table import Planned, own_outcomes
 from helpers.stats.fronts import chosen, ran
 from helpers.study.arms import get_arm
-from helpers.study.cells import SOURCE_RATE, Cell
+from helpers.study.cells import SOURCE_RATE, Cell, get_cell
 from helpers.study.schema import is_prior
 from helpers.study.spec import RunSpec
 
@@ -62,13 +62,16 @@ def source_rate_runs(planned: Planned) -> dict[str, tuple[Cell, RunSpec]]:
 def chosen_runs(planned: Planned, front: pd.DataFrame) -> dict[str, tuple[Cell, RunSpec]]:
     """Of each cell and base the run at the rate that is best on the other bases (`fronts.chosen`), and the base arm.
 
-    A cell that has no such rate on a base has no run on it here.
+    A cell with one rate has nothing to choose: it is read at that one. A cell that has no such rate on a base has no
+    run on it here.
     """
-    rates = {name: chosen(front, name).set_index("base")["rate"].to_dict() for name in front["cell"].unique()}
+    fronts = [name for name in front["cell"].unique() if len(get_cell(name).rates) > 1]
+    rates = {name: chosen(front, name).set_index("base")["rate"].to_dict() for name in fronts}
+    alone = {name for name in front.loc[ran(front), "cell"] if len(get_cell(name).rates) == 1}
     return {
         name: (cell, spec)
         for name, (cell, spec) in planned.items()
-        if not _trains(cell) or rates.get(cell.name, {}).get(str(spec.seed)) == spec.learning_rate
+        if not _trains(cell) or cell.name in alone or rates.get(cell.name, {}).get(str(spec.seed)) == spec.learning_rate
     }
 
 

@@ -108,6 +108,7 @@ class Cell:
 
 
 _FRONT = (2e-4, 6e-5, 2e-5)
+_LONG = (*_FRONT, 6e-6)  # bare answers are cheap: their front goes on until nothing more is saved
 _DEAR = (2e-4, 1.1e-4, 6e-5)  # a rate a third of the last would cost more than `flops_cap` (a pilot: 5.5e13 at 6e-5)
 _ONE = (SOURCE_RATE,)  # where one rate will do
 _KL = 0.36  # weight of the KL term, RFT's and SFT's: of .12, .36 and 1 the pilots kept most with it, if by little
@@ -118,24 +119,21 @@ _RFT_3X3 = dict(batch_size=16, group_size=32, beta=0.05, grid="3x3")
 # fmt: off
 _CELLS = (
     *(Cell("base", asked, (0.0,), 0.0, headline=True) for asked in ASKED),
-    Cell("sft-answer", "direct", _FRONT, 0.12, headline=True),
+    Cell("sft-answer", "direct", _LONG, 0.12, headline=True),
     Cell("rft", "direct", _FRONT, 0.12, batch_size=16, beta=_KL, headline=True),
     Cell("rft", "think", _DEAR, 0.16, batch_size=16, beta=_KL, headline=True),
-    Cell("sft-answer", "plain", _FRONT, 0.12, headline=True),
+    Cell("sft-answer", "plain", _LONG, 0.12, headline=True),
     Cell("sft-rollout", "think", _FRONT, 0.12, boards=SOME, source="rft think", headline=True),
     Cell("sft-voice", "think", _FRONT, 0.12, boards=SOME, headline=True),
-    Cell("sft-expert", "sentences", _FRONT, 0.12, headline=True),
+    Cell("sft-expert", "sentences", _FRONT, 0.12, boards=SOME, headline=True),
     # KL: both algorithms without it, and each with its own weight
     Cell("rft-no-kl", "direct", _FRONT, 0.12, batch_size=16, headline=True),
     Cell("sft-kl", "direct", _FRONT, 0.12, beta=_KL, headline=True),
     # data: the rollouts one by one in their order, and a hardly trained writer's thinks
     Cell("sft-stream", "think", _ONE, 0.16, batch_size=16, source="rft think"),
     Cell("sft-self", "think", _ONE, 0.12, boards=SOME, extra=(("source_step", 64),), source="rft think"),
-    # Four rates for one arm and three for the others would be unequal care: a front ends where a slower rate saves less
-    # than `edge_gain`. On the first two bases this one had been run as a part of the front.
-    Cell("sft-answer", "direct", (6e-6,), 0.12, label="slower still"),
     # form: the teacher's sentences where nobody asks for them, and what the twin that always thinks makes of it all
-    Cell("sft-expert", "plain", _ONE, 0.12),
+    Cell("sft-expert", "plain", _ONE, 0.12, boards=SOME),
     Cell("sft-answer", "direct", _ONE, 0.12, kind="one-form"),
     Cell("sft-answer", "plain", _ONE, 0.12, kind="one-form"),
     Cell("rft", "think", _ONE, 0.16, kind="one-form", batch_size=16, beta=_KL),
@@ -144,7 +142,9 @@ _CELLS = (
     Cell("sft-answer", "think", _ONE, 0.12, extra=(("filler", "fixed"),), label="filler fixed"),
     Cell("sft-answer", "think", _ONE, 0.12, extra=(("filler", "empty"),), label="filler empty"),
     # the negative control: RFT's direct rollouts are bare true answers, nothing else
-    Cell("sft-rollout", "direct", _ONE, 0.12, boards=SOME, source="rft direct"),
+    Cell("sft-rollout", "direct", _ONE, 0.12, source="rft direct"),
+    # as many completions in a step as RFT has
+    Cell("sft-answer", "direct", _ONE, 0.12, batch_size=128, label="large batch"),
     # old controls that decide a claim
     Cell("sft-replay", "direct", _ONE, 0.12, extra=(("replay_share", 0.5),)),
     Cell("rft-stale", "direct", _ONE, 0.16, batch_size=16, beta=_KL, extra=(("steps_per_generation", 8),)),
@@ -161,12 +161,15 @@ _CELLS = (
     Cell("rft", "think", _ONE, 0.16, batch_size=16, beta=_KL, grid="turned"),
     Cell("sft-answer", "direct", _ONE, 0.12, grid="turned", after="sft-answer direct"),
     Cell("rft", "direct", _ONE, 0.12, batch_size=16, beta=_KL, grid="turned", after="rft direct"),
+    Cell("rft-no-kl", "direct", _ONE, 0.12, batch_size=16, grid="turned", after="rft-no-kl direct"),
+    Cell("rft", "think", _ONE, 0.16, batch_size=16, beta=_KL, grid="turned", after="rft think"),
     Cell(
         "sft-rollout", "think", _ONE, 0.12, boards=SOME, grid="turned",
         source="rft think, turned", after="sft-rollout think",
     ),
     # causes, one by one: whose probabilities are learned on own samples; KL on old prompts; a loss that spares what is
     # improbable; an entropy bonus where the KL term stands; and what is left of RFT without any signal
+    Cell("distill", "direct", _ONE, 0.12, batch_size=16, beta=1.0, source="rft direct"),
     Cell("distill-degraded", "direct", _ONE, 0.12, batch_size=16, beta=1.0, source="sft-answer direct, one-form"),
     Cell("sft-dream", "direct", _ONE, 0.12, beta=1.0, extra=(("dreams", SOME),)),
     Cell("sft-dft", "direct", _ONE, 0.12),

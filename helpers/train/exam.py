@@ -7,6 +7,7 @@ from typing import Any
 from helpers.model.build import Loaded
 from helpers.model.evaluate import score_battery, score_puzzles, solve
 from helpers.model.examine import Outcomes, Way, examine
+from helpers.study.arms import get_arm
 from helpers.study.profiles import GRIDS
 from helpers.study.spec import RunSpec
 from helpers.train.engine import Engine, identity_columns
@@ -72,7 +73,7 @@ def other_ways(spec: RunSpec) -> list[Way]:
 def transfers(spec: RunSpec) -> dict[str, PuzzleSpec]:
     """Puzzles of the study that a run was not taught and has room to answer, by the name that they have as a task.
 
-    Mixed tiles only: turned ones are always learned second, and what is asked is what becomes of the first.
+    Mixed tiles only: what is asked of a run on turned ones is what becomes, or would come, of the jigsaw.
     """
     room = spec.puzzle.tiles + spec.turned
     return {f"puzzle {name}": other for name, other in GRIDS.items() if not other.turned and other.tiles < room}
@@ -94,15 +95,10 @@ def _in_ways(engine: Engine, step: int, full: bool) -> Rows:
             choose = not way.opening and not way.held_out and way.size == own.size
             outcomes += _item_rows(step, way, examine(*loaded, way, n, choose=choose))
         outcomes += [_solved(engine, step, asked)[1] for asked in FORMS if asked != spec.asked]
-        for shown in SHOWN if get_trained(spec) else ():
+        for shown in SHOWN if get_arm(spec.arm).trains else ():  # else there is nothing to bring back
             with recovered(loaded, shown, spec.asked):
                 outcomes += _item_rows(step, own, examine(*loaded, own, n), shown)
     return {"evaluations": _mean_rows(spec, step, means), "outcomes": outcomes}
-
-
-def get_trained(spec: RunSpec) -> bool:
-    """Whether a run changes weights at all, so that there is something to bring back."""
-    return spec.steps > 0
 
 
 def _solved(engine: Engine, step: int, asked: Asked, task: str = "puzzle") -> tuple[dict[str, float], dict[str, Any]]:

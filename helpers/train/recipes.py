@@ -114,7 +114,7 @@ def sampled_rows(engine: Engine) -> Dataset:
 
 def _replay_rows(engine: Engine) -> Dataset:
     share = float(engine.spec.settings.get("replay_share", 0.5))
-    return rows.corpus_rows([*engine.corpus, *rows.replayed(engine.corpus, share, engine.spec.seed)])
+    return rows.corpus_rows([*engine.corpus, *rows.replayed(engine.corpus, share, engine.spec)])
 
 
 def _stream_rows(engine: Engine) -> Dataset:

@@ -17,7 +17,7 @@ from helpers.study.schema import is_correct
 from helpers.study.spec import RunSpec
 from helpers.world import battery, easy_vqa, seeds
 from helpers.world.boards import Boards, Corpus, Graded, Prompted, Sample
-from helpers.world.forms import ask_text
+from helpers.world.forms import ask_for, ask_text, due
 from helpers.world.pictures import resized
 from helpers.world.questions import PriorSample
 
@@ -68,12 +68,17 @@ def lazy_rows(n: int, read: Callable[[int], dict[str, Any]]) -> Dataset:
     return Dataset.from_dict({"row": range(n)}).with_transform(several)
 
 
-def replayed(corpus: Corpus, share: float, seed: int) -> list[Sample]:
-    """Prior-task samples that make `share` of the whole when put behind a corpus, at the size of its pictures."""
+def replayed(corpus: Corpus, share: float, spec: RunSpec) -> list[Sample]:
+    """Prior-task samples that make `share` of the whole when put behind a corpus, at the size of its pictures.
+
+    Asked, and answered, in the form that the run asks for, in which it is judged.
+    """
     side = corpus.prompts[0].pixels.shape[:2]
-    drawn = prior_samples(replay_count(len(corpus), share), seeds.REPLAY + seed)
-    asked = [Prompted(resized(s.pixels, side), s.question.text) for s in drawn]
-    return [Sample(p, s.question.completion, s.question.task) for p, s in zip(asked, drawn, strict=True)]
+    seed = seeds.REPLAY + spec.seed
+    rng = np.random.default_rng((seeds.WORDINGS, seed))
+    drawn = prior_samples(replay_count(len(corpus), share), seed)
+    asked = [(s, due(ask_for(s.question, spec.asked, rng), spec.asked)) for s in drawn]
+    return [Sample(Prompted(resized(s.pixels, side), q.text), q.completion, q.task) for s, q in asked]
 
 
 def dream_prompts(spec: RunSpec, n: int, side: tuple[int, int]) -> list[Prompted]:

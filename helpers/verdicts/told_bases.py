@@ -142,21 +142,26 @@ def easy_vqa_by_wording(split: str = "test") -> str:
 
 
 def apart(summary: pd.DataFrame) -> list[str]:
-    """What stands out among pairs of cells: a sentence per question, on pairs whose interval leaves out 0.
+    """What stands out among pairs of cells, those whose interval leaves out 0: a sentence per question, and a warning.
 
     `summary`: as from `stats.apart.summary`. Below three bases an interval is no test, and nothing stands out.
     """
     said = []
     for question, rows in summary.groupby("question", sort=False):
         known = rows[rows["bases"] > 2]
-        if known.empty:
-            said.append(f"{question}: no pair has three bases yet.")
-            continue
         words = [_pair_words(row) for row in known.itertuples() if row.low > 0 or row.high < 0]
-        alike = len(known) - len(words)
-        rest = [f"{alike} of {len(known)} pairs are undecided"] if alike else []
+        counts = {"undecided": len(known) - len(words), "without three bases": len(rows) - len(known)}
+        rest = [f"{count} of {len(rows)} {kind}" for kind, count in counts.items() if count]
         said.append(f"{question}: {'; '.join([*words, *rest])}.")
-    return said
+    known = summary[summary["bases"] > 2]
+    if known.empty:
+        return said
+    width = ((known["high"] - known["low"]) / 2).median()
+    return [
+        *said,
+        f"Of {len(known)} pairs that differ in nothing {len(known) * rules().alpha:.1f} would stand out by chance. "
+        f"Half an interval is {width:.2f} in the median: what is smaller cannot be seen here.",
+    ]
 
 
 def _pair_words(row: Any) -> str:

@@ -8,7 +8,8 @@ Two readings of one permutation, both 1-based and both in reading order:
 A second kind of puzzle leaves four tiles where they are and turns them (`PuzzleSpec.turned`). Its answer has the form
 of a placement, and is called so: placement[s] says how the tile in slot s stands, 1 upright, 2 on its right side (a
 quarter turn clockwise), 3 upside down, 4 on its left side; each occurs once. So it is read, scored and rewarded alike,
-and chance is nearly the same: 1 in 24 for all of it, where the solved board of mixed tiles leaves 1 in 23.
+and chance is the same; 1 2 3 4, the solved board of a jigsaw, is left out here too, so that the two puzzles have the
+same 23 answers.
 
 Another kind of puzzle needs its own spec, `shuffle`, `draw_boards` and `prompt_text`, and a reading in `answers`; what
 trains and measures knows boards, their text and their placements only.
@@ -43,9 +44,8 @@ class PuzzleSpec:
 
     size: the side, in pixels, of the square that the board must fit in; its width is `size` rounded down to a multiple
     of `cols`, its height to one of `rows` (`board_size`), so that all tiles are equal. The solved board is left out
-    unless `solved_allowed`. `turned`: four square tiles, turned and not shuffled; then all 24 boards occur, since none
-    is solved. Raises UserError for rows, cols or size < 1, one tile, empty tiles, a negative seed, or tiles that cannot
-    be turned.
+    unless `solved_allowed`. `turned`: four square tiles, turned and not shuffled. Raises UserError for rows, cols or
+    size < 1, one tile, empty tiles, a negative seed, or tiles that cannot be turned.
     """
 
     rows: int = 2
@@ -93,12 +93,7 @@ class PuzzleSpec:
     @property
     def n_placements(self) -> int:
         """Number of placements that can occur: n!, or n! - 1 without the solved board."""
-        return math.factorial(self.tiles) - (not self.every_occurs)
-
-    @property
-    def every_occurs(self) -> bool:
-        """Whether each of the n! placements can occur; else all but the solved one, 1 to n in their order."""
-        return self.solved_allowed or self.turned
+        return math.factorial(self.tiles) - (not self.solved_allowed)
 
     @property
     def chance_hit(self) -> float:
@@ -109,7 +104,7 @@ class PuzzleSpec:
         (n! - f(t)) / (n (n! - 1)) of the slots, and the mean of f(t) over the truths that occur is
         (n! - n) / (n! - 1). For 2 x 2: 0.2514; for two tiles: 1, since one placement is left.
         """
-        if self.every_occurs:
+        if self.solved_allowed:
             return 1 / self.tiles
         every = math.factorial(self.tiles)
         fixed = Fraction(every - self.tiles, every - 1)
@@ -174,7 +169,7 @@ def shuffle(spec: PuzzleSpec, index: int) -> Placement:
     placement = solved.copy()
     rng.shuffle(placement)
     # To redraw the solved board keeps the others exactly equally likely.
-    while placement == solved and not spec.every_occurs:
+    while placement == solved and not spec.solved_allowed:
         rng.shuffle(placement)
     return tuple(placement)
 
