@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from helpers.stats.front_table import Planned
@@ -170,3 +171,21 @@ def _pair_words(row: Any) -> str:
     ends = sorted((sign * row.low, sign * row.high))
     value = in_words((sign * row.mean, *ends), seeds=row.bases).replace("seed", "base")
     return f"{first} loses {value} more than {second}"
+
+
+def words_and_drops(table: pd.DataFrame) -> list[str]:
+    """How probable each cell's texts are under its bases, and what was lost; then whether the two go together.
+
+    `table`: as from `measure.own_words.beside_drops`. The rank correlation is over the means of cells, and is said from
+    four cells with a drop on.
+    """
+    said, means = [], []
+    for (cell, kind), rows in table.groupby(["cell", "kind"], sort=False):
+        value, drops = float(np.exp(np.log(rows["perplexity"]).mean())), rows["drop"].dropna()
+        lost = f"; lost {bases_in_words(drops)}" if len(drops) else ""
+        said.append(f"{cell}, {kind}: perplexity {value:.2f}{lost}.")
+        means += [(value, drops.mean())] if len(drops) else []
+    if len(means) < 4:
+        return [*said, "Too few cells have a drop to say whether the two go together."]
+    rho = pd.DataFrame(means).rank().corr().iloc[0, 1]
+    return [*said, f"Rank correlation of perplexity and drop over {len(means)} cells: {rho:.2f}."]

@@ -1,0 +1,80 @@
+"""How probable a base of the study on several bases finds what a cell learns to write, asked as the cell asks.
+
+A base that answers in two forms may find a bare answer, where one is asked for, as likely as its own think. Nothing is
+trained: rules or the base itself write SFT's texts, and RFT's are what a published run drew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from helpers.measure.perplexity import base_logps
+from helpers.measure.reach import corpus_summary
+from helpers.model.processor import BASES
+from helpers.study import cells
+from helpers.study.cells import SOURCE_RATE
+from helpers.study.profiles import FAIR
+from helpers.study.published import store
+from helpers.study.schema import is_correct
+from helpers.train.engine import load_base
+from helpers.train.recipes import RECIPES, Given
+from helpers.world import seeds
+from helpers.world.boards import training_boards
+
+SFT = ("sft-answer direct", "sft-answer plain", "sft-expert sentences", "sft-expert plain", "sft-voice think")
+RFT = ("rft direct", "rft think")
+COLUMNS = ["cell", "kind", "stem", "completions", "tokens", "logp", "perplexity", "low", "high"]
+
+
+def perplexities(stem: int, n: int, kinds: Sequence[str] = ("two-form", "one-form")) -> pd.DataFrame:
+    """Perplexity of each cell's texts under the bases of a stem: columns `COLUMNS`, a row per cell and base.
+
+    Of SFT's cells the first `n` texts; of RFT's the correct rollouts of the last third of its published run on that
+    base, scored when they were drawn (none of a run that is not published). Intervals over texts, 95% bootstrap. Bases
+    that are not kept are left out.
+    """
+    parts = []
+    for kind in kinds:
+        if cells.base_name(kind, stem) in BASES:
+            rows = pd.concat([*_written(kind, stem, n), *_drawn(kind, stem)], ignore_index=True)
+            parts.append(corpus_summary(rows).rename(columns={"corpus": "cell"}).assign(kind=kind, stem=stem))
+    return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
+
+
+def _written(kind: str, stem: int, n: int) -> list[pd.DataFrame]:
+    """The texts that SFT's cells would learn on a base, scored under it."""
+    parts = []
+    for name in SFT:
+        spec = replace(cells.get_cell(name).at(stem, SOURCE_RATE), base=cells.base_name(kind, stem))
+        base = load_base(spec)
+        boards = training_boards(spec.puzzle, n, stem).asking(spec.asked, seeds.training(stem))
+        texts = RECIPES[spec.arm].write(Given(spec, store(FAIR), base.processor, boards))
+        parts.append(base_logps(base, boards.corpus(name, texts)))
+    return parts
+
+
+def _drawn(kind: str, stem: int) -> list[pd.DataFrame]:
+    """The correct rollouts of the last third of RFT's runs on a base, as they were scored under it."""
+    found = []
+    for name in RFT:
+        cell = cells.CELLS.get(name if kind == "two-form" else f"{name}, {kind}")
+        rows = cells.tables_of([cell.at(stem, SOURCE_RATE)], ["completions"])["completions"] if cell else None
+        if rows is not None and len(rows):
+            late = rows[is_correct(rows) & rows["logp_base"].notna() & (rows["step"] > rows["step"].max() * 2 / 3)]
+            scored = late.rename(columns={"logp_base": "logp"})[["logp", "tokens"]]
+            found.append(scored.assign(corpus=name, per_token=scored["logp"] / scored["tokens"]))
+    return found
+
+
+def beside_drops(table: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
+    """`perplexities` with a column drop: what the cell had lost at 0.7 at `SOURCE_RATE`; NaN where it did not arrive.
+
+    `front`: as from `front_table`.
+    """
+    own = front[front["rate"] == SOURCE_RATE].set_index(["cell", "base"])["drop"].to_dict()
+    names = [row.cell if row.kind == "two-form" else f"{row.cell}, {row.kind}" for row in table.itertuples()]
+    drops = [own.get((name, str(stem)), float("nan")) for name, stem in zip(names, table["stem"], strict=True)]
+    return table.assign(drop=drops)
