@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from rows import front_run
 
-from helpers.measure import own_words
+from helpers.measure import influence, linear, own_words
 from helpers.model import processor
 from helpers.model.build import load
 from helpers.model.score import completion_logps
@@ -91,3 +91,33 @@ def test_every_point_is_drawn_and_a_cell_without_a_drop_stands_at_the_left_alone
     assert (
         drawn(fig)["drop"].tolist()[1] == "" and "sft-answer direct 2 under two-form bases, drop 0.10" in fig.jigsaw_alt
     )
+
+
+def test_gold_answers_are_asked_for_and_written_in_each_form() -> None:
+    samples = own_words.gold_in_forms(("colour",), (0, 1))
+    opens = {"asked: direct": "<answer>", "asked: think": "<think>", "asked: sentences": "<think>"}
+    assert [(sample.kind, sample.completion.startswith(opens[sample.kind])) for sample in samples] == [
+        (kind, True) for kind in opens for _ in range(2)
+    ]
+    by_kind = {kind: [s for s in samples if s.kind == kind] for kind in opens}
+    words = [len(by_kind[kind][0].completion.split()) for kind in opens]
+    assert words[0] < words[1] < words[2]  # a teacher takes the most
+
+
+def test_one_update_on_a_text_makes_it_more_probable_and_is_taken_for_every_cell_and_form() -> None:
+    rows = own_words.one_step("two-form", STEM, 2, 2, (0,))
+    assert set(rows["corpus"]) == set(own_words.SFT) and len(rows) == 2 * len(own_words.SFT) * len(own_words.FORMS)
+    base, corpora = own_words.texts_of("two-form", STEM, 4)
+    weights = linear.weights_of(base.model)
+    part = linear.scored(base, list(corpora["sft-answer plain"]))
+    learned = influence.batch_gradients({"own": [part]}, weights)
+    assert influence.influence(learned, part, weights, [influence.Step("sgd", 0.01)])["change"].mean() > 0
+
+
+def test_what_is_said_of_one_step_names_what_its_interval_tells_from_nothing() -> None:
+    rows = [("SGD", "sft-answer plain", kind, -1.0, -2.0, high) for kind, high in (("a", -0.5), ("b", 0.5))]
+    rows += [("SGD", "sft-voice think", "a", 1.0, 0.5, 2.0)]
+    table = pd.DataFrame(rows, columns=["step", "corpus", "kind", "mean", "low", "high"])
+    assert told_bases.one_step_words(table) == [
+        "SGD: lowered by sft-answer plain (a); raised by sft-voice think (a); 1 of 3 undecided."
+    ]

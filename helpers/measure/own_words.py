@@ -1,7 +1,8 @@
 """How probable a base of the study on several bases finds what a cell learns to write, asked as the cell asks.
 
 A base that answers in two forms may find a bare answer, where one is asked for, as likely as its own think. Nothing is
-trained: rules or the base itself write SFT's texts, and RFT's are what a published run drew.
+trained: rules or the base itself write SFT's texts, and RFT's are what a published run drew. And what one update on
+SFT's texts does to gold answers in each form.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
+from helpers.measure import influence, linear
 from helpers.measure.perplexity import base_logps
 from helpers.measure.reach import corpus_summary
+from helpers.model.build import Loaded
 from helpers.model.processor import BASES
 from helpers.study import cells
 from helpers.study.cells import SOURCE_RATE
@@ -22,10 +26,13 @@ from helpers.study.schema import is_correct
 from helpers.train.engine import load_base
 from helpers.train.recipes import RECIPES, Given
 from helpers.world import seeds
-from helpers.world.boards import training_boards
+from helpers.world.battery import battery_samples, battery_tasks
+from helpers.world.boards import Corpus, Prompted, Sample, training_boards
+from helpers.world.forms import Asked, ask_for, due
 
 SFT = ("sft-answer direct", "sft-answer plain", "sft-expert sentences", "sft-expert plain", "sft-voice think")
 RFT = ("rft direct", "rft think")
+FORMS: tuple[Asked, ...] = ("direct", "think", "sentences")
 COLUMNS = ["cell", "kind", "stem", "completions", "tokens", "logp", "perplexity", "low", "high"]
 
 
@@ -44,16 +51,58 @@ def perplexities(stem: int, n: int, kinds: Sequence[str] = ("two-form", "one-for
     return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
 
 
-def _written(kind: str, stem: int, n: int) -> list[pd.DataFrame]:
-    """The texts that SFT's cells would learn on a base, scored under it."""
-    parts = []
+def texts_of(kind: str, stem: int, n: int) -> tuple[Loaded, dict[str, Corpus]]:
+    """A base, and the first `n` texts that each of SFT's cells would learn on it, behind their prompts, by cell."""
+    corpora = {}
     for name in SFT:
         spec = replace(cells.get_cell(name).at(stem, SOURCE_RATE), base=cells.base_name(kind, stem))
         base = load_base(spec)
         boards = training_boards(spec.puzzle, n, stem).asking(spec.asked, seeds.training(stem))
         texts = RECIPES[spec.arm].write(Given(spec, store(FAIR), base.processor, boards))
-        parts.append(base_logps(base, boards.corpus(name, texts)))
-    return parts
+        corpora[name] = boards.corpus(name, texts)
+    return base, corpora
+
+
+def _written(kind: str, stem: int, n: int) -> list[pd.DataFrame]:
+    """The texts that SFT's cells would learn on a base, scored under it."""
+    base, corpora = texts_of(kind, stem, n)
+    return [base_logps(base, corpus) for corpus in corpora.values()]
+
+
+def gold_in_forms(tasks: Sequence[str], numbers: Sequence[int]) -> list[Sample]:
+    """Gold answers of the held-out battery samples `numbers` of each task, asked for in each of `FORMS`.
+
+    Written as they are asked for; the kind is that form.
+    """
+    samples = []
+    for asked in FORMS:
+        rng = np.random.default_rng((seeds.WORDINGS, seeds.HELD_OUT))
+        for task in tasks:
+            drawn = battery_samples(task, max(numbers) + 1)
+            for own in (drawn[number] for number in numbers):
+                question = due(ask_for(own.question, asked, rng), asked)
+                samples.append(Sample(Prompted(own.pixels, question.text), question.completion, f"asked: {asked}"))
+    return samples
+
+
+def one_step(kind: str, stem: int, boards: int, batches: int, numbers: Sequence[int]) -> pd.DataFrame:
+    """What one update of a base on each of SFT's cells does to gold answers of the prior tasks, form by form.
+
+    On up to `batches` batches of `boards` boards, by SGD and by AdamW at the cells' rate; gold answers of the samples
+    `numbers` of every task. Columns step, corpus (the cell), kind (the form), mean, low, high: nats per token, with
+    95% t intervals over batches.
+    """
+    base, corpora = texts_of(kind, stem, boards * batches)
+    weights = linear.weights_of(base.model)
+    parts = {
+        name: [linear.scored(base, part) for part in linear.batches(list(own), boards, batches)]
+        for name, own in corpora.items()
+    }
+    gold = linear.scored(base, gold_in_forms(battery_tasks(), numbers))
+    steps = [influence.Step("sgd", 0.01), influence.Step("adamw", SOURCE_RATE)]
+    rows = influence.influence(influence.batch_gradients(parts, weights), gold, weights, steps)
+    by = ["step", "corpus", "kind"]
+    return influence.over_batches(influence.per_token(rows, [*by, "batch"]), by)
 
 
 def _drawn(kind: str, stem: int) -> list[pd.DataFrame]:

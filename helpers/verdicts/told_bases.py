@@ -189,3 +189,23 @@ def words_and_drops(table: pd.DataFrame) -> list[str]:
         return [*said, "Too few cells have a drop to say whether the two go together."]
     rho = pd.DataFrame(means).rank().corr().iloc[0, 1]
     return [*said, f"Rank correlation of perplexity and drop over {len(means)} cells: {rho:.2f}."]
+
+
+def one_step_words(rows: pd.DataFrame) -> list[str]:
+    """For each rule, which texts' first update clearly lowers or raises gold answers, by the form that is asked for.
+
+    `rows`: as from `measure.own_words.one_step`; clearly: the interval over batches leaves out 0.
+    """
+    said = []
+    for step, part in rows.groupby("step", sort=False):
+        clear = {"lowered": part[part["high"] < 0], "raised": part[part["low"] > 0]}
+        words = [f"{kind} by {_by_corpus(own)}" for kind, own in clear.items() if len(own)]
+        undecided = len(part) - sum(map(len, clear.values()))
+        said.append(f"{step}: {'; '.join([*words, f'{undecided} of {len(part)} undecided'])}.")
+    return said
+
+
+def _by_corpus(rows: pd.DataFrame) -> str:
+    """ "sft-answer plain (asked: direct, asked: think)"."""
+    groups = rows.groupby("corpus", sort=False)["kind"].agg(", ".join)
+    return " and ".join(f"{corpus} ({kinds})" for corpus, kinds in groups.items())
