@@ -20,6 +20,7 @@ from helpers.study.profiles import FAIR
 from helpers.study.records import Run, RunStore
 from helpers.study.spec import RunSpec
 from helpers.train.corpora import expert_completions
+from helpers.verdicts import claims
 from helpers.world.boards import training_boards
 from helpers.world.puzzles import PuzzleSpec
 
@@ -185,5 +186,14 @@ def test_what_is_said_of_the_pilots_is_what_they_gave() -> None:
         drops = by_cell[name].loc[2].set_index("beta")["drop"]
         assert sorted(drops.index) == [0.12, 0.36, 1.0] and drops.idxmin() == cells.get_cell(name).beta
         assert drops.max() - drops.min() < 0.03  # by little
+    known = {"rft think": 0.02, "sft-voice think": 0.03, "sft-answer plain": 0.28, "sft-expert sentences": 0.36}
+    assert {name: round(by_cell[name]["drop"].loc[2].mean(), 2) for name in known} == known
+    assert "rft think lost 0.02, sft-voice think 0.03, sft-answer plain 0.28, sft-expert sentences 0.36." in text
+    notes = {claim.id: claim.notes for claim in claims.all_claims("primary")}
+    pairs = {"paper-pairing-rft-keeps": ("sft-answer plain", "rft think")}
+    pairs |= {"outside-words-cost": ("sft-expert sentences", "sft-voice think")}
+    for claim, (first, second) in pairs.items():
+        gave = by_cell[first]["drop"].loc[2] - by_cell[second]["drop"].loc[2]
+        assert f"on one base gave {gave:.2f} at one rate" in " ".join(notes[claim].split())
     best = [by_cell[name].loc[2].set_index("beta")["drop"].min() for name in ("sft-kl direct", "rft direct")]
     assert best[0] <= best[1]
