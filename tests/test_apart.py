@@ -44,6 +44,7 @@ def test_in_what_two_cells_differ_is_read_off_their_specs() -> None:
         (SFT, "sft-answer direct, large batch"): ["batch_size"],
         ("sft-answer direct, LoRA", SFT): ["learning_rate", "lora_rank"],
         ("rft-random direct", "rft-no-kl direct"): ["arm"],
+        (SFT, "sft-answer direct, eyes frozen"): ["freeze_vision"],
         ("sft-kl direct", RFT): ["arm", "batch_size"],
         ("sft-rollout think", "rft think"): ["arm", "batch_size", "beta", "boards"],
     }

@@ -56,6 +56,7 @@ QUESTIONS: Mapping[str, Sequence[Pair]] = MappingProxyType(
         ),
         "KL term": (("rft-no-kl direct", _RFT), (_SFT, "sft-kl direct")),
         "control": (("sft-rollout direct", _SFT),),
+        "eyes": ((_SFT, "sft-answer direct, eyes frozen"), (_RFT, "rft direct, eyes frozen")),
         "batch": ((_SFT, "sft-answer direct, large batch"),),
         "remedies": (
             ("sft-replay direct", _SFT),

@@ -43,7 +43,7 @@ class Cell:
     So a slower run may take as many more steps as it is slower, and a rate that is added changes no other run.
     `boards`: how many there are to learn from. `source`: the cell whose run at `SOURCE_RATE` feeds this one.
     `headline`: whether it is run on every reported base, else on the first three. `grid`: which of `GRIDS` its puzzles
-    are. `after`: the cell from the end of whose run at `SOURCE_RATE` this one's start.
+    are. `after`: the cell from the end of whose run at `SOURCE_RATE` this one's start. `frozen`: whether the eyes are.
     """
 
     arm: str
@@ -60,6 +60,7 @@ class Cell:
     headline: bool = False
     label: str = ""
     lora_rank: int = 0
+    frozen: bool = False
     grid: str = "2x2"
     group_size: int = FAIR.group_size
 
@@ -99,6 +100,7 @@ class Cell:
             beta=self.beta,
             max_completion_length=room(puzzle.tiles, outside),
             lora_rank=self.lora_rank,
+            freeze_vision=self.frozen,
             base=base_name(self.kind, stem),
             source=source,
             extra=settings if steps else (),
@@ -143,6 +145,9 @@ _CELLS = (
     Cell("sft-answer", "think", _ONE, 0.12, extra=(("filler", "empty"),), label="filler empty"),
     # the negative control: RFT's direct rollouts are bare true answers, nothing else
     Cell("sft-rollout", "direct", _ONE, 0.12, source="rft direct"),
+    # whether what is lost is lost in the eyes, which all tasks share
+    Cell("sft-answer", "direct", _ONE, 0.12, label="eyes frozen", frozen=True),
+    Cell("rft", "direct", _ONE, 0.12, batch_size=16, beta=_KL, label="eyes frozen", frozen=True),
     # as many completions in a step as RFT has
     Cell("sft-answer", "direct", _ONE, 0.12, batch_size=128, label="large batch"),
     # old controls that decide a claim
