@@ -262,3 +262,24 @@ def test_a_tasks_scores_do_not_depend_on_the_other_tasks(loaded: tuple) -> None:
         alone = evaluate.score_battery(*loaded, 4, [task])[task]
         for measure in ("score", "format_failure"):
             assert alone[measure] == together[task][measure]
+
+
+@pytest.mark.parametrize(
+    ("kind", "gold", "said", "share", "as_many"),
+    [
+        ("things", "red star, blue cross", "blue cross, red star", 1.0, True),
+        ("things", "red star, blue cross", "red star, blue cross, red star", 1.0, False),
+        ("things", "red star, red star", "red star, blue cross", 0.5, True),
+        ("order", "2 1 4 3", "1 2 4 3", 0.5, True),
+        ("order", "2 1 4 3", "2 1 4", 0.75, False),
+        ("word", "star", "cross", 0.0, True),
+    ],
+)
+def test_parts_of_an_answer_are_things_in_any_order_or_words_in_their_places(
+    kind: str, gold: str, said: str, share: float, as_many: bool
+) -> None:
+    task = "caption" if kind == "things" else "rank_brightness"
+    question = Question(task, "?", gold, "", kind, len(gold.split()))
+    assert answers.score_parts(f"<answer>{said}</answer>", question) == (share, as_many)
+    assert (answers.score_answer(f"<answer>{said}</answer>", question) == 1.0) == (share == 1.0 and as_many)
+    assert answers.score_parts(said, question) == (0.0, False)

@@ -7,13 +7,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from rows import front_run
+from rows import evaluation, front_run
 from test_front_table import outcome
 
 from helpers.errors import UserError
 from helpers.stats import ways
 from helpers.study import cells
 from helpers.study.spec import RunSpec
+from helpers.verdicts import told_bases
 
 CELL = cells.get_cell("sft-answer direct")
 RUN, OTHER = (CELL.at(stem, cells.SOURCE_RATE) for stem in (3, 4))
@@ -178,3 +179,27 @@ def test_a_cell_is_read_at_one_rate_until_one_can_be_chosen() -> None:
     assert own == {CELL.at(stem, slow).name for stem in (3, 4)}
     lost = pd.DataFrame([front_run(name, base, fast, math.nan) for base in "34"])
     assert not [run for run, (cell, _) in ways.read_runs(PLANNED, lost).items() if cell == CELL]
+
+
+def test_how_wrong_answers_are_is_read_where_the_run_first_reached_seven_tenths() -> None:
+    marks = {"score": (0.9, 0.2), "parts": (0.95, 0.8), "as_many": (1.0, 0.3)}
+    rows = [
+        evaluation(RUN.name, s, "puzzle", "exact", v, run=RUN.name)
+        for s, v in ((0, 0.0), (10, 0.5), (20, 0.8), (30, 1))
+    ]
+    for measure, (start, there) in marks.items():
+        values = ((0, start), (10, start), (20, there), (30, 0.0))
+        rows += [evaluation(RUN.name, s, "caption", measure, v, run=RUN.name) for s, v in values]
+    old = [evaluation(OTHER.name, s, t, m, v, run=OTHER.name)
+           for s in (0, 20) for t, m, v in (("puzzle", "exact", s / 20), ("caption", "score", 0.5))]  # fmt: skip
+    (found,) = ways.in_parts(pd.DataFrame([*rows, *old]), PICKED).to_dict("records")
+    assert found == {"cell": CELL.name, "task": "caption", "score": 0.2, "parts": 0.8, "as_many": 0.3, "seeds": 1}
+    (said,) = told_bases.wrong_in_parts(pd.DataFrame([found]))
+    assert said == (
+        "sft-answer direct, caption: 0.20 right as a whole, 0.80 of their parts, 0.30 with as many parts as they should"
+        " have (1 base)."
+    )
+    assert ways.in_parts(pd.DataFrame(old), PICKED).empty
+    assert told_bases.wrong_in_parts(ways.in_parts(pd.DataFrame(old), PICKED)) == [
+        "No run says yet how wrong its answers are."
+    ]

@@ -46,7 +46,8 @@ class Way:
 class Outcomes:
     """What became of the items of one task: right, in the form asked for, chosen among a few, and what was said.
 
-    `likely` is empty where nothing was chosen; a `failed` answer is of no kind that the instruction asks for.
+    `likely` is empty where nothing was chosen; a `failed` answer is of no kind that the instruction asks for. `parts`:
+    how much of an answer is right; `as_many`: whether it has as many parts as it should (`answers.score_parts`).
     """
 
     right: tuple[bool, ...]
@@ -54,11 +55,14 @@ class Outcomes:
     failed: tuple[bool, ...]
     likely: tuple[bool, ...]
     said: tuple[str, ...]
+    parts: tuple[float, ...] = ()
+    as_many: tuple[bool, ...] = ()
 
     @property
     def means(self) -> dict[str, float]:
         """Means by measure, as the table of evaluations names them."""
         shares = {"score": self.right, "kept": self.kept, "format_failure": self.failed, "likelihood": self.likely}
+        shares |= {"parts": self.parts, "as_many": self.as_many}
         return {name: float(np.mean(marks)) for name, marks in shares.items() if marks}
 
 
@@ -87,7 +91,8 @@ def examine(model: Model, processor: ProcessorMixin, way: Way, n: int, choose: b
     rows: dict[str, dict[int, tuple]] = {}
     for (task, i, _, question), text, choice in zip(put, texts, likely, strict=True):
         kept, failed = answers.in_form(text, written_as(way.asked)), answers.is_format_failure(text, question)
-        rows.setdefault(task, {})[i] = (answers.score_answer(text, question) == 1.0, kept, failed, choice, text)
+        marks = (answers.score_answer(text, question) == 1.0, kept, failed, choice, text)
+        rows.setdefault(task, {})[i] = (*marks, *answers.score_parts(text, question))
     return {task: _outcomes([rows[task][i] for i in range(n)]) for task in battery.battery_tasks()}
 
 
@@ -103,9 +108,9 @@ def _answers(
     return texts, likely if choose else [None] * len(put)
 
 
-def _outcomes(rows: Sequence[tuple[bool, bool, bool, bool | None, str]]) -> Outcomes:
-    right, kept, failed, likely, said = zip(*rows, strict=True)
-    return Outcomes(right, kept, failed, () if None in likely else likely, said)
+def _outcomes(rows: Sequence[tuple[bool, bool, bool, bool | None, str, float, bool]]) -> Outcomes:
+    right, kept, failed, likely, said, parts, as_many = zip(*rows, strict=True)
+    return Outcomes(right, kept, failed, () if None in likely else likely, said, parts, as_many)
 
 
 @lru_cache(maxsize=16384)

@@ -74,7 +74,7 @@ SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType({
 OPTIONAL = ("outcomes",)
 """Tables that only runs have which record them; a record without one is whole."""
 TABLES: tuple[str, ...] = tuple(name for name in SCHEMAS if name not in OPTIONAL)
-MEASURES = ("exact", "hit", "score", "likelihood", "format_failure", "kept")
+MEASURES = ("exact", "hit", "score", "likelihood", "format_failure", "kept", "parts", "as_many")
 
 
 KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(

@@ -209,3 +209,16 @@ def _by_corpus(rows: pd.DataFrame) -> str:
     """ "sft-answer plain (asked: direct, asked: think)"."""
     groups = rows.groupby("corpus", sort=False)["kind"].agg(", ".join)
     return " and ".join(f"{corpus} ({kinds})" for corpus, kinds in groups.items())
+
+
+def wrong_in_parts(table: pd.DataFrame, most: float = 0.8) -> list[str]:
+    """Of each cell's tasks that fell below `most`: how much of an answer is right, and whether it is as long as is due.
+
+    `table`: as from `ways.in_parts`.
+    """
+    low = table[table["score"] < most]
+    return [
+        f"{row.cell}, {row.task}: {row.score:.2f} right as a whole, {row.parts:.2f} of their parts, {row.as_many:.2f} "
+        f"with as many parts as they should have ({row.seeds} base{'s' * (row.seeds != 1)})."
+        for row in low.itertuples()
+    ] or ["No run says yet how wrong its answers are."]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -242,6 +243,22 @@ def score_answer(text: str, question: Question) -> float:
     # Things may be named in any order.
     said, gold = (sorted(t.split(", ")) if question.task == "caption" else t for t in (answer, question.answer))
     return float(said == gold)
+
+
+def score_parts(text: str, question: Question) -> tuple[float, bool]:
+    """Share of the gold answer's parts that are given, and whether there are as many parts as it has.
+
+    Parts are things in any order, or words (numbers) each in its place. (0, False) without an answer. A whole answer is
+    right only where all is: this says how wrong the others are.
+    """
+    answer = extract(text)
+    if answer is None:
+        return 0.0, False
+    apart = ", " if question.kind == "things" else " "
+    said, gold = answer.split(apart), question.answer.split(apart)
+    there = Counter(gold) & Counter(said) if question.kind == "things" else map(operator.eq, said, gold)
+    right = there.total() if isinstance(there, Counter) else sum(there)
+    return right / len(gold), len(said) == len(gold)
 
 
 def is_format_failure(text: str, question: Question) -> bool:
