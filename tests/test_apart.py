@@ -44,7 +44,7 @@ def test_in_what_two_cells_differ_is_read_off_their_specs() -> None:
         (SFT, "sft-answer direct, large batch"): ["batch_size"],
         ("sft-answer direct, LoRA", SFT): ["learning_rate", "lora_rank"],
         ("rft-random direct", "rft-no-kl direct"): ["arm"],
-        (SFT, "sft-answer direct, eyes frozen"): ["freeze_vision"],
+        ("sft-answer direct, eyes frozen", SFT): ["freeze_vision"],
         ("sft-kl direct", RFT): ["arm", "batch_size"],
         ("sft-rollout think", "rft think"): ["arm", "batch_size", "beta", "boards"],
     }
@@ -138,8 +138,10 @@ def test_an_arm_that_never_learns_is_compared_at_equal_steps_and_at_an_equal_nor
     assert len(found) == 1 and (found[0]["base"], found[0]["exact"]) == ("3", 0.1)
     assert found[0]["reference"] == pytest.approx(0.1) and found[0]["at_steps"] == pytest.approx(0.4 * 15 / 40)
     assert found[0]["at_norm"] == pytest.approx(0.4 * (20 + 20 / 3) / 40)
+    # it ended at 0.1, where the reference had lost nothing yet
+    assert found[0]["lost"] == pytest.approx(0.4) and found[0]["as_able"] == pytest.approx(0)
     (said,) = apart.equal_words(pd.DataFrame(found))
-    assert said.startswith("rft-random direct ended at exact match 0.10 (1 base). Where rft direct reached 0.7")
+    assert said.startswith("rft-random direct ended at exact match 0.10 (1 base) and had lost 0.40 (1 base); where rft")
     assert apart.equal_words(pd.DataFrame(found)[:0]) == [
         "None of these cells has a run beside one that reached the mark."
     ]

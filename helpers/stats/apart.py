@@ -56,7 +56,11 @@ QUESTIONS: Mapping[str, Sequence[Pair]] = MappingProxyType(
         ),
         "KL term": (("rft-no-kl direct", _RFT), (_SFT, "sft-kl direct")),
         "control": (("sft-rollout direct", _SFT),),
-        "eyes": ((_SFT, "sft-answer direct, eyes frozen"), (_RFT, "rft direct, eyes frozen")),
+        "eyes": (
+            ("sft-answer direct, eyes frozen", _SFT),
+            ("rft direct, eyes frozen", _RFT),
+            ("sft-voice think, eyes frozen", "sft-voice think"),
+        ),
         "batch": ((_SFT, "sft-answer direct, large batch"),),
         "remedies": (
             ("sft-replay direct", _SFT),
@@ -91,6 +95,19 @@ def differs(first: str, second: str) -> list[str]:
     same_stem = {"base": own["base"].split("-")[0] == its["base"].split("-")[0]}
     names = [n for n in own if n not in _SAME and not same_stem.get(n, own[n] == its.get(n))]
     return sorted(names, key=lambda name: (name != "arm", name))
+
+
+EQUAL: Mapping[str, str] = MappingProxyType(
+    {
+        "exact": "what the first came to, at its last step",
+        "lost": "what it had lost there",
+        "as_able": "what the second had lost where it first came as far",
+        "reference": "what the second had lost at its mark",
+        "at_steps": "what the first had lost after as many steps",
+        "at_norm": "what the first had lost where its update first was as long",
+    }
+)
+"""What `at_equal` compares; NaN where a run never came so far."""
 
 
 def of_one_rate(front: pd.DataFrame) -> pd.DataFrame:
@@ -170,33 +187,27 @@ def _lacks(front: pd.DataFrame, cell: str, stems: Sequence[int]) -> str:
 
 
 def at_equal(tables: Mapping[str, pd.DataFrame], planned: Planned, pairs: Sequence[Pair]) -> pd.DataFrame:
-    """Two cells where the second one reached its mark: at equal steps, and at an equal norm of the update.
+    """Two cells where the second one reached its mark: at equal steps, at an equal norm of the update, equally able.
 
-    For arms that never reach the mark themselves. A row per pair and base: columns first, second, base, exact (what the
-    first came to at its last step), reference (what the second had lost at its mark), at_steps and at_norm (what the
-    first had lost after as many steps, and where its update first was as long; NaN where it never came so far). Drops
-    are of the mean prior score, from each run's own start. `tables`: evaluations and metrics.
+    For arms that never reach the mark themselves. A row per pair and base: columns first, second, base and `EQUAL`.
+    Drops are of the mean prior score, from each run's own start. `tables`: evaluations and metrics.
     """
     runs = {(cell.name, spec.seed): name for name, (cell, spec) in planned.items() if _is_read(cell.rates, spec)}
     rows = []
     for first, second in pairs:
         for (cell, seed), run in runs.items():
             other = runs.get((second, seed))
-            if cell == first and other is not None:
-                found = _compared(tables, run, other)
-                rows += [(first, second, str(seed), *found)] if found else []
-    return pd.DataFrame(rows, columns=["first", "second", "base", "exact", "reference", "at_steps", "at_norm"])
+            if cell == first and other is not None and (found := _compared(tables, run, other)):
+                rows.append({"first": first, "second": second, "base": str(seed)} | found)
+    return pd.DataFrame(rows, columns=["first", "second", "base", *EQUAL])
 
 
 def _is_read(rates: Sequence[float], spec: RunSpec) -> bool:
     return spec.learning_rate > 0 and spec.learning_rate == one_rate(rates)
 
 
-def _compared(tables: Mapping[str, pd.DataFrame], run: str, other: str) -> tuple[float, float, float, float] | None:
-    """What a run came to, then the reference's drop at its mark and the run's own after as many steps and as much norm.
-
-    None where one of them was not run, or the reference never reached its mark.
-    """
+def _compared(tables: Mapping[str, pd.DataFrame], run: str, other: str) -> dict[str, float] | None:
+    """The columns of `EQUAL`; None where one of the runs is not there, or the reference never reached its mark."""
     own, reference = (_of_run(tables["evaluations"], name) for name in (run, other))
     marks = crossings(reference, rules().at, monotone=True) if len(reference) else reference
     if own.empty or marks.empty:
@@ -207,7 +218,15 @@ def _compared(tables: Mapping[str, pd.DataFrame], run: str, other: str) -> tuple
     )
     as_long = _at(pd.Series(norms.index, norms.cummax()), _at(norms_there, step))
     exact = float(last_rows(rows_of(own, "exact", "puzzle"))["value"].iloc[0])
-    return exact, _at(lost_there, step), _at(lost, step), _at(lost, as_long)
+    able = crossings(reference, exact, monotone=True)["step"]
+    return {
+        "exact": exact,
+        "lost": float(lost.iloc[-1]),
+        "as_able": _at(lost_there, float(able.iloc[0])) if len(able) else math.nan,
+        "reference": _at(lost_there, step),
+        "at_steps": _at(lost, step),
+        "at_norm": _at(lost, as_long),
+    }
 
 
 def _of_run(table: pd.DataFrame, run: str) -> pd.DataFrame:
@@ -237,11 +256,12 @@ def equal_words(table: pd.DataFrame) -> list[str]:
     """A sentence per pair of `at_equal`: means over bases with their intervals."""
     said = []
     for (first, second), rows in table.groupby(["first", "second"], sort=False):
-        values = {name: rows[name].dropna() for name in ("exact", "reference", "at_steps", "at_norm")}
+        values = {name: rows[name].dropna() for name in EQUAL}
         words = {name: bases_in_words(own) if len(own) else "not known" for name, own in values.items()}
         said.append(
-            f"{first} ended at exact match {words['exact']}. Where {second} reached {rules().at:g} and had lost "
-            f"{words['reference']}, it had lost after as many steps {words['at_steps']}, and with an update as long "
-            f"{words['at_norm']}."
+            f"{first} ended at exact match {words['exact']} and had lost {words['lost']}; where {second} first came as "
+            f"far it had lost {words['as_able']}. Where {second} reached {rules().at:g} and had lost "
+            f"{words['reference']}, {first} had lost after as many steps {words['at_steps']}, and with an update as "
+            f"long {words['at_norm']}."
         )
     return said or ["None of these cells has a run beside one that reached the mark."]

@@ -148,6 +148,7 @@ _CELLS = (
     # whether what is lost is lost in the eyes, which all tasks share
     Cell("sft-answer", "direct", _ONE, 0.12, label="eyes frozen", frozen=True),
     Cell("rft", "direct", _ONE, 0.12, batch_size=16, beta=_KL, label="eyes frozen", frozen=True),
+    Cell("sft-voice", "think", _ONE, 0.12, boards=SOME, label="eyes frozen", frozen=True),
     # as many completions in a step as RFT has
     Cell("sft-answer", "direct", _ONE, 0.12, batch_size=128, label="large batch"),
     # old controls that decide a claim
