@@ -37,6 +37,8 @@ def differences(summary: pd.DataFrame, each: pd.DataFrame) -> Figure:
     ax.set_xlabel("difference of drops where both reached their mark (right: the first forgets more)")
     ax.set_title("Two cells at one rate, on the same base")
     known = rows["bases"] > 0
+    if not known.any():
+        ax.set_xticks([])  # no scale that would stand for numbers
     read = f"dot: a base; diamond: {base_note(rows.loc[known, 'bases'])}; " if known.any() else ""
     note = f"{read}at the right: in what the two differ, and what is lacking"
     numbers = rows[["mean", "low", "high"]].astype(object).where(known, "")
