@@ -19,7 +19,7 @@ from helpers.study.controls import GROUPS, control_specs
 from helpers.study.profiles import FAIR, PROFILES, Profile, get_profile, specs
 from helpers.study.spec import RunSpec
 
-RECORDS = ("study", "controls", "probes", "bases", "pilots")
+RECORDS = ("study", "controls", "probes", "bases", "pilots", "checkpoints")
 
 
 def train(options: argparse.Namespace) -> None:
@@ -67,9 +67,10 @@ def score(options: argparse.Namespace) -> None:
 def publish(options: argparse.Namespace) -> None:
     """Copy the small tables of finished runs to figures/records, or finished branches of stems to helpers/bases.
 
-    Of the pilots only their front is kept, as `kept.TUNED`.
+    Of the pilots only their front is kept, as `kept.TUNED`; of a few headline runs two checkpoints, in
+    helpers/checkpoints.
     """
-    from helpers.measure import analyses, kept, probes
+    from helpers.measure import analyses, kept, kept_runs, probes
     from helpers.study.published import publish_records
 
     profile = get_profile(options.profile)
@@ -79,6 +80,7 @@ def publish(options: argparse.Namespace) -> None:
         "probes": lambda: probes.publish_probes(profile, profile.study_arms),
         "bases": lambda: print(*kept.keep_bases(), sep="\n"),
         "pilots": kept.keep_tuned,
+        "checkpoints": lambda: print(*kept_runs.keep_checkpoints(), sep="\n"),
     }
     for name in options.what or RECORDS[:1]:
         writers[name]()

@@ -8,14 +8,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
+from rows import evaluation
 from swapping import swap
 
 from helpers.errors import UserError
-from helpers.measure import bars, kept
+from helpers.measure import bars, kept, kept_runs
 from helpers.model import build
+from helpers.study.checkpoints import checkpoint_at
+from helpers.study.records import RunStore
+from helpers.study.spec import RunSpec
 from helpers.train import pretrain
+from helpers.train.engine import Settings
+from helpers.train.run import train
 
 
 @pytest.fixture
@@ -104,3 +111,28 @@ def test_marks_of_bases_stand_side_by_side_and_those_that_are_missed_are_told(tm
     ]
     assert kept.missed_marks(table, 20)[0].startswith("two-form-3")  # of 20 boards two are nothing unusual
     assert kept.marks_table(tmp_path / "nowhere").empty and kept.missed_marks(kept.marks_table(tmp_path / "no")) == []
+
+
+def test_two_checkpoints_of_a_finished_run_are_kept_once_and_rounded(puzzler, tmp_path: Path) -> None:
+    own = dict(batch_size=2, size=32, max_completion_length=26, base=str(puzzler.folder), asked="direct")
+    spec = RunSpec("sft-answer", 1, 4, 1e-3, extra=(("until", 0.999),), **own)
+    runs, place = RunStore(tmp_path / "runs"), tmp_path / "kept"
+    assert kept_runs.keep_checkpoints([spec], place, runs) == []  # not finished
+    train(spec, runs, Settings(puzzle_tests=2, final_tests=2, battery=1, final_battery=1, per_octave=1))
+    (folder,) = kept_runs.keep_checkpoints([spec], place, runs)  # it never reached its mark
+    assert folder == place / spec.name / "step-4" and kept_runs.keep_checkpoints([spec], place, runs) == []
+    stored, full = (build.load(path).model.state_dict() for path in (folder, checkpoint_at(runs.checkpoints(spec))))
+    assert all(torch.equal(stored[name], full[name].half().float()) for name in full)
+    assert {p.name for p in place.glob("*/*")} == {"step-4"}
+
+
+def test_the_steps_that_are_shown_are_where_the_mark_was_first_reached_and_the_end(
+    tmp_path: Path, monkeypatch
+) -> None:
+    spec = kept_runs.chosen()[0]
+    curve = {0: 0.9, 8: 0.5, 16: 0.7, 32: 0.6, 64: 0.95}
+    rows = [evaluation(spec.name, step, "puzzle", "exact", value, run=spec.name) for step, value in curve.items()]
+    swap(monkeypatch, kept_runs, "own_table", lambda folder, name: pa.Table.from_pandas(pd.DataFrame(rows)))
+    assert kept_runs.shown_steps(tmp_path, spec) == [16, 64]
+    names = [spec.name for spec in kept_runs.chosen()]
+    assert len(set(names)) == 6 and {spec.base for spec in kept_runs.chosen()} == {"two-form-5"}
