@@ -126,9 +126,7 @@ def test_two_checkpoints_of_a_finished_run_are_kept_once_and_rounded(puzzler, tm
     assert {p.name for p in place.glob("*/*")} == {"step-4"}
 
 
-def test_the_steps_that_are_shown_are_where_the_mark_was_first_reached_and_the_end(
-    tmp_path: Path, monkeypatch
-) -> None:
+def test_the_steps_that_are_shown_are_where_the_mark_was_first_reached_and_the_end(tmp_path: Path, monkeypatch) -> None:
     spec = kept_runs.chosen()[0]
     curve = {0: 0.9, 8: 0.5, 16: 0.7, 32: 0.6, 64: 0.95}
     rows = [evaluation(spec.name, step, "puzzle", "exact", value, run=spec.name) for step, value in curve.items()]

@@ -52,7 +52,18 @@ def test_a_perplexity_is_the_bases_own_on_the_boards_and_prompts_of_the_run(tabl
 
 def test_a_base_that_is_not_kept_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_words, "BASES", {"shipped": processor.BASES["shipped"]})
-    assert own_words.perplexities(STEM, 6).empty
+    assert own_words.perplexities(STEM, 6).empty and not own_words.is_whole()
+
+
+def test_what_is_told_is_whole_once_every_base_and_every_run_of_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_words, "BASES", {f"{kind}-{stem}": "" for kind in own_words.KINDS for stem in cells.TWINS})
+    lacking = own_words.runs_read()[-1]
+    for there in (True, False):
+        monkeypatch.setattr(cells, "is_published", lambda spec, there=there: there or spec != lacking)
+        assert own_words.is_whole() == there
+    names = {name for name, cell in cells.CELLS.items() if cell.kind == "one-form" and cell.arm != "base"}
+    read = {spec.name for spec in own_words.runs_read()}
+    assert all(cells.get_cell(name).at(3, cells.SOURCE_RATE).name in read for name in names)
 
 
 def made(**drops: float) -> pd.DataFrame:

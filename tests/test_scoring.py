@@ -273,6 +273,7 @@ def test_a_tasks_scores_do_not_depend_on_the_other_tasks(loaded: tuple) -> None:
         ("order", "2 1 4 3", "1 2 4 3", 0.5, True),
         ("order", "2 1 4 3", "2 1 4", 0.75, False),
         ("word", "star", "cross", 0.0, True),
+        ("word", "star", "", 0.0, False),
     ],
 )
 def test_parts_of_an_answer_are_things_in_any_order_or_words_in_their_places(

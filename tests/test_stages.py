@@ -89,9 +89,9 @@ def test_what_was_not_learned_is_no_sign_of_keeping() -> None:
     second = cells.get_cell("rft direct, turned, after the jigsaw").at(3, 6e-5)
     rows = at(first, 0, 0.9, own=0.04) + at(first, 8, 0.8, own=0.95)
     rows += at(second, 0, 0.8, own=0.02, mixed=0.95) + at(second, 9, 0.8, own=0.04, mixed=0.95)
-    assert stages.lost_again(scores(rows)) == ["rft direct: On 1 of 1 bases they were not learned."]
+    assert stages.lost_again(scores(rows)) == ["rft direct: turned tiles were not learned on 1 of 1 bases."]
     said = stages.lost_again(scores(rows, both("rft direct", 4)))
-    assert said[0].endswith("of the jigsaw they cost 0.45 (1 base). On 1 of 2 bases they were not learned.")
+    assert said[0].endswith("of the jigsaw they cost 0.45 (1 base); turned tiles were not learned on 1 of 2 bases.")
 
 
 def test_a_row_is_read_over_the_same_bases_at_every_stage() -> None:
@@ -111,9 +111,9 @@ def test_the_two_tasks_are_compared_on_the_same_bases_and_at_the_same_rate() -> 
     assert table[["task", "base"]].to_numpy().tolist() == [["jigsaw", "3"], ["turned tiles", "3"]]
     assert table["difference"].tolist() == pytest.approx([0.1, -0.15])
     assert stages.second_task_words(table) == [
-        "jigsaw: sft-answer direct lost 0.10 (1 base) more than rft direct.",
-        "turned tiles: sft-answer direct lost -0.15 (1 base) more than rft direct.",
-        "That difference is -0.25 (1 base) larger on turned tiles than on the jigsaw.",
+        "jigsaw: drop of sft-answer direct minus that of rft direct: 0.10 (1 base).",
+        "turned tiles: drop of sft-answer direct minus that of rft direct: -0.15 (1 base).",
+        "The difference on turned tiles minus that on the jigsaw: -0.25 (1 base).",
     ]
     late = table.assign(difference=table["difference"].where(table["task"] == "jigsaw"))
     assert stages.second_task_words(late)[1:] == ["No base has both arms at 0.7 on both tasks yet."]

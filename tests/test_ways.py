@@ -184,22 +184,22 @@ def test_a_cell_is_read_at_one_rate_until_one_can_be_chosen() -> None:
 def test_how_wrong_answers_are_is_read_where_the_run_first_reached_seven_tenths() -> None:
     marks = {"score": (0.9, 0.2), "parts": (0.95, 0.8), "as_many": (1.0, 0.3)}
     rows = [
-        evaluation(RUN.name, s, "puzzle", "exact", v, run=RUN.name)
-        for s, v in ((0, 0.0), (10, 0.5), (20, 0.8), (30, 1))
+        evaluation(RUN.name, step, "caption", measure, value, run=RUN.name)
+        for measure, (start, there) in marks.items()
+        for step, value in ((0, start), (10, start), (20, there), (30, 0.0))
     ]
-    for measure, (start, there) in marks.items():
-        values = ((0, start), (10, start), (20, there), (30, 0.0))
-        rows += [evaluation(RUN.name, s, "caption", measure, v, run=RUN.name) for s, v in values]
-    old = [evaluation(OTHER.name, s, t, m, v, run=OTHER.name)
-           for s in (0, 20) for t, m, v in (("puzzle", "exact", s / 20), ("caption", "score", 0.5))]  # fmt: skip
-    (found,) = ways.in_parts(pd.DataFrame([*rows, *old]), PICKED).to_dict("records")
-    assert found == {"cell": CELL.name, "task": "caption", "score": 0.2, "parts": 0.8, "as_many": 0.3, "seeds": 1}
-    (said,) = told_bases.wrong_in_parts(pd.DataFrame([found]))
+    old = [evaluation(OTHER.name, step, "caption", "score", 0.5, run=OTHER.name) for step in (0, THERE)]
+    seen = pd.DataFrame([*examined(RUN), *examined(OTHER)])
+    (found,) = ways.in_parts(pd.DataFrame([*rows, *old]), seen, PICKED).to_dict("records")
+    expected = {"start": 0.9, "score": 0.2, "parts": 0.8, "as_many": 0.3, "seeds": 1}
+    assert found == {"cell": CELL.name, "task": "caption"} | expected
+    (said,) = told_bases.wrong_in_parts(pd.DataFrame([found]), [CELL.name])
     assert said == (
         "sft-answer direct, caption: 0.20 right as a whole, 0.80 of their parts, 0.30 with as many parts as they should"
         " have (1 base)."
     )
-    assert ways.in_parts(pd.DataFrame(old), PICKED).empty
-    assert told_bases.wrong_in_parts(ways.in_parts(pd.DataFrame(old), PICKED)) == [
-        "No run says yet how wrong its answers are."
-    ]
+    kept = pd.DataFrame([found | {"score": 0.8}])
+    assert told_bases.wrong_in_parts(kept, [CELL.name]) == ["No task fell by 0.2 or more."]
+    nothing = ["No run says yet how wrong its answers are."]
+    assert told_bases.wrong_in_parts(kept, ["rft direct"]) == nothing
+    assert told_bases.wrong_in_parts(ways.in_parts(pd.DataFrame(old), seen, PICKED), [CELL.name]) == nothing

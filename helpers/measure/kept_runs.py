@@ -31,7 +31,7 @@ def chosen() -> list[RunSpec]:
 
 
 def keep_checkpoints(specs: Iterable[RunSpec] = (), place: Path = KEPT, runs: RunStore | None = None) -> list[Path]:
-    """Keep two checkpoints of each run (`chosen()` where none are named) that is finished here; the folders written.
+    """Keep the `shown_steps` of each run (`chosen()` where none are named) that is finished here; the folders written.
 
     A kept one never changes. Raises UserError where a finished run has lost its checkpoints.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -16,14 +17,15 @@ import pandas as pd
 from helpers.measure import influence, linear
 from helpers.measure.perplexity import base_logps
 from helpers.measure.reach import corpus_summary
+from helpers.model import build
 from helpers.model.build import Loaded
 from helpers.model.processor import BASES
 from helpers.study import cells
-from helpers.study.cells import SOURCE_RATE
+from helpers.study.cells import SOURCE_RATE, TWINS, Kind
 from helpers.study.profiles import FAIR
 from helpers.study.published import store
 from helpers.study.schema import is_correct
-from helpers.train.engine import load_base
+from helpers.study.spec import RunSpec
 from helpers.train.recipes import RECIPES, Given
 from helpers.world import seeds
 from helpers.world.battery import battery_samples, battery_tasks
@@ -32,16 +34,17 @@ from helpers.world.forms import Asked, ask_for, due
 
 SFT = ("sft-answer direct", "sft-answer plain", "sft-expert sentences", "sft-expert plain", "sft-voice think")
 RFT = ("rft direct", "rft think")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 FORMS: tuple[Asked, ...] = ("direct", "think", "sentences")
 COLUMNS = ["cell", "kind", "stem", "completions", "tokens", "logp", "perplexity", "low", "high"]
 
 
-def perplexities(stem: int, n: int, kinds: Sequence[str] = ("two-form", "one-form")) -> pd.DataFrame:
+def perplexities(stem: int, n: int, kinds: Sequence[Kind] = KINDS) -> pd.DataFrame:
     """Perplexity of each cell's texts under the bases of a stem: columns `COLUMNS`, a row per cell and base.
 
-    Of SFT's cells the first `n` texts; of RFT's the correct rollouts of the last third of its published run on that
-    base, scored when they were drawn (none of a run that is not published). Intervals over texts, 95% bootstrap. Bases
-    that are not kept are left out.
+    Of SFT's cells the first `n` texts; of RFT's the correct rollouts of the last third of its run on that base, scored
+    when they were drawn (none of a run that is neither published nor finished here). Intervals over texts, 95%
+    bootstrap. Bases that are not kept are left out.
     """
     parts = []
     for kind in kinds:
@@ -51,19 +54,18 @@ def perplexities(stem: int, n: int, kinds: Sequence[str] = ("two-form", "one-for
     return pd.concat(parts, ignore_index=True)[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
 
 
-def texts_of(kind: str, stem: int, n: int) -> tuple[Loaded, dict[str, Corpus]]:
+def texts_of(kind: Kind, stem: int, n: int) -> tuple[Loaded, dict[str, Corpus]]:
     """A base, and the first `n` texts that each of SFT's cells would learn on it, behind their prompts, by cell."""
-    corpora = {}
+    corpora, base = {}, build.load(cells.base_name(kind, stem))
     for name in SFT:
         spec = replace(cells.get_cell(name).at(stem, SOURCE_RATE), base=cells.base_name(kind, stem))
-        base = load_base(spec)
         boards = training_boards(spec.puzzle, n, stem).asking(spec.asked, seeds.training(stem))
         texts = RECIPES[spec.arm].write(Given(spec, store(FAIR), base.processor, boards))
         corpora[name] = boards.corpus(name, texts)
     return base, corpora
 
 
-def _written(kind: str, stem: int, n: int) -> list[pd.DataFrame]:
+def _written(kind: Kind, stem: int, n: int) -> list[pd.DataFrame]:
     """The texts that SFT's cells would learn on a base, scored under it."""
     base, corpora = texts_of(kind, stem, n)
     return [base_logps(base, corpus) for corpus in corpora.values()]
@@ -85,7 +87,7 @@ def gold_in_forms(tasks: Sequence[str], numbers: Sequence[int]) -> list[Sample]:
     return samples
 
 
-def one_step(kind: str, stem: int, boards: int, batches: int, numbers: Sequence[int]) -> pd.DataFrame:
+def one_step(kind: Kind, stem: int, boards: int, batches: int, numbers: Sequence[int]) -> pd.DataFrame:
     """What one update of a base on each of SFT's cells does to gold answers of the prior tasks, form by form.
 
     On up to `batches` batches of `boards` boards, by SGD and by AdamW at the cells' rate; gold answers of the samples
@@ -105,7 +107,7 @@ def one_step(kind: str, stem: int, boards: int, batches: int, numbers: Sequence[
     return influence.over_batches(influence.per_token(rows, [*by, "batch"]), by)
 
 
-def _drawn(kind: str, stem: int) -> list[pd.DataFrame]:
+def _drawn(kind: Kind, stem: int) -> list[pd.DataFrame]:
     """The correct rollouts of the last third of RFT's runs on a base, as they were scored under it."""
     found = []
     for name in RFT:
@@ -127,3 +129,15 @@ def beside_drops(table: pd.DataFrame, front: pd.DataFrame) -> pd.DataFrame:
     names = [row.cell if row.kind == "two-form" else f"{row.cell}, {row.kind}" for row in table.itertuples()]
     drops = [own.get((name, str(stem)), float("nan")) for name, stem in zip(names, table["stem"], strict=True)]
     return table.assign(drop=drops)
+
+
+def runs_read(stems: Sequence[int] = TWINS) -> list[RunSpec]:
+    """The runs whose drops or rollouts stand beside perplexities, on the bases of some stems and of both kinds."""
+    names = [name for cell in (*SFT, *RFT) for name in (cell, f"{cell}, one-form") if name in cells.CELLS]
+    return [cells.get_cell(name).at(stem, SOURCE_RATE) for stem in stems for name in names]
+
+
+def is_whole(stems: Sequence[int] = TWINS) -> bool:
+    """Whether every base and every run that `beside_drops` tells of is there."""
+    bases = {cells.base_name(kind, stem) for kind in KINDS for stem in stems}
+    return bases <= BASES.keys() and all(map(cells.is_published, runs_read(stems)))

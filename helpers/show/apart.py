@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,14 +31,14 @@ def differences(summary: pd.DataFrame, each: pd.DataFrame) -> Figure:
     for pair in rows.to_dict("records"):
         _row(ax, pair, each[(each["first"] == pair["first"]) & (each["second"] == pair["second"])])
     for question, own in rows.groupby("question", sort=False):
-        ax.text(0, own["place"].iloc[0] - 0.95, question, weight="bold", fontsize=8.5, transform=_beside(ax))
+        marks.row_text(ax, own["place"].iloc[0] - 1.1, question, 0, weight="bold")
     ax.set_yticks(
         rows["place"], [f"{first}  –  {second}" for first, second in zip(rows["first"], rows["second"], strict=True)]
     )
     ax.set_ylim(rows["place"].iloc[-1] + 0.8, rows["place"].iloc[0] - 1.7)
     ax.axvline(0, color=GREY, lw=1, zorder=1)
     ax.set_xlabel("difference of drops where both reached their mark (right: the first forgets more)")
-    ax.set_title("Two cells at one rate, on the same base")
+    ax.set_title("Two cells on the same base, each at the rate at which it is read")
     known = rows["bases"] > 0
     if not known.any():
         ax.set_xticks([])  # no scale that would stand for numbers
@@ -51,12 +54,7 @@ def _places(questions: pd.Series) -> list[float]:
     return [LINE * k + GAP * more for k, more in enumerate(new)]
 
 
-def _beside(ax: Axes):
-    """Coordinates of texts in a row: x in shares of the axes' width."""
-    return ax.get_yaxis_transform()
-
-
-def _row(ax: Axes, pair: dict, each: pd.DataFrame) -> None:
+def _row(ax: Axes, pair: Mapping[str, Any], each: pd.DataFrame) -> None:
     """One pair: its bases above its mean; at the right in what the two differ, and what is lacking."""
     place, look = pair["place"], marks.point_look(get_cell(pair["first"]).arm)
     if pair["bases"]:

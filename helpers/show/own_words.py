@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,8 +15,13 @@ from helpers.show import marks
 from helpers.show.bases import cell_look
 from helpers.show.marks import record
 from helpers.show.style import use_style
+from helpers.study.cells import Kind
 
-KINDS = {"two-form": 0.12, "one-form": -0.12}  # where the bases of a kind stand in a row
+SHIFTS: Mapping[Kind, float] = MappingProxyType({"two-form": 0.12, "one-form": -0.12})  # of a kind's bases in a row
+ALPHA: Mapping[Kind, float] = MappingProxyType({"two-form": 1.0, "one-form": 0.35})
+WHO: Mapping[Kind, str] = MappingProxyType(
+    {"two-form": "a base that answers in two forms", "one-form": "its twin that always thinks"}
+)
 
 
 @use_style()
@@ -27,7 +36,7 @@ def perplexity_and_drop(table: pd.DataFrame) -> Figure:
     fig, axes = marks.panels(titles, 10.4, 0.42 * len(names), room=1.6)
     for place, name in enumerate(names):
         own = table[table["cell"] == name]
-        for kind, shift in KINDS.items():
+        for kind, shift in SHIFTS.items():
             _row(axes["left"], own[own["kind"] == kind], place - shift)
         _points(axes["right"], own.dropna(subset="drop"))
     marks.row_axis(axes["left"], names)
@@ -37,26 +46,26 @@ def perplexity_and_drop(table: pd.DataFrame) -> Figure:
         ax.set(xscale="log", xlim=span, xlabel="perplexity per token (log scale)")
         marks.ticks(ax, "x", [1, 1.5, 2, 3, 5, 10, 20, 50, 100, 200])
     axes["right"].set(ylim=(min(0, axes["right"].get_ylim()[0]), None), ylabel="drop in prior score")
-    marks.key(axes["left"], "a base that answers in two forms", marker="o", color="black")
-    marks.key(axes["left"], "its twin that always thinks", marker="o", color="black", alpha=0.35)
+    for kind in (kind for kind in WHO if kind in set(table["kind"])):
+        marks.key(axes["left"], WHO[kind], marker="o", color="black", alpha=ALPHA[kind])
     marks.legend(fig)
     drawn = table.assign(drop=table["drop"].astype(object).where(table["drop"].notna(), ""))
     return record(fig, drawn, _words(table, names), "whiskers: 95% bootstrap over texts; right: one point a base")
 
 
 def _row(ax: Axes, rows: pd.DataFrame, place: float) -> None:
-    for row in rows.to_dict("records"):
-        marks.dots(ax, pd.DataFrame([row]), [place], value="perplexity", **_look(row))
+    for k in range(len(rows)):
+        own = rows.iloc[[k]]
+        marks.dots(ax, own, [place], value="perplexity", **_look(own["cell"].iloc[0], own["kind"].iloc[0]))
 
 
 def _points(ax: Axes, rows: pd.DataFrame) -> None:
-    for row in rows.to_dict("records"):
-        ax.plot(row["perplexity"], row["drop"], **_look(row))
+    for row in rows.itertuples():
+        ax.plot(row.perplexity, row.drop, **_look(row.cell, row.kind))
 
 
-def _look(row: dict) -> dict:
-    pale = {"alpha": 1 if row["kind"] == "two-form" else 0.35}
-    return cell_look(row["cell"]) | {"linestyle": "none", "markersize": 7} | pale
+def _look(cell: str, kind: Kind) -> dict[str, Any]:
+    return cell_look(cell) | {"linestyle": "none", "markersize": 7, "alpha": ALPHA[kind]}
 
 
 def _words(table: pd.DataFrame, names: list[str]) -> str:

@@ -1,8 +1,7 @@
 """Cells taken apart at one rate: what one of two lost more than the other, base by base, question by question.
 
-Every cell has a run at the rate at which runs feed others (`SOURCE_RATE`; at their own LoRA, which needs a higher one,
-and the cell that asks about the rate). What a claim says is decided elsewhere, at best rates; here is all that has no
-front of its own.
+Every cell here has a run at the rate at which runs feed others (`SOURCE_RATE`), or at its one rate (LoRA needs a higher
+one). What a claim says is decided elsewhere, at best rates; here is all that has no front of its own.
 """
 
 from __future__ import annotations
@@ -111,7 +110,7 @@ EQUAL: Mapping[str, str] = MappingProxyType(
 
 
 def of_one_rate(front: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a front at the rate at which its cell is read here, with a column so: one a cell and base that ran.
+    """The rows of a front at the rate at which its cell is read here: one a cell and base that ran.
 
     `front`: as from `front_table`.
     """

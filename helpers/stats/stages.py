@@ -77,7 +77,7 @@ def _stages(value: pd.Series, second: RunSpec, from_base: str) -> Iterator[tuple
 def stage_summary(scores: pd.DataFrame) -> pd.DataFrame:
     """`stage_scores` over bases, in order: columns cell, known, stage, mean, low, high, seeds.
 
-    Of an arm that has been through all stages on some bases only these count: a row is read from left to right.
+    Of each arm only the bases count on which most is known: a row is read from left to right.
     """
     count = scores.groupby(["cell", "seed"])["value"].transform("size")
     most = count.groupby(scores["cell"]).transform("max")
@@ -98,16 +98,17 @@ def lost_again(scores: pd.DataFrame) -> list[str]:
     for cell, rows in wide.groupby("cell"):
         end = rows[(TURNED, STAGES[2])].dropna()
         own = rows.loc[end.index[end >= rules().at]]
-        late = f" On {len(end) - len(own)} of {len(end)} bases they were not learned." if len(own) < len(end) else ""
+        lost = f"turned tiles were not learned on {len(end) - len(own)} of {len(end)} bases"
+        late = len(own) < len(end)
         if len(own):
             first, more = (own[(PRIOR, STAGES[k])] - own[(PRIOR, STAGES[k + 1])] for k in (0, 1))
             jigsaw = own[(JIGSAW, STAGES[1])] - own[(JIGSAW, STAGES[2])]
             said.append(
                 f"{cell}: of the prior score the jigsaw cost {bases_in_words(first)} and turned tiles "
-                f"{bases_in_words(more)} more; of the jigsaw they cost {bases_in_words(jigsaw)}.{late}"
+                f"{bases_in_words(more)} more; of the jigsaw they cost {bases_in_words(jigsaw)}{f'; {lost}' * late}."
             )
         elif len(end):
-            said.append(f"{cell}:{late}")
+            said.append(f"{cell}: {lost}.")
     return said or ["No arm was taught both tasks yet."]
 
 
@@ -138,14 +139,14 @@ def second_task_words(table: pd.DataFrame) -> list[str]:
     first, second = table.columns[2:4]
     wide = table.pivot(index="base", columns="task", values="difference")
     said = [
-        f"{task}: {first} lost {bases_in_words(wide[task].dropna())} more than {second}."
+        f"{task}: drop of {first} minus that of {second}: {bases_in_words(wide[task].dropna())}."
         for task in wide.columns
         if wide[task].notna().any()
     ]
     if len(wide.columns) < 2 or not len(wide.dropna()):
         return [*said, "No base has both arms at 0.7 on both tasks yet."]
     apart = bases_in_words((wide["turned tiles"] - wide["jigsaw"]).dropna())
-    return [*said, f"That difference is {apart} larger on turned tiles than on the jigsaw."]
+    return [*said, f"The difference on turned tiles minus that on the jigsaw: {apart}."]
 
 
 def second_curves(evaluations: pd.DataFrame, planned: Planned) -> pd.DataFrame:

@@ -13,12 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.stats.curves import crossings, seed_summary
+from helpers.stats.curves import seed_summary
 from helpers.stats.front_table import Planned, own_outcomes
 from helpers.stats.fronts import chosen, ran
 from helpers.study.arms import get_arm
 from helpers.study.cells import SOURCE_RATE, Cell, get_cell
-from helpers.study.fixed import rules
 from helpers.study.schema import is_prior
 from helpers.study.spec import RunSpec
 
@@ -224,21 +223,26 @@ def task_falls(outcomes: pd.DataFrame, picked: Planned) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "cell", "seed", "task", "value", "without"])
 
 
-def in_parts(evaluations: pd.DataFrame, picked: Planned) -> pd.DataFrame:
-    """How wrong answers are where a run first reached 0.7: means over the runs of `picked` that say so.
+def in_parts(evaluations: pd.DataFrame, outcomes: pd.DataFrame, picked: Planned) -> pd.DataFrame:
+    """How wrong answers are where a run first reached its mark (`reached`): means over those of `picked` that say so.
 
-    Columns cell, task, score (whole answers right), parts (share of their parts that is right), as_many (answers with
-    as many parts as they should have), seeds. Empty where no run says so: those of before these were measured do not.
+    Columns cell, task, start and score (whole answers right, at the run's start and there), parts (share of their parts
+    that is right), as_many (answers with as many parts as they should have), seeds. Runs of before these were measured
+    do not say.
     """
-    marks = crossings(evaluations[evaluations["run"].isin(picked)], rules().at, monotone=True)
-    there = evaluations.merge(marks[["run", "after"]], left_on=["run", "step"], right_on=["run", "after"])
-    wide = there[is_prior(there)].pivot_table("value", ["run", "seed", "task"], "measure")
+    there, own = reached(outcomes, picked), evaluations[is_prior(evaluations)]
+    spots = own["step"] == own["run"].map(there)
+    wide = own[spots].pivot_table("value", ["run", "seed", "task"], "measure")
     wide = wide.reindex(columns=["score", "parts", "as_many"]).dropna().reset_index()
-    cells = wide["run"].map({name: cell.name for name, (cell, _) in picked.items()})
-    groups = wide.assign(cell=cells).groupby(["cell", "task"], sort=False)
-    return groups.agg(
-        score=("score", "mean"), parts=("parts", "mean"), as_many=("as_many", "mean"), seeds=("seed", "size")
-    ).reset_index()
+    begun = own[(own["step"] == 0) & (own["measure"] == "score")].set_index(["run", "task"])["value"]
+    keys = pd.MultiIndex.from_frame(wide[["run", "task"]])
+    named = wide.assign(
+        cell=wide["run"].map({name: cell.name for name, (cell, _) in picked.items()}),
+        start=begun.reindex(keys).to_numpy(),
+    )
+    groups = named.groupby(["cell", "task"], sort=False)
+    means = groups[["start", "score", "parts", "as_many"]].mean()
+    return means.assign(seeds=groups.size()).reset_index()
 
 
 def fall_summary(falls: pd.DataFrame) -> pd.DataFrame:

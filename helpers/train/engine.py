@@ -22,8 +22,10 @@ from helpers.world.boards import Boards, Corpus, Graded
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run is evaluated and executed; nothing here changes what it learns.
+    """How a run is evaluated and executed; a profile fixes it.
 
+    Nothing here changes what a run learns in a number of steps. One that goes `until` an exact match ends by what its
+    evaluations say: how often, and on how many boards, it is evaluated decides its length.
     `puzzle_tests` held-out boards and `battery` samples per prior task at each checkpoint; `final_tests` and
     `final_battery` at the last one and for the base model. `fast` packs forward passes and shares prefixes.
     `groups_at_once`: groups of completions whose gradients are taken together, all of a step's where it is 0; with a
@@ -68,7 +70,7 @@ def identity_columns(spec: RunSpec, step: int) -> dict[str, Any]:
 
 
 def update_norm(model: Model, base: dict[str, torch.Tensor]) -> float:
-    """L2 norm of the change of all weights since the base model; with LoRA that of the products B A it adds."""
+    """L2 norm of the change of all weights since `base`, the run's start; with LoRA of the products B A that it adds."""
     lora = [m.get_delta_weight(name) for m in model.modules() if hasattr(m, "lora_A") for name in m.lora_A]
     parameters = {n: p.detach() for n, p in model.named_parameters() if n in base and "lora_" not in n}
     squares = [((p - base[n]) ** 2).sum() for n, p in parameters.items()] + [(d.detach() ** 2).sum() for d in lora]
@@ -89,7 +91,7 @@ def load_start(spec: RunSpec, root: Path) -> build.Loaded:
 
 
 def start_of(spec: RunSpec, root: Path) -> Path:
-    """The folder with the weights that a run starts from."""
+    """The folder with the weights that a run starts from. Raises UserError as `load_start`."""
     return checkpoint_at(root / spec.after / "checkpoints") if spec.after else BASES.get(spec.base, Path(spec.base))
 
 

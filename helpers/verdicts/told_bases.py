@@ -5,6 +5,7 @@ What was not run by now is named, and nothing is said of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -184,11 +185,13 @@ def words_and_drops(table: pd.DataFrame) -> list[str]:
         value, drops = float(np.exp(np.log(rows["perplexity"]).mean())), rows["drop"].dropna()
         lost = f"; lost {bases_in_words(drops)}" if len(drops) else ""
         said.append(f"{cell}, {kind}: perplexity {value:.2f}{lost}.")
-        means += [(value, drops.mean())] if len(drops) else []
+        both = np.log(rows.loc[rows["drop"].notna(), "perplexity"]).mean()
+        means += [(both, drops.mean())] if len(drops) else []
     if len(means) < 4:
         return [*said, "Too few cells have a drop to say whether the two go together."]
     rho = pd.DataFrame(means).rank().corr().iloc[0, 1]
-    return [*said, f"Rank correlation of perplexity and drop over {len(means)} cells: {rho:.2f}."]
+    known = "none, all are alike" if math.isnan(rho) else f"{rho:.2f}"
+    return [*said, f"Rank correlation of perplexity and drop over {len(means)} cells: {known}."]
 
 
 def one_step_words(rows: pd.DataFrame) -> list[str]:
@@ -211,14 +214,17 @@ def _by_corpus(rows: pd.DataFrame) -> str:
     return " and ".join(f"{corpus} ({kinds})" for corpus, kinds in groups.items())
 
 
-def wrong_in_parts(table: pd.DataFrame, most: float = 0.8) -> list[str]:
-    """Of each cell's tasks that fell below `most`: how much of an answer is right, and whether it is as long as is due.
+def wrong_in_parts(table: pd.DataFrame, names: Sequence[str], least: float = 0.2) -> list[str]:
+    """Of the tasks of some cells that fell by `least` or more: how much of an answer is right, and if its length is.
 
     `table`: as from `ways.in_parts`.
     """
-    low = table[table["score"] < most]
+    own = table[table["cell"].isin(names)]
+    if own.empty:
+        return ["No run says yet how wrong its answers are."]
+    fell = own[own["start"] - own["score"] >= least]
     return [
         f"{row.cell}, {row.task}: {row.score:.2f} right as a whole, {row.parts:.2f} of their parts, {row.as_many:.2f} "
         f"with as many parts as they should have ({row.seeds} base{'s' * (row.seeds != 1)})."
-        for row in low.itertuples()
-    ] or ["No run says yet how wrong its answers are."]
+        for row in fell.itertuples()
+    ] or [f"No task fell by {least:g} or more."]

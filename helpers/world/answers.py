@@ -240,8 +240,7 @@ def score_answer(text: str, question: Question) -> float:
     answer = extract(text)
     if answer is None:
         return 0.0
-    # Things may be named in any order.
-    said, gold = (sorted(t.split(", ")) if question.task == "caption" else t for t in (answer, question.answer))
+    said, gold = (sorted(t.split(", ")) if _names_things(question) else t for t in (answer, question.answer))
     return float(said == gold)
 
 
@@ -252,13 +251,20 @@ def score_parts(text: str, question: Question) -> tuple[float, bool]:
     right only where all is: this says how wrong the others are.
     """
     answer = extract(text)
-    if answer is None:
+    if not answer:
         return 0.0, False
-    apart = ", " if question.kind == "things" else " "
-    said, gold = answer.split(apart), question.answer.split(apart)
-    there = Counter(gold) & Counter(said) if question.kind == "things" else map(operator.eq, said, gold)
-    right = there.total() if isinstance(there, Counter) else sum(there)
+    if _names_things(question):
+        said, gold = answer.split(", "), question.answer.split(", ")
+        right = (Counter(gold) & Counter(said)).total()
+    else:
+        said, gold = answer.split(), question.answer.split()
+        right = sum(map(operator.eq, said, gold))
     return right / len(gold), len(said) == len(gold)
+
+
+def _names_things(question: Question) -> bool:
+    """Whether an answer names things, which may be named in any order."""
+    return question.task == "caption"
 
 
 def is_format_failure(text: str, question: Question) -> bool:
