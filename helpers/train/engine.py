@@ -70,7 +70,7 @@ def identity_columns(spec: RunSpec, step: int) -> dict[str, Any]:
 
 
 def update_norm(model: Model, base: dict[str, torch.Tensor]) -> float:
-    """L2 norm of the change of all weights since `base`, the run's start; with LoRA of the products B A that it adds."""
+    """L2 norm of the change of all weights since `base`, the run's start; with LoRA of the products B A it adds."""
     lora = [m.get_delta_weight(name) for m in model.modules() if hasattr(m, "lora_A") for name in m.lora_A]
     parameters = {n: p.detach() for n, p in model.named_parameters() if n in base and "lora_" not in n}
     squares = [((p - base[n]) ** 2).sum() for n, p in parameters.items()] + [(d.detach() ** 2).sum() for d in lora]
