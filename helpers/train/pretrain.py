@@ -123,7 +123,9 @@ def branch(seed: int, forms: Literal["two-form", "one-form"], start: str) -> Rec
     Both branches take the same steps on the same pictures and prompts, which the stem has not seen. Where the two-form
     base then misses a bar (`measure.bars`), it is made again with half as many `practice` steps more, and so is its
     twin. One that misses a bar again is kept all the same: who made bases until one passes would choose among them.
-    What it misses is said where its marks are shown.
+    And one that lacks nothing but variety (distinct orders of nine tiles) is kept as it is: of the first three branches
+    the one that practised longest had the least, so that more steps do not mend it. What a base misses is said where
+    its marks are shown.
     """
     own = {"eye_steps": 0, "steps": 0, "naming": 0, "practice": 2000, "learning_rate": 3e-3, "warmup": 50}
     return replace(stem(seed + seeds.BRANCHES), forms=forms, start=start, **own)
