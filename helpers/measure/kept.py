@@ -78,10 +78,7 @@ def keep(branch: Path, place: Path, items: int = ITEMS) -> Path:
 
     Rounded before any use, the marks included, so that the stored weights are the base.
     """
-    recipe, staged = finished_recipe(branch), place.with_name(f".staged-{place.name}")
-    shutil.rmtree(staged, ignore_errors=True)
-    loaded = build.load(branch / "model")
-    build.save(loaded.model.to(torch.float16), loaded.processor, staged)
+    recipe, staged = finished_recipe(branch), stage_rounded(branch / "model", place)
     forms = FORMS if recipe["forms"] == "two-form" else FORMS[:1]
     write_file(staged / "marks.csv", csv_text(all_marks(build.load(staged), items, forms)).encode())
     # Where the stem lay when the branch began says nothing elsewhere; which stem it was does.
@@ -89,6 +86,15 @@ def keep(branch: Path, place: Path, items: int = ITEMS) -> Path:
     write_file(staged / "training_log.csv", (branch / "training_log.csv").read_bytes())
     staged.rename(place)
     return place
+
+
+def stage_rounded(source: Path, place: Path) -> Path:
+    """A saved model with its weights rounded to 16 bits, in a folder beside `place` that is to be renamed to it."""
+    staged = place.with_name(f".staged-{place.name}")
+    shutil.rmtree(staged, ignore_errors=True)
+    loaded = build.load(source)
+    build.save(loaded.model.to(torch.float16), loaded.processor, staged)
+    return staged
 
 
 def keep_tuned(path: Path = TUNED) -> None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
-
-from helpers.model import build
+from helpers.measure.kept import stage_rounded
 from helpers.study import cells
 from helpers.study.cells import SOURCE_RATE
 from helpers.study.checkpoints import checkpoint_at
@@ -52,7 +50,4 @@ def shown_steps(folder: Path, spec: RunSpec) -> list[int]:
 
 def _keep(checkpoints: Path, step: int, folder: Path) -> Path:
     """Round one checkpoint and move it into its place, whole."""
-    loaded, staged = build.load(checkpoint_at(checkpoints, step)), folder.with_name(f".staged-{folder.name}")
-    build.save(loaded.model.to(torch.float16), loaded.processor, staged)
-    staged.rename(folder)
-    return folder
+    return stage_rounded(checkpoint_at(checkpoints, step), folder).rename(folder)

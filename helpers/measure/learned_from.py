@@ -128,8 +128,7 @@ def corpus_of_run(shared: Shared, spec: RunSpec, n: int) -> Corpus:
         pairs = [pair for path in paths for pair in read_json(path)["samples"][: max(1, n // len(paths))]]
         return _drawn_again(shared, spec, pairs[:n])
     share = float(spec.settings.get("replay_share", 0.5)) if arm.data == "replay" else 0.0
-    prior = rows.prior_samples(round(n * share), seeds.REPLAY + spec.seed) if share else []
-    boards = training_boards(spec.puzzle, n - len(prior), spec.seed)
+    boards = training_boards(spec.puzzle, n - round(n * share), spec.seed)
     try:
         texts = recipes.RECIPES[spec.arm].write(recipes.Given(spec, store(shared.profile), shared.base[1], boards))
     except DamagedFile:
@@ -137,8 +136,9 @@ def corpus_of_run(shared: Shared, spec: RunSpec, n: int) -> Corpus:
     except UserError:
         return Corpus(spec.arm, [], [])
     own = boards.corpus(spec.arm, texts)
-    prompts = [Prompted(sample.pixels, sample.question.text) for sample in prior]
-    return Corpus(spec.arm, [*own.prompts, *prompts], [*own.completions, *(s.question.completion for s in prior)])
+    prior = rows.replayed(own, share, spec) if share else []
+    prompts, texts = [sample.prompt for sample in prior], [sample.completion for sample in prior]
+    return Corpus(spec.arm, [*own.prompts, *prompts], [*own.completions, *texts])
 
 
 def _streamed(shared: Shared, spec: RunSpec, n: int) -> Corpus:

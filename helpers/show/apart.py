@@ -69,10 +69,10 @@ def _words(rows: pd.DataFrame) -> str:
     said = []
     for question, own in rows.groupby("question", sort=False):
         pairs = (
-            f"{pair.first} minus {pair.second} {in_words((pair.mean, pair.low, pair.high), seeds=pair.bases)}"
-            for pair in own.itertuples()
+            f"{row.first} minus {row.second} {in_words((row.mean, row.low, row.high), seeds=row.bases, of='base')}"
+            for row in own.itertuples()
         )
-        said.append(f"{question}: {'; '.join(pairs)}.".replace("seed", "base"))
+        said.append(f"{question}: {'; '.join(pairs)}.")
     return " ".join(
         ["Differences of drops between two cells at one rate, base by base.", *(said or ["None is known."])]
     )

@@ -310,7 +310,7 @@ def _claims_words(shown: Sequence[Claim], found: Mapping[str, OnBases | None], w
         value = ""
         if estimate and estimate.seeds:
             interval = (estimate.value, estimate.low, estimate.high)
-            value = f" {in_words(interval, seeds=estimate.seeds).replace('seed', 'base')},"
+            value = f" {in_words(interval, seeds=estimate.seeds, of='base')},"
         texts.append(f"{first} minus {second}{value} to be {sign}{claim.threshold:g}: {verdict}")
     return f"Differences of drops at exact match 0.7 between two cells, base by base. {'. '.join(texts)}."
 

@@ -87,14 +87,17 @@ def perplexity_interval(logps: Sequence[float], tokens: Sequence[int], draws: in
     return Interval(float(np.exp(-logps.sum() / tokens.sum())), *np.quantile(spread, (0.025, 0.975)).tolist())
 
 
-def in_words(interval: Iterable[float], form: str = ".2f", seeds: int | None = None, unit: str = "") -> str:
+def in_words(
+    interval: Iterable[float], form: str = ".2f", seeds: int | None = None, unit: str = "", of: str = "seed"
+) -> str:
     """(centre, low, high) as "0.12 (0.08 to 0.16)", or "-0.5 nats (-0.6 to -0.4, 5 seeds)".
 
-    `form`: how each number is written, as in `format`. A single seed has no interval: "0.12 (1 seed)".
+    `form`: how each number is written, as in `format`; `of`: what `seeds` counts. A single one has no interval:
+    "0.12 (1 seed)".
     """
     centre, low, high = (format(value, form) for value in interval)
     behind = [f"{low} to {high}"] if seeds is None or seeds > 1 else []
-    behind += [f"{seeds} seed{'s' * (seeds != 1)}"] if seeds is not None else []
+    behind += [f"{seeds} {of}{'s' * (seeds != 1)}"] if seeds is not None else []
     return f"{centre}{unit and ' '}{unit} ({', '.join(behind)})"
 
 
@@ -105,4 +108,5 @@ def seeds_in_words(values: Sequence[float], digits: int = 2) -> str:
 
 def bases_in_words(values: Iterable[float], digits: int = 2) -> str:
     """A mean with its interval over bases: "0.12 (0.08 to 0.16, 5 bases)"."""
-    return seeds_in_words(list(values), digits).replace("seed", "base")
+    known = list(values)
+    return in_words(seed_interval(known), f".{digits}f", len(known), of="base")

@@ -170,7 +170,7 @@ def _pair_words(row: Any) -> str:
     """A pair's difference, turned so that it is above 0: "rft direct loses 0.10 (...) more than rft think"."""
     first, second, sign = (row.first, row.second, 1) if row.mean > 0 else (row.second, row.first, -1)
     ends = sorted((sign * row.low, sign * row.high))
-    value = in_words((sign * row.mean, *ends), seeds=row.bases).replace("seed", "base")
+    value = in_words((sign * row.mean, *ends), seeds=row.bases, of="base")
     return f"{first} loses {value} more than {second}"
 
 
