@@ -8,10 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 import pytest
 import torch
-from rows import evaluation
 from swapping import swap
 
 from helpers.errors import UserError
@@ -113,24 +111,23 @@ def test_marks_of_bases_stand_side_by_side_and_those_that_are_missed_are_told(tm
     assert kept.marks_table(tmp_path / "nowhere").empty and kept.missed_marks(kept.marks_table(tmp_path / "no")) == []
 
 
-def test_two_checkpoints_of_a_finished_run_are_kept_once_and_rounded(puzzler, tmp_path: Path) -> None:
+def test_the_end_of_a_finished_run_is_kept_once_and_rounded(puzzler, tmp_path: Path) -> None:
     own = dict(batch_size=2, size=32, max_completion_length=26, base=str(puzzler.folder), asked="direct")
     spec = RunSpec("sft-answer", 1, 4, 1e-3, extra=(("until", 0.999),), **own)
     runs, place = RunStore(tmp_path / "runs"), tmp_path / "kept"
     assert kept_runs.keep_checkpoints([spec], place, runs) == []  # not finished
     train(spec, runs, Settings(puzzle_tests=2, final_tests=2, battery=1, final_battery=1, per_octave=1))
-    (folder,) = kept_runs.keep_checkpoints([spec], place, runs)  # it never reached its mark
-    assert folder == place / spec.name / "step-4" and kept_runs.keep_checkpoints([spec], place, runs) == []
-    stored, full = (build.load(path).model.state_dict() for path in (folder, checkpoint_at(runs.checkpoints(spec))))
+    assert kept_runs.keep_checkpoints([spec], place, runs) == [place / spec.name]
+    assert kept_runs.keep_checkpoints([spec], place, runs) == []
+    ends = place / spec.name, checkpoint_at(runs.checkpoints(spec))
+    stored, full = (build.load(path).model.state_dict() for path in ends)
     assert all(torch.equal(stored[name], full[name].half().float()) for name in full)
-    assert {p.name for p in place.glob("*/*")} == {"step-4"}
+    assert [p.name for p in place.iterdir()] == [spec.name]
 
 
-def test_the_steps_that_are_shown_are_where_the_mark_was_first_reached_and_the_end(tmp_path: Path, monkeypatch) -> None:
-    spec = kept_runs.chosen()[0]
-    curve = {0: 0.9, 8: 0.5, 16: 0.7, 32: 0.6, 64: 0.95}
-    rows = [evaluation(spec.name, step, "puzzle", "exact", value, run=spec.name) for step, value in curve.items()]
-    swap(monkeypatch, kept_runs, "own_table", lambda folder, name: pa.Table.from_pandas(pd.DataFrame(rows)))
-    assert kept_runs.shown_steps(tmp_path, spec) == [16, 64]
-    names = [spec.name for spec in kept_runs.chosen()]
-    assert len(set(names)) == 6 and {spec.base for spec in kept_runs.chosen()} == {"two-form-5"}
+def test_four_runs_on_one_base_are_kept_and_found_by_their_cells(tmp_path: Path) -> None:
+    specs = kept_runs.chosen()
+    assert len({spec.name for spec in specs}) == 4 and {spec.base for spec in specs} == {"two-form-5"}
+    assert kept_runs.kept(tmp_path) == {}
+    (tmp_path / specs[1].name).mkdir()
+    assert kept_runs.kept(tmp_path) == {"rft direct": (specs[1], tmp_path / specs[1].name)}

@@ -14,7 +14,7 @@ from setuptools import find_packages
 HELPERS = Path(__file__).parents[1] / "helpers"
 ORDER = (
     "errors", "files", "processes",
-    "world", "study", "stats", "model", "train", "measure", "verdicts", "show", "toys",
+    "world", "study", "stats", "model", "train", "measure", "verdicts", "show", "toys", "play",
     "runner", "lab", "__main__",
 )  # fmt: skip
 """Whatever stands here imports only from itself and from what stands before it."""

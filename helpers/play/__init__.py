@@ -1,0 +1,1 @@
+"""Views to play with: pages that need no kernel, and panels that ask one."""

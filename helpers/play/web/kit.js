@@ -1,0 +1,216 @@
+// What all views share: elements, controls, axes and marks, what is remembered, and how long an answer takes.
+// A view is one function: view((data, root) => { ... }). Every control answers through `react`, which times it.
+"use strict";
+
+const kit = (() => {
+  const SVG = "http://www.w3.org/2000/svg";
+  const latencies = []; // milliseconds from each input to the frame that shows it; the browser tests read them
+  window.latencies = latencies;
+
+  const fill = (node, attributes, children) => {
+    for (const [name, value] of Object.entries(attributes ?? {})) {
+      if (value === null || value === undefined || value === false) continue;
+      if (name.startsWith("on")) node.addEventListener(name.slice(2), (event) => react(event, value));
+      else node.setAttribute(name, value === true ? "" : value);
+    }
+    node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+    return node;
+  };
+  const el = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
+  const svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+
+  function react(event, act) {
+    act(event);
+    requestAnimationFrame(() => {
+      const drawn = new MessageChannel(); // its message comes after the frame was painted
+      drawn.port1.onmessage = () => latencies.push(performance.now() - event.timeStamp);
+      drawn.port2.postMessage(0);
+    });
+  }
+
+  const put = (node, ...children) => { node.replaceChildren(...children.flat().filter((child) => child ?? false)); return node; };
+
+  // Numbers -------------------------------------------------------------------------------------------------------
+  // Three significant digits, so that .0025 and .005 are told apart; a missing value is a dash.
+  function text(value, digits = 3) {
+    if (value === null || value === undefined || Number.isNaN(value)) return "–";
+    if (value === 0 || Number.isInteger(value)) return value.toLocaleString("en");
+    const size = Math.abs(value);
+    if (size >= 1e5 || size < 1e-4) return value.toExponential(Math.max(0, digits - 1)).replace("e+", "e");
+    return size >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(digits)));
+  }
+  const fixed = (value, places = 2) => (value === null || value === undefined ? "–" : value.toFixed(places));
+
+  // What a reader set stays while the page lives in a tab: a notebook takes a cell out and puts it back on scrolling.
+  const slot = (key) => `jigsaw/${data().view}/${key}`;
+  function remember(key, value) { try { sessionStorage.setItem(slot(key), JSON.stringify(value)); } catch { /* not allowed here */ } }
+  function recall(key, otherwise) {
+    try { return JSON.parse(sessionStorage.getItem(slot(key))) ?? otherwise; } catch { return otherwise; }
+  }
+
+  // Controls ------------------------------------------------------------------------------------------------------
+  const button = (label, act, attributes) => el("button", { type: "button", onclick: act, ...attributes }, label);
+
+  function toggle(label, pressed, act, attributes) {
+    const node = button(label, () => { const now = node.getAttribute("aria-pressed") !== "true"; node.set(now); act(now); }, attributes);
+    node.set = (now) => node.setAttribute("aria-pressed", String(now));
+    node.set(pressed);
+    return node;
+  }
+
+  // `values`: a slider over these instead of low..high by step. Returns the label; .value and .set(value) on it.
+  function slider({ label, low = 0, high = 1, step = 1, value, values, show = text, act, width = 160 }) {
+    const at = (place) => (values ? values[place] : place);
+    const place = (wanted) => (values ? Math.max(0, values.indexOf(wanted)) : wanted);
+    const range = values ? { min: 0, max: values.length - 1, step: 1 } : { min: low, max: high, step };
+    const said = el("output", {});
+    const input = el("input", { type: "range", ...range, style: `width:${width}px`, "aria-label": label, oninput: () => { tell(); act(node.value); } });
+    const tell = () => { node.value = at(Number(input.value)); said.textContent = show(node.value); input.setAttribute("aria-valuetext", said.textContent); };
+    const node = el("label", { class: "control" }, label, input, said);
+    node.set = (wanted) => { input.value = place(wanted); tell(); };
+    node.input = input;
+    node.set(value);
+    return node;
+  }
+
+  function select({ label, options, value, act, name = String }) {
+    const menu = el("select", { "aria-label": label, onchange: () => { node.value = options[menu.selectedIndex]; act(node.value); } },
+      options.map((option) => el("option", {}, name(option))));
+    const node = el("label", { class: "control" }, label, menu);
+    node.set = (wanted) => { menu.selectedIndex = Math.max(0, options.indexOf(wanted)); node.value = options[menu.selectedIndex]; };
+    node.set(value);
+    return node;
+  }
+
+  function check({ label, value, act }) {
+    const box = el("input", { type: "checkbox", onchange: () => { node.value = box.checked; act(node.value); } });
+    const node = el("label", { class: "control" }, box, label);
+    node.set = (wanted) => { box.checked = wanted; node.value = wanted; };
+    node.set(value);
+    return node;
+  }
+
+  // A slider over `length` frames with a play button; it stops at the end, and when the frame is left.
+  function player({ label, length, value = 0, show, act, pause = 500 }) {
+    let timer = null;
+    const stop = () => { clearInterval(timer); timer = null; start.textContent = "▶ play"; start.setAttribute("aria-label", `play ${label}`); };
+    const go = (to) => { bar.set(to); act(to); if (to >= length - 1) stop(); };
+    const start = button("▶ play", () => {
+      if (timer !== null) return stop();
+      start.textContent = "❚❚ pause";
+      start.setAttribute("aria-label", `pause ${label}`);
+      go(bar.value >= length - 1 ? 0 : bar.value + 1);
+      timer = setInterval(() => go(bar.value + 1), pause);
+    }, { "aria-label": `play ${label}` });
+    const bar = slider({ label, high: length - 1, value, show, width: 260, act: (to) => { stop(); act(to); } });
+    const node = el("div", { class: "row" }, start, bar);
+    node.set = (to) => { stop(); bar.set(to); };
+    return node;
+  }
+
+  // Keys of a whole view: { ArrowLeft: act, ... }; a control that has the focus keeps its own.
+  function keys(acts) {
+    document.addEventListener("keydown", (event) => {
+      const own = event.target.closest?.("input, select, textarea");
+      const act = acts[event.key];
+      if (!act || own || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      react(event, act);
+    });
+  }
+
+  // What changed, for a screen reader; nothing is seen of it.
+  function announcer(root) {
+    const node = el("p", { class: "unseen", role: "status" });
+    root.append(node);
+    return (words) => { node.textContent = words; };
+  }
+
+  // Plots ---------------------------------------------------------------------------------------------------------
+  function ticks([low, high], log, count = 5) {
+    if (log) {
+      const found = [];
+      for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++)
+        for (const part of [1, 2, 5]) if (part * 10 ** power >= low * 0.999 && part * 10 ** power <= high * 1.001) found.push(part * 10 ** power);
+      return found.length > 7 ? found.filter((value) => /^1/.test(value.toExponential())) : found;
+    }
+    const raw = (high - low) / count, size = 10 ** Math.floor(Math.log10(raw));
+    const step = [1, 2, 2.5, 5, 10].map((part) => part * size).find((part) => part >= raw * 0.999);
+    const found = [];
+    for (let value = Math.ceil(low / step - 1e-9) * step; value <= high + step * 1e-6; value += step) found.push(Number(value.toPrecision(12)));
+    return found;
+  }
+
+  // Axes with room for marks. x, y: { label, domain: [low, high], log, ticks, show }. Returns px, py (data to pixels) and
+  // layer(): a group to draw into, under what is drawn later.
+  function axes({ width = 460, height = 300, x, y, alt, left = 52, bottom = 40, top = 10, right = 24 }) {
+    const scale = ({ domain: [low, high], log }, from, to) => {
+      const at = log ? Math.log : (value) => value;
+      return (value) => from + ((at(value) - at(low)) / (at(high) - at(low))) * (to - from);
+    };
+    const px = scale(x, left, width - right), py = scale(y, height - bottom, top);
+    const node = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": alt });
+    for (const value of x.ticks ?? ticks(x.domain, x.log, width / 80)) node.append(
+      svg("line", { class: "grid", x1: px(value), x2: px(value), y1: top, y2: height - bottom }),
+      svg("text", { x: px(value), y: height - bottom + 15, "text-anchor": "middle" }, (x.show ?? text)(value)));
+    for (const value of y.ticks ?? ticks(y.domain, y.log)) node.append(
+      svg("line", { class: "grid", x1: left, x2: width - right, y1: py(value), y2: py(value) }),
+      svg("text", { x: left - 6, y: py(value) + 4, "text-anchor": "end" }, (y.show ?? text)(value)));
+    node.append(
+      svg("path", { class: "axis", d: `M${left} ${top}V${height - bottom}H${width - right}` }),
+      svg("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, x.label),
+      svg("text", { transform: `translate(12 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, y.label));
+    const layer = () => node.appendChild(svg("g", {}));
+    return { node, px, py, layer, left, right, top, bottom, width, height };
+  }
+
+  // A line through [x, y] pairs; a pair without a number breaks it.
+  function path(plot, points, { colour = "#444", dash = "", width = 1.8, opacity = 1 } = {}) {
+    let pen = "M", d = "";
+    for (const [x, y] of points) {
+      if (x === null || y === null) { pen = "M"; continue; }
+      d += `${pen}${plot.px(x).toFixed(1)} ${plot.py(y).toFixed(1)}`;
+      pen = "L";
+    }
+    return svg("path", { d, fill: "none", stroke: colour, "stroke-dasharray": dash, "stroke-width": width, opacity });
+  }
+
+  // The markers that matplotlib's letters stand for, about `size` pixels from centre to edge.
+  const OUTLINES = {
+    o: null, s: [[-1, -1], [1, -1], [1, 1], [-1, 1]], D: [[0, -1.25], [1.25, 0], [0, 1.25], [-1.25, 0]], d: [[0, -1.3], [0.8, 0], [0, 1.3], [-0.8, 0]],
+    "^": [[0, -1.2], [1.15, 0.95], [-1.15, 0.95]], v: [[0, 1.2], [1.15, -0.95], [-1.15, -0.95]],
+    "<": [[-1.2, 0], [0.95, -1.15], [0.95, 1.15]], ">": [[1.2, 0], [-0.95, -1.15], [-0.95, 1.15]],
+    P: [[-0.4, -1.2], [0.4, -1.2], [0.4, -0.4], [1.2, -0.4], [1.2, 0.4], [0.4, 0.4], [0.4, 1.2], [-0.4, 1.2], [-0.4, 0.4], [-1.2, 0.4], [-1.2, -0.4], [-0.4, -0.4]],
+    X: [[-1.2, -0.7], [-0.7, -1.2], [0, -0.5], [0.7, -1.2], [1.2, -0.7], [0.5, 0], [1.2, 0.7], [0.7, 1.2], [0, 0.5], [-0.7, 1.2], [-1.2, 0.7], [-0.5, 0]],
+    p: [0, 1, 2, 3, 4].map((k) => [1.2 * Math.sin((k * 2 * Math.PI) / 5), -1.2 * Math.cos((k * 2 * Math.PI) / 5)]),
+    h: [0, 1, 2, 3, 4, 5].map((k) => [1.2 * Math.sin((k * Math.PI) / 3), -1.2 * Math.cos((k * Math.PI) / 3)]),
+    "*": [...Array(10).keys()].map((k) => [(k % 2 ? 0.55 : 1.35) * Math.sin((k * Math.PI) / 5), -(k % 2 ? 0.55 : 1.35) * Math.cos((k * Math.PI) / 5)]),
+  };
+  function mark(x, y, { colour = "#444", marker = "o", size = 5, attributes = {} } = {}) {
+    const corners = OUTLINES[marker];
+    const common = { fill: colour, stroke: "#fff", "stroke-width": 0.8, ...attributes };
+    if (!corners) return svg("circle", { cx: x, cy: y, r: size, ...common });
+    return svg("path", { d: `M${corners.map(([a, b]) => `${(x + a * size).toFixed(1)} ${(y + b * size).toFixed(1)}`).join("L")}Z`, ...common });
+  }
+
+  // A board of tiles on a canvas. `tiles[place]` of the picture are shown slot by slot: slot i shows tile placement[i] (from 1).
+  function drawBoard(canvas, image, { rows, cols, placement, size }) {
+    canvas.width = canvas.height = size;
+    const pen = canvas.getContext("2d");
+    pen.imageSmoothingEnabled = false;
+    const [w, h] = [image.naturalWidth / cols, image.naturalHeight / rows], [W, H] = [size / cols, size / rows];
+    placement.forEach((tile, place) => pen.drawImage(image, ((tile - 1) % cols) * w, Math.floor((tile - 1) / cols) * h, w, h,
+      (place % cols) * W, Math.floor(place / cols) * H, W, H));
+  }
+
+  const data = (() => { let read; return () => (read ??= JSON.parse(document.getElementById("data").textContent)); })();
+
+  function start(draw) {
+    const root = document.getElementById("view");
+    try { draw(data(), root); } catch (error) { root.append(el("p", { class: "wrong", role: "alert" }, `This view could not be drawn: ${error.message}`)); throw error; }
+    root.dataset.ready = "yes";
+  }
+
+  return { el, svg, put, react, text, fixed, remember, recall, button, toggle, slider, select, check, player, keys, announcer,
+    ticks, axes, path, mark, drawBoard, start };
+})();
