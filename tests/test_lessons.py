@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +212,15 @@ def test_training_log_is_optional_but_must_be_whole(tmp_path):
     }
 
 
-def test_map_lists_notebooks_with_their_headings():
-    shown = lessons.notebook_map().data
-    assert 'href="00_the_question.ipynb"' in shown and "The question" in shown
+def test_map_lists_the_numbered_notebooks_with_their_headings_and_times(tmp_path):
+    cell = {"cells": [{"source": "# Why <so>?\n\n**Time and cost.** Ten minutes\nto read. No network."}]}
+    for name in ("00_why", "A1_how", "index"):
+        (tmp_path / f"{name}.ipynb").write_text(json.dumps(cell))
+    rows = lessons.notebook_map(tmp_path).data.split("<tr>")[2:]
+    assert ['href="00_why.ipynb"' in rows[0], 'href="A1_how.ipynb"' in rows[1], len(rows)] == [True, True, 2]
+    assert all("Why &lt;so&gt;?" in row and ">Ten minutes to read<" in row for row in rows)
+
+
+def test_every_numbered_notebook_says_its_time():
+    rows = lessons.notebook_map().data.split("<tr>")[2:]
+    assert rows and all(re.search(r">[A-Z][^<]+ to read[^<]*</td></tr>", row) for row in rows)

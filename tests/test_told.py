@@ -438,3 +438,51 @@ def test_the_readmes_numbers_of_claims_are_those_of_the_table(known: Any) -> Non
     assert f"at step 256 it is {said[0]}, with the term {said[1]}" in README
     early = curves.gain_and_drop(known.evaluations).query("arm == 'sft-answer' and step == 32")
     assert early["gain"].mean() < 0.05 and value["early"] > 0.85
+
+
+def drops_on_bases(*sft_then_rft: tuple[float, float]) -> pd.DataFrame:
+    """A front of the two direct cells: on each base the drops given, on the reported items, and a worse rate."""
+    rows = []
+    for base, pair in enumerate(sft_then_rft, 3):
+        for cell, drop in zip(told_bases.DIRECT, pair, strict=True):
+            rows += [front_run(cell, str(base), rate, d - 0.01) for rate, d in ((1e-5, drop), (1e-4, 0.9))]
+    return pd.DataFrame(rows)
+
+
+def one_base(answer: float) -> pd.DataFrame:
+    """The summary's drops at 0.5 on the shipped base."""
+    drops = {"sft-answer": answer, "rft": 0.1, "sft-rollout": 0.08, "sft-expert": 0.2}
+    rows = [("drop_at_0.5", arm, "all", value, value, value, 5, 440) for arm, value in drops.items()]
+    return pd.DataFrame(rows, columns=summary.COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "ends"),
+    [
+        (
+            [(0.2, 0.18), (0.3, 0.28)],
+            "lost 0.25 and RFT 0.23 when they solve 0.7 of the boards: nearly all of that gap",
+        ),
+        ([(0.5, 0.2), (0.6, 0.3)], "lost 0.55 and RFT 0.25 when they solve 0.7 of the boards: a gap of 0.30 remains."),
+    ],
+)
+def test_the_answer_in_three_sentences_is_made_of_the_tables(pairs, ends) -> None:
+    first, second, third = told_bases.three_sentences(one_base(0.8), drops_on_bases(*pairs))
+    assert "has lost 0.80" in first and "RFT 0.10" in first and "loses 0.08" in second and "sentences 0.20" in second
+    assert ends in third and "so far" not in third
+
+
+def test_the_answer_says_what_is_not_known() -> None:
+    empty = pd.DataFrame(columns=summary.COLUMNS)
+    assert told_bases.three_sentences(empty, drops_on_bases((0.2, 0.2))) == [
+        "The study on one base has no drops to tell of yet."
+    ]
+    single = told_bases.three_sentences(one_base(0.8), drops_on_bases((0.2, 0.2)))  # no rate is chosen on other bases
+    assert single[-1] == "On bases that write bare answers too it is not yet known."
+    planned = pd.concat(
+        [
+            drops_on_bases((0.2, 0.2), (0.2, 0.2)).assign(ran=True),
+            drops_on_bases((0.2, 0.2), (0.2, 0.2), (0.2, 0.2)).query("base == '5'").assign(ran=False),
+        ]
+    )
+    assert "(so far 2 of 3 bases, too few for a verdict)" in told_bases.three_sentences(one_base(0.8), planned)[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import itertools
 import math
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -35,16 +36,21 @@ MOST_PAIRS = 10**6  # larger tables of guesses against truths no longer fit in m
 
 
 def notebook_map(folder: str | Path = "notebooks") -> HTML:
-    """The notebooks that are there, by number: each with its main heading and its question, as links."""
-    paths = sorted(Path(folder).glob("[!.]*.ipynb"))
-    items = [f'<li><a href="{path.name}">{path.stem[:2]}</a> {_heading(path)}</li>' for path in paths]
-    return HTML(f"<ul>{''.join(items)}</ul>")
+    """The numbered notebooks that are there, as links: main heading, and the minutes that it says it takes."""
+    rows = "".join(map(_map_row, sorted(Path(folder).glob("[0-9A-Z]*.ipynb"))))
+    head = "".join(f'<th scope="col" style="text-align:left">{name}</th>' for name in ("", "notebook", "time"))
+    return HTML(f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
 
 
-def _heading(path: Path) -> str:
-    """The text of a notebook's first line, without the leading `#`."""
-    source = "".join(read_json(path, "restore it from git")["cells"][0]["source"])
-    return html.escape(source.splitlines()[0].lstrip("# "))
+def _map_row(path: Path) -> str:
+    """A notebook's row of the map, from its first cell."""
+    first = "".join(read_json(path, "restore it from git")["cells"][0]["source"])
+    heading, number = first.splitlines()[0].lstrip("# "), path.stem.split("_")[0]
+    time = re.search(r"\*\*Time and cost\.\*\*\s+(.*?)\.\s", f"{first}\n", re.DOTALL)
+    said = " ".join(time[1].split()) if time else ""
+    link = f'<a href="{path.name}">{html.escape(heading)}</a>'
+    cells = "".join(f'<td style="text-align:left">{cell}</td>' for cell in (number, link, html.escape(said)))
+    return f"<tr>{cells}</tr>"
 
 
 def boards(pictures: Sequence[Picture], shapes: Sequence[Shape], size: int = 192) -> tuple[list, list[str]]:

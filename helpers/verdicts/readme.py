@@ -10,10 +10,11 @@ import pandas as pd
 
 from helpers.errors import UserError
 from helpers.files import write_file
+from helpers.stats import front_table
 from helpers.stats.curves import ALL
 from helpers.stats.summary import SummaryRow, arms, look_up
 from helpers.stats.whole_summary import on_shipped
-from helpers.verdicts import claims, told
+from helpers.verdicts import claims, told, told_bases
 
 _COLUMNS: Mapping[str, str] = {
     "puzzle_exact": "puzzle exact match",
@@ -33,6 +34,7 @@ _SHARES = ("puzzle_exact", "prior_score", "prior_score_likelihood", "format_fail
 
 _RESULTS = ("<!-- results -->", "<!-- /results -->")
 _CLAIMS = ("<!-- claims -->", "<!-- /claims -->")
+_ANSWER = ("<!-- answer -->", "<!-- /answer -->")
 _BUILT_IN = ("<!-- built-in -->", "<!-- /built-in -->")
 
 
@@ -60,14 +62,22 @@ def _cell(row: SummaryRow | None) -> str:
     return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
+def answer(figures: Path = Path("figures")) -> str:
+    """The answer in three sentences, as a list in Markdown. Raises UserError where summary.csv is missing."""
+    summary = on_shipped(_table(figures / "summary.csv"))
+    sentences = told_bases.three_sentences(summary, front_table.reported())
+    return "\n".join(f"* {sentence}" for sentence in sentences)
+
+
 def written(text: str, figures: Path) -> str:
     """A README's text with its results and its count of claims as `figures` (summary.csv, claims.csv) has them.
 
-    The box "What we built in" is written anew as well.
+    The answer in three sentences and the box "What we built in" are written anew as well.
 
     Raises UserError where a table or a mark is missing.
     """
     summary, verdicts = (_table(figures / name) for name in ("summary.csv", "claims.csv"))
+    text = put_between(text, _ANSWER, answer(figures))
     text = put_between(text, _RESULTS, results_table(on_shipped(summary)))
     text = put_between(text, _BUILT_IN, told.built_in())
     return put_between(text, _CLAIMS, claims.count_sentence(verdicts))

@@ -19,16 +19,53 @@ from helpers.stats.intervals import (
     in_words,
 )
 from helpers.stats.paired import bases_needed, power_of_equivalence
+from helpers.stats.summary import look_up
 from helpers.stats.ways import ALL_TASKS, CHOSE, OWN, REGAINED
 from helpers.study.cells import SOURCE_RATE
 from helpers.study.fixed import rules
 from helpers.world.easy_vqa import by_wording
+
+DIRECT = ("sft-answer direct", "rft direct")
 
 
 def _numbers(values: Iterable[object]) -> str:
     """ "1, 2 and 3"."""
     *first, last = map(str, values)
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def three_sentences(summary: pd.DataFrame, front: pd.DataFrame) -> list[str]:
+    """The answer to the suite's question in three sentences, one base first and then several.
+
+    `summary`: the rows of figures/summary.csv on the shipped base; `front`: as from `front_table.reported`. On several
+    bases each is read at the rate that is best on the others.
+    """
+    arms = ("sft-answer", "rft", "sft-rollout", "sft-expert")
+    answer, rft, rollout, expert = (look_up(summary, "drop_at_0.5", arm) for arm in arms)
+    if not all((answer, rft, rollout, expert)):
+        return ["The study on one base has no drops to tell of yet."]
+    return [
+        "On a base that always thinks before it answers, SFT on bare answers has lost "
+        f"{answer.value:.2f} of its prior score when it solves half of the boards, and RFT {rft.value:.2f}.",
+        f"There the words decide: SFT on RFT's own rollouts loses {rollout.value:.2f}, SFT on an outside teacher's "
+        f"sentences {expert.value:.2f}, though all of them learn the same true placements.",
+        _on_fair_bases(front, answer.value - rft.value),
+    ]
+
+
+def _on_fair_bases(front: pd.DataFrame, before: float) -> str:
+    """The third of `three_sentences`; `before`: what SFT lost more than RFT on the one base."""
+    sft, rft = (chosen(front, name).set_index("base")["drop"].dropna() for name in DIRECT)
+    bases = sft.index.intersection(rft.index)
+    if bases.empty:
+        return "On bases that write bare answers too it is not yet known."
+    gap, planned = (sft - rft)[bases].mean(), front.loc[front["cell"] == DIRECT[0], "base"].nunique()
+    what = "nearly all of that gap was the base's form" if abs(gap) < before / 5 else f"a gap of {gap:.2f} remains"
+    far = "" if len(bases) == planned else f" (so far {len(bases)} of {planned} bases, too few for a verdict)"
+    return (
+        "On bases that write bare answers too when they are asked to, answer SFT has lost "
+        f"{sft[bases].mean():.2f} and RFT {rft[bases].mean():.2f} when they solve 0.7 of the boards: {what}{far}."
+    )
 
 
 def power(n: int, claims: int, margin: float = 0.05, spreads: Sequence[float] = (0.02, 0.03, 0.05)) -> list[str]:
