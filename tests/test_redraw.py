@@ -50,7 +50,7 @@ def test_published_figures_name_the_records_that_lie_beside_them() -> None:
 
 def test_only_a_study_that_is_not_whole_has_no_published_figures() -> None:
     second = [name for name, cell in cells.CELLS.items() if cell.after]
-    pairs = {name for pairs in apart.QUESTIONS.values() for pair in pairs for name in pair}
+    pairs = set(apart.compared())
     parts = {ON_BASES: cells.specs(cells.REPORTED, cells.HEADLINE), IN_STAGES: cells.specs(cells.TWINS, second)}
     parts[APART] = cells.specs(cells.TWINS, pairs)
     lacking = {name for name, specs in parts.items() if not all(map(cells.is_published, specs))}

@@ -162,9 +162,14 @@ def summary(front: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def compared() -> list[str]:
+    """The cells that `QUESTIONS` compares, each once, in the order of their questions."""
+    return list(dict.fromkeys(name for pairs in QUESTIONS.values() for pair in pairs for name in pair))
+
+
 def is_whole(front: pd.DataFrame) -> bool:
     """Whether every cell of `QUESTIONS` was run, at the rate at which it is read, on every base where it is planned."""
-    named = {name for pairs in QUESTIONS.values() for pair in pairs for name in pair}
+    named = compared()
     wanted = {(name, str(stem)) for name in named for stem in get_cell(name).stems if stem in REPORTED}
     return wanted <= set(of_one_rate(front)[["cell", "base"]].itertuples(index=False, name=None))
 
