@@ -15,12 +15,13 @@ from helpers.errors import UserError
 from helpers.measure import bars
 from helpers.measure.kept import ITEMS
 from helpers.model import examine, score
-from helpers.model.examine import Outcomes, Way
+from helpers.model.examine import Outcomes
 from helpers.model.processor import BASES
 from helpers.study.cells import REPORTED
 from helpers.train import pretrain
 from helpers.world.boards import Boards
 from helpers.world.puzzles import PuzzleSpec
+from helpers.world.ways import Way
 
 SPEC = PuzzleSpec(2, 2, size=64)
 

@@ -7,10 +7,10 @@ from swapping import swap
 
 from helpers.errors import UserError
 from helpers.model import evaluate, examine, score
-from helpers.model.examine import Way, items
 from helpers.world import battery, forms
 from helpers.world.boards import training_boards
 from helpers.world.puzzles import PuzzleSpec
+from helpers.world.ways import Way, items
 
 TASKS = ("light", "lists", "caption")
 WAYS = [Way("direct"), Way("think", True), Way("plain"), Way("sentences"), Way("think", size=96)]

@@ -17,7 +17,7 @@ import torch
 
 from helpers.errors import UserError
 from helpers.model.build import Loaded
-from helpers.model.examine import Way, examine
+from helpers.model.examine import examine
 from helpers.model.forward import picture_features
 from helpers.model.generate import Sampling
 from helpers.model.score import complete, patches
@@ -25,6 +25,7 @@ from helpers.world import answers, seeds
 from helpers.world.boards import Boards, make_boards
 from helpers.world.forms import Asked
 from helpers.world.puzzles import PuzzleSpec
+from helpers.world.ways import Way
 
 FORMS: tuple[Asked, ...] = ("think", "direct")
 BESIDES: tuple[Asked, ...] = ("plain", "sentences")  # forms that runs ask for too, without a bar

@@ -17,29 +17,11 @@ from helpers.errors import UserError
 from helpers.model.evaluate import answered
 from helpers.model.forward import Model
 from helpers.model.score import complete
-from helpers.world import answers, battery, seeds
+from helpers.world import answers, battery
 from helpers.world.boards import Prompted
-from helpers.world.forms import Asked, ask_for, due, written_as
+from helpers.world.forms import written_as
 from helpers.world.questions import Question
-
-
-@dataclass(frozen=True)
-class Way:
-    """How items are put: the form that is asked for, whether in held-out wordings, on pictures of `size` pixels a side.
-
-    `opening`: how the answer begins, written already; nothing where it is empty.
-    """
-
-    asked: Asked = "plain"
-    held_out: bool = False
-    size: int = 64
-    opening: str = ""
-
-    @property
-    def columns(self) -> dict[str, str | int]:
-        """The way in the columns of the table of outcomes."""
-        wording = "held out" if self.held_out else "taught"
-        return {"asked": self.asked, "wording": wording, "size": self.size, "opening": self.opening}
+from helpers.world.ways import Way, items
 
 
 @dataclass(frozen=True)
@@ -64,17 +46,6 @@ class Outcomes:
         shares = {"score": self.right, "kept": self.kept, "format_failure": self.failed, "likelihood": self.likely}
         shares |= {"parts": self.parts, "as_many": self.as_many}
         return {name: float(np.mean(marks)) for name, marks in shares.items() if marks}
-
-
-@lru_cache(maxsize=64)
-def items(way: Way, task: str, n: int) -> tuple[tuple[Prompted, Question], ...]:
-    """The first `n` held-out items of a task, put in a way: prompts, and questions whose gold completion is due."""
-    rng = np.random.default_rng((seeds.WORDINGS, seeds.BATTERY, len(task), way.held_out))
-    put = []
-    for sample in battery.battery_samples(task, n, way.size):
-        question = due(ask_for(sample.question, way.asked, rng, way.held_out), way.asked)
-        put.append((Prompted(sample.pixels, question.text, way.opening), question))
-    return tuple(put)
 
 
 def examine(model: Model, processor: ProcessorMixin, way: Way, n: int, choose: bool = False) -> dict[str, Outcomes]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from matplotlib.lines import Line2D
 
 from helpers.show import marks
 from helpers.show.marks import record, said
-from helpers.show.style import GREY, new_axes, seed_note, use_style
+from helpers.show.style import FORM_DASHES, GREY, new_axes, seed_note, use_style
 from helpers.stats import ways as stats
 from helpers.stats.front_table import Planned
 from helpers.stats.fronts import ran
@@ -34,9 +33,6 @@ from helpers.verdicts.on_bases import OnBases
 from helpers.verdicts.statistics import Evidence
 from helpers.world.battery import battery_tasks
 
-DASHES: Mapping[str, Any] = MappingProxyType(
-    {"direct": "-", "think": (0, (5, 2)), "plain": (0, (1, 1.5)), "sentences": (0, (5, 1.5, 1, 1.5))}
-)
 PALE = "#8A8A8A"
 TERA = 1e12
 NOBODY = "None of these cells has a run that reached exact match 0.7."
@@ -48,7 +44,7 @@ _FIRM = "\N{NO-BREAK SPACE}"
 def cell_look(name: str) -> dict[str, Any]:
     """A cell's colour and marker are its arm's; dash and fill are those of the form that it asks for."""
     cell = get_cell(name)
-    look = marks.arm_look(cell.arm) | {"linestyle": DASHES[cell.asked]}
+    look = marks.arm_look(cell.arm) | {"linestyle": FORM_DASHES[cell.asked]}
     return look | {"mfc": look["color"] if cell.asked == "direct" else "white"}
 
 

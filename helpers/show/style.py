@@ -39,6 +39,10 @@ MEASURE_LABEL: Mapping[str, str] = MappingProxyType(
 
 
 GREY = "#666666"
+FORM_DASHES: Mapping[str, Any] = MappingProxyType(
+    {"direct": "-", "think": (0, (5, 2)), "plain": (0, (1, 1.5)), "sentences": (0, (5, 1.5, 1, 1.5))}
+)
+"""Dashes of a run in the study on several bases, by the form that it asks for."""
 
 
 @contextmanager

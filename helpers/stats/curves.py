@@ -150,18 +150,18 @@ def crossings(evaluations: pd.DataFrame, accuracy: float, monotone: bool = False
     Columns run, arm, seed, before and after (the evaluated steps around the crossing, equal where the first step
     is there already), share (how far between them, 0..1), step, samples (interpolated linearly) and n.
 
-    `monotone`: read it off the non-decreasing curve nearest to the run's (`_rising`), so that one lucky evaluation
+    `monotone`: read it off the non-decreasing curve nearest to the run's (`rising`), so that one lucky evaluation
     after which the run falls below again is no crossing.
     """
     require_columns(evaluations, EVALUATIONS)
     exact = evaluations[(evaluations["task"] == "puzzle") & (evaluations["measure"] == "exact")]
     trained = exact[exact["arm"] != "base"].sort_values("step")
-    rows = [_crossing(_rising(run) if monotone else run, accuracy) for _, run in trained.groupby(RUN)]
+    rows = [_crossing(rising(run) if monotone else run, accuracy) for _, run in trained.groupby(RUN)]
     columns = [*RUN, "before", "after", "share", "step", "samples", "n"]
     return pd.DataFrame([row for row in rows if row], columns=columns)
 
 
-def _rising(run: pd.DataFrame) -> pd.DataFrame:
+def rising(run: pd.DataFrame) -> pd.DataFrame:
     """One run's rows (by step) with their isotonic regression over steps, each value weighing its number of items.
 
     Where values fall, they and their neighbours become their weighted mean (pool adjacent violators).

@@ -6,7 +6,7 @@ from typing import Any
 
 from helpers.model.build import Loaded
 from helpers.model.evaluate import score_battery, score_puzzles, solve
-from helpers.model.examine import Outcomes, Way, examine
+from helpers.model.examine import Outcomes, examine
 from helpers.study.arms import get_arm
 from helpers.study.profiles import GRIDS
 from helpers.study.spec import RunSpec
@@ -17,6 +17,7 @@ from helpers.world.battery import SIDE
 from helpers.world.boards import held_out_boards
 from helpers.world.forms import HELD_OUT, Asked
 from helpers.world.puzzles import PuzzleSpec
+from helpers.world.ways import Way
 
 Rows = dict[str, list[dict[str, Any]]]
 """Rows to append to a record, by table."""

@@ -184,11 +184,16 @@ const kit = (() => {
     X: [[-1.2, -0.7], [-0.7, -1.2], [0, -0.5], [0.7, -1.2], [1.2, -0.7], [0.5, 0], [1.2, 0.7], [0.7, 1.2], [0, 0.5], [-0.7, 1.2], [-1.2, 0.7], [-0.5, 0]],
     p: [0, 1, 2, 3, 4].map((k) => [1.2 * Math.sin((k * 2 * Math.PI) / 5), -1.2 * Math.cos((k * 2 * Math.PI) / 5)]),
     h: [0, 1, 2, 3, 4, 5].map((k) => [1.2 * Math.sin((k * Math.PI) / 3), -1.2 * Math.cos((k * Math.PI) / 3)]),
+    H: [0, 1, 2, 3, 4, 5].map((k) => [1.2 * Math.cos((k * Math.PI) / 3), 1.2 * Math.sin((k * Math.PI) / 3)]),
+    8: [...Array(8).keys()].map((k) => [1.2 * Math.sin(((k + 0.5) * Math.PI) / 4), -1.2 * Math.cos(((k + 0.5) * Math.PI) / 4)]),
     "*": [...Array(10).keys()].map((k) => [(k % 2 ? 0.55 : 1.35) * Math.sin((k * Math.PI) / 5), -(k % 2 ? 0.55 : 1.35) * Math.cos((k * Math.PI) / 5)]),
   };
-  function mark(x, y, { colour = "#444", marker = "o", size = 5, attributes = {} } = {}) {
+  // A hollow one has its colour at the edge only; "$k$" is the letter k, which is hollow where it is thin.
+  function mark(x, y, { colour = "#444", marker = "o", size = 5, hollow = false, attributes = {} } = {}) {
     const corners = OUTLINES[marker];
-    const common = { fill: colour, stroke: "#fff", "stroke-width": 0.8, ...attributes };
+    const common = { ...(hollow ? { fill: "#fff", stroke: colour, "stroke-width": 1.6 } : { fill: colour, stroke: "#fff", "stroke-width": 0.8 }), ...attributes };
+    if (marker.startsWith("$")) return svg("text", { x, y: y + size, "text-anchor": "middle", ...attributes,
+      style: `fill:${colour};font-size:${3 * size}px;font-weight:${hollow ? 400 : 700}` }, marker.slice(1, -1));
     if (!corners) return svg("circle", { cx: x, cy: y, r: size, ...common });
     return svg("path", { d: `M${corners.map(([a, b]) => `${(x + a * size).toFixed(1)} ${(y + b * size).toFixed(1)}`).join("L")}Z`, ...common });
   }
@@ -203,6 +208,35 @@ const kit = (() => {
       (place % cols) * W, Math.floor(place / cols) * H, W, H));
   }
 
+  // Runs ----------------------------------------------------------------------------------------------------------
+  // What was said at a frame. `changes`: frame and text, frame and text, ..., wherever it is another text than before.
+  function saidAt(changes, frame) {
+    let found = null;
+    for (let place = 0; place < changes.length && changes[place] <= frame; place += 2) found = changes[place + 1];
+    return found;
+  }
+
+  // What was said, its think in grey and its answer in bold; as it is where it has another form.
+  function spoken(text) {
+    const parts = /^\s*(?:<think>([^<]*)<\/think>)?\s*<answer>([^<]*)<\/answer>\s*$/.exec(text);
+    if (!parts) return el("span", { class: "words", title: text }, text);
+    return el("span", { class: "words", title: text }, parts[1] === undefined ? "" : el("span", { class: "quiet" }, `${parts[1]} → `), el("b", {}, parts[2]));
+  }
+
+  // A learning rate: 6e-5.
+  const rate = (value) => value.toExponential().replace("e+0", "");
+
+  // A board put back as an answer says, on a canvas; nothing but a grey field where the answer is no placement.
+  function putBack(image, said, { rows = 2, cols = 2, size }) {
+    const told = (/<answer>([^<]*)<\/answer>/.exec(said)?.[1] ?? "").trim().split(/\s+/).map(Number), tiles = [...Array(rows * cols).keys()];
+    const whole = told.length === tiles.length && tiles.every((tile) => told.includes(tile + 1));
+    const canvas = el("canvas", { class: "pixels", width: size, height: size, role: "img",
+      "aria-label": whole ? `the board put back as ${told.join(" ")}` : "no placement to put it back by", style: "background:#d9d9d9" });
+    const draw = () => drawBoard(canvas, image, { rows, cols, placement: tiles.map((tile) => told.indexOf(tile + 1) + 1), size });
+    if (whole) image.complete ? draw() : image.addEventListener("load", draw);
+    return canvas;
+  }
+
   const data = (() => { let read; return () => (read ??= JSON.parse(document.getElementById("data").textContent)); })();
 
   function start(draw) {
@@ -212,5 +246,5 @@ const kit = (() => {
   }
 
   return { el, svg, put, react, text, fixed, remember, recall, button, toggle, slider, select, check, player, keys, announcer,
-    ticks, axes, path, mark, drawBoard, start };
+    ticks, axes, path, mark, drawBoard, saidAt, spoken, rate, putBack, start };
 })();
