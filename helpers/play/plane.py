@@ -8,9 +8,9 @@ from helpers.play.runs import Study, payload
 
 def plane(*studies: Study) -> View:
     """Every run in the plane of puzzle accuracy and prior score lost. Raises UserError where there is no run."""
-    return View("plane", "Puzzle accuracy against prior score lost", 800, payload(studies))
+    return View("plane", "Puzzle accuracy against prior score lost", 820, payload(studies))
 
 
 def time_machine(*studies: Study) -> View:
     """One run or two, evaluation by evaluation. Raises UserError where there is no run."""
-    return View("time", "A training, evaluation by evaluation", 800, payload(studies))
+    return View("time", "A training, evaluation by evaluation", 740, payload(studies))

@@ -191,7 +191,8 @@ const kit = (() => {
   // A hollow one has its colour at the edge only; "$k$" is the letter k, which is hollow where it is thin.
   function mark(x, y, { colour = "#444", marker = "o", size = 5, hollow = false, attributes = {} } = {}) {
     const corners = OUTLINES[marker];
-    const common = { ...(hollow ? { fill: "#fff", stroke: colour, "stroke-width": 1.6 } : { fill: colour, stroke: "#fff", "stroke-width": 0.8 }), ...attributes };
+    const filling = hollow ? { fill: "#fff", stroke: colour, "stroke-width": 1.6 } : { fill: colour, stroke: "#fff", "stroke-width": 0.8 };
+    const common = { ...filling, ...attributes };
     if (marker.startsWith("$")) return svg("text", { x, y: y + size, "text-anchor": "middle", ...attributes,
       style: `fill:${colour};font-size:${3 * size}px;font-weight:${hollow ? 400 : 700}` }, marker.slice(1, -1));
     if (!corners) return svg("circle", { cx: x, cy: y, r: size, ...common });
@@ -216,11 +217,33 @@ const kit = (() => {
     return found;
   }
 
+  // Axes of shares over the boards that runs have seen, on a log scale; .at(samples): where a number lies, 0 at the left edge.
+  function overBoards(runs, size) {
+    const least = Math.min(...runs.map((run) => run.samples.find((seen) => seen > 0))) / 2;
+    const most = Math.max(...runs.map((run) => run.samples.at(-1)));
+    const thousands = (value) => (value >= 1000 ? `${value / 1000}k` : text(value));
+    const plot = axes({ ...size, left: 46, right: 10, alt: "accuracy and prior score over boards seen",
+      y: { label: "share right", domain: [0, 1] },
+      x: { label: "boards seen (log; 0: left edge)", domain: [least, most], log: true, show: thousands } });
+    return { ...plot, at: (samples) => Math.max(samples, least) };
+  }
+
+  // Pictures by number, as images of a size; each is made once, so that it is not decoded anew when it is shown again.
+  function album(sources) {
+    const made = new Map();
+    return (number, size, alt) => {
+      const key = `${number} ${size} ${alt}`;
+      if (!made.has(key)) made.set(key, el("img", { src: sources[number], class: "pixels", width: size, height: size, alt }));
+      return made.get(key);
+    };
+  }
+
   // What was said, its think in grey and its answer in bold; as it is where it has another form.
   function spoken(text) {
     const parts = /^\s*(?:<think>([^<]*)<\/think>)?\s*<answer>([^<]*)<\/answer>\s*$/.exec(text);
     if (!parts) return el("span", { class: "words", title: text }, text);
-    return el("span", { class: "words", title: text }, parts[1] === undefined ? "" : el("span", { class: "quiet" }, `${parts[1]} → `), el("b", {}, parts[2]));
+    const think = parts[1] === undefined ? null : el("span", { class: "quiet" }, `${parts[1]} → `);
+    return el("span", { class: "words", title: text }, think, el("b", {}, parts[2]));
   }
 
   // A learning rate: 6e-5.
@@ -228,7 +251,8 @@ const kit = (() => {
 
   // A board put back as an answer says, on a canvas; nothing but a grey field where the answer is no placement.
   function putBack(image, said, { rows = 2, cols = 2, size }) {
-    const told = (/<answer>([^<]*)<\/answer>/.exec(said)?.[1] ?? "").trim().split(/\s+/).map(Number), tiles = [...Array(rows * cols).keys()];
+    const told = (/<answer>([^<]*)<\/answer>/.exec(said)?.[1] ?? "").trim().split(/\s+/).map(Number);
+    const tiles = [...Array(rows * cols).keys()];
     const whole = told.length === tiles.length && tiles.every((tile) => told.includes(tile + 1));
     const canvas = el("canvas", { class: "pixels", width: size, height: size, role: "img",
       "aria-label": whole ? `the board put back as ${told.join(" ")}` : "no placement to put it back by", style: "background:#d9d9d9" });
@@ -246,5 +270,5 @@ const kit = (() => {
   }
 
   return { el, svg, put, react, text, fixed, remember, recall, button, toggle, slider, select, check, player, keys, announcer,
-    ticks, axes, path, mark, drawBoard, saidAt, spoken, rate, putBack, start };
+    ticks, axes, path, mark, drawBoard, saidAt, overBoards, album, spoken, rate, putBack, start };
 })();

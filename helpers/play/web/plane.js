@@ -3,7 +3,8 @@
 // its curves, and what that model said there. Arrow keys up and down go from marker to marker, left and right move the line.
 (() => {
   const { el, svg, put } = kit;
-  const ALL = "all tasks", ANY = "all";
+  const ALL = "all tasks",
+    ANY = "all";
   const ACCURACIES = [...Array(96).keys()].map((k) => (k + 5) / 100);
   const PLOT = { width: 470, height: 372 };
 
@@ -12,9 +13,11 @@
 
   // Where a run first reaches an accuracy, as the suite's `crossings` has it: between two evaluations; null where it never does.
   function crossing(run, accuracy) {
-    const curve = curveOf(run), after = curve.findIndex((value) => value >= accuracy);
+    const curve = curveOf(run),
+      after = curve.findIndex((value) => value >= accuracy);
     if (after < 0) return null;
-    const before = Math.max(after - 1, 0), rise = curve[after] - curve[before];
+    const before = Math.max(after - 1, 0),
+      rise = curve[after] - curve[before];
     return { before, after, share: rise > 0 ? (accuracy - curve[before]) / rise : 1 };
   }
   const between = (values, { before, after, share }) => values[before] + share * (values[after] - values[before]);
@@ -38,34 +41,58 @@
   // The view --------------------------------------------------------------------------------------------------------
   class Plane {
     constructor(data, root) {
-      Object.assign(this, { data, root, pictures: data.pictures.map((src) => Object.assign(new Image(), { src })) });
+      Object.assign(this, { data, root, picture: kit.album(data.pictures) });
       for (const study of data.studies) study.runs.forEach((run) => withLosses(run, study.tasks));
-      this.state = { study: data.studies.at(-1).name, task: ALL, place: ANY, rate: null, accuracy: 0.7, off: {}, pinned: {}, turn: 0, ...kit.recall("state", {}) };
+      this.state = {
+        study: data.studies.at(-1).name,
+        task: ALL,
+        place: ANY,
+        rate: null,
+        accuracy: 0.7,
+        off: {},
+        pinned: {},
+        turn: 0,
+        ...kit.recall("state", {}),
+      };
       this.say = kit.announcer(root);
       this.build();
       this.choose({});
     }
 
-    get study() { return this.data.studies.find(({ name }) => name === this.state.study) ?? this.data.studies[0]; }
-    isOn(arm) { return this.state.off[`${this.study.name}/${arm}`] ?? this.study.arms[arm].shown; }
+    get study() {
+      return this.data.studies.find(({ name }) => name === this.state.study) ?? this.data.studies[0];
+    }
+    isOn(arm) {
+      return this.state.off[`${this.study.name}/${arm}`] ?? this.study.arms[arm].shown;
+    }
 
     build() {
-      const names = this.data.studies.map(({ name }) => name);
-      const lines = Math.max(...this.data.studies.map((study) => Object.keys(study.arms).length)) > 5 ? 2 : 1; // of buttons; more scroll
-      this.parts = { controls: el("div", { class: "row" }), arms: el("div", { class: "row scroll", role: "group", "aria-label": "arms shown",
-        style: `height:${33 * lines + 2}px;align-content:flex-start;gap:5px 6px;margin:4px 0;padding:2px` }) };
-      for (const name of ["plot", "panel", "cards"]) this.parts[name] = el("div", {});
-      Object.assign(this.parts, { sentence: el("p", { style: "height:40px;margin:0 0 4px" }), readout: el("p", { class: "number", style: "height:38px;margin:2px 0" }) });
-      this.slider = kit.slider({ label: "at accuracy", values: ACCURACIES, value: this.state.accuracy, show: (value) => kit.fixed(value),
-        act: (accuracy) => this.choose({ accuracy }), width: 190 });
-      this.first = kit.select({ label: "study", options: names, value: this.state.study,
-        act: (study) => this.choose({ study, task: ALL, place: ANY, rate: null, turn: 0 }) });
-      const { controls, arms, sentence, plot, readout, panel, cards } = this.parts;
-      plot.className = "fixed";
-      panel.className = "grow";
-      cards.style.cssText = "height:208px";
-      this.root.append(controls, arms, sentence, el("div", { class: "columns", style: `height:${PLOT.height}px` }, plot, panel), readout, cards,
-        el("p", { class: "quiet", style: "margin:0" }, "Keys: Tab to a marker, ↑ ↓ from marker to marker, Enter pins; ← → move the line."));
+      this.slider = kit.slider({
+        label: "at accuracy",
+        values: ACCURACIES,
+        value: this.state.accuracy,
+        show: (value) => kit.fixed(value),
+        act: (accuracy) => this.choose({ accuracy }),
+        width: 190,
+      });
+      this.first = kit.select({
+        label: "study",
+        options: this.data.studies.map(({ name }) => name),
+        value: this.state.study,
+        act: (study) => this.choose({ study, task: ALL, place: ANY, rate: null, turn: 0 }),
+      });
+      const classes = { controls: "row", arms: "row scroll arms", sentence: "sentence", plot: "fixed", panel: "grow", readout: "readout" };
+      this.parts = Object.fromEntries(
+        Object.entries({ ...classes, cards: "said" }).map(([name, kind]) => [name, el("div", { class: kind })]),
+      );
+      const { controls, arms, sentence, plot, panel, readout, cards } = this.parts;
+      arms.setAttribute("role", "group");
+      arms.setAttribute("aria-label", "arms shown");
+      const most = Math.max(...this.data.studies.map((study) => Object.keys(study.arms).length));
+      arms.style.height = `${33 * (most > 5 ? 2 : 1) + 2}px`; // lines of buttons; more of them scroll
+      const columns = el("div", { class: "columns", style: `height:${PLOT.height}px` }, plot, panel);
+      const help = "Keys: Tab to a marker, ↑ ↓ from marker to marker, Enter pins; ← → move the line.";
+      this.root.append(controls, arms, sentence, columns, readout, cards, el("div", { class: "quiet" }, help));
       kit.keys({ ArrowLeft: () => this.nudge(-0.01), ArrowRight: () => this.nudge(0.01) });
     }
 
@@ -79,11 +106,14 @@
     // Something was chosen: everything is drawn again.
     choose(change) {
       Object.assign(this.state, change);
-      const { study, state } = this, rates = [...new Set(study.runs.map((run) => run.rate))];
+      const { study, state } = this,
+        rates = [...new Set(study.runs.map((run) => run.rate))];
       if (state.rate !== ANY && !rates.includes(state.rate)) state.rate = rates.includes(study.rate) ? study.rate : ANY;
       kit.remember("state", state);
       if (!("accuracy" in change)) this.drawControls(rates);
-      this.runs = study.runs.filter((run) => this.isOn(run.arm) && [ANY, run.place].includes(state.place) && [ANY, run.rate].includes(state.rate));
+      this.runs = study.runs.filter(
+        (run) => this.isOn(run.arm) && [ANY, run.place].includes(state.place) && [ANY, run.rate].includes(state.rate),
+      );
       this.read();
       this.drawPlot();
       this.tell();
@@ -91,21 +121,37 @@
     }
 
     drawControls(rates) {
-      const { study, state } = this, places = [...new Set(study.runs.map((run) => run.place))].sort();
-      const menu = (label, key, options, name) => options.length < 3 && options.length > 0 && options[0] === ANY ? null
-        : kit.select({ label, options, value: state[key], name, act: (value) => this.choose({ [key]: value, turn: 0 }) });
+      const { study, state } = this,
+        places = [...new Set(study.runs.map((run) => run.place))].sort();
+      const menu = (label, key, options, name) =>
+        options.length < 3 && options.length > 0 && options[0] === ANY
+          ? null
+          : kit.select({ label, options, value: state[key], name, act: (value) => this.choose({ [key]: value, turn: 0 }) });
       const held = document.activeElement?.getAttribute("aria-label");
-      put(this.parts.controls, this.first, menu("task", "task", [ALL, ...study.tasks]), menu(study.place, "place", [ANY, ...places]),
-        menu("rate", "rate", [ANY, ...rates.sort((a, b) => b - a)], (rate) => (rate === ANY ? ANY : kit.rate(rate))), this.slider);
+      put(
+        this.parts.controls,
+        this.first,
+        menu("task", "task", [ALL, ...study.tasks]),
+        menu(study.place, "place", [ANY, ...places]),
+        menu("rate", "rate", [ANY, ...rates.sort((a, b) => b - a)], (rate) => (rate === ANY ? ANY : kit.rate(rate))),
+        this.slider,
+      );
       const arms = Object.keys(study.arms);
-      put(this.parts.arms, arms.map((arm) => this.armToggle(arm)));
+      put(
+        this.parts.arms,
+        arms.map((arm) => this.armToggle(arm)),
+      );
       if (held) [...this.root.querySelectorAll("select, button")].find((node) => node.getAttribute("aria-label") === held)?.focus();
     }
 
     armToggle(arm) {
       const look = this.study.arms[arm];
-      const swatch = svg("svg", { width: 34, height: 14, "aria-hidden": "true" },
-        svg("line", { x1: 1, x2: 33, y1: 7, y2: 7, stroke: look.colour, "stroke-width": 2, "stroke-dasharray": look.dash }), kit.mark(17, 7, { ...look, size: 4.5 }));
+      const swatch = svg(
+        "svg",
+        { width: 34, height: 14, "aria-hidden": "true" },
+        svg("line", { x1: 1, x2: 33, y1: 7, y2: 7, stroke: look.colour, "stroke-width": 2, "stroke-dasharray": look.dash }),
+        kit.mark(17, 7, { ...look, size: 4.5 }),
+      );
       const set = (on) => this.choose({ off: { ...this.state.off, [`${this.study.name}/${arm}`]: on } });
       const node = kit.toggle("", this.isOn(arm), set, { "aria-label": `${arm}: ${look.words}`, title: look.words, class: "arm" });
       node.append(swatch, el("span", {}, arm));
@@ -125,13 +171,28 @@
     }
 
     drawPlot() {
-      const { state, study } = this, of = state.task === ALL ? "prior score" : state.task, held = document.activeElement?.dataset?.run;
-      const plot = kit.axes({ ...PLOT, x: { label: "puzzle accuracy (exact match)", domain: [0, 1], show: (value) => kit.fixed(value, 1) },
-        y: { label: `${of} lost (up: forgot more)`, domain: domainOf(study, state.task) }, alt: `${of} lost against puzzle accuracy, run by run` });
+      const { state, study } = this,
+        of = state.task === ALL ? "prior score" : state.task,
+        held = document.activeElement?.dataset?.run;
+      const plot = kit.axes({
+        ...PLOT,
+        x: { label: "puzzle accuracy (exact match)", domain: [0, 1], show: (value) => kit.fixed(value, 1) },
+        y: { label: `${of} lost (up: forgot more)`, domain: domainOf(study, state.task) },
+        alt: `${of} lost against puzzle accuracy, run by run`,
+      });
       plot.node.setAttribute("role", "group");
       const [lines, markers] = [plot.layer(), plot.layer()];
-      lines.append(svg("line", { x1: plot.left, x2: plot.width - plot.right, y1: plot.py(0), y2: plot.py(0), stroke: "#767676" }),
-        svg("line", { x1: plot.px(state.accuracy), x2: plot.px(state.accuracy), y1: plot.top, y2: plot.height - plot.bottom, stroke: "#222", "stroke-dasharray": "2 3" }));
+      lines.append(
+        svg("line", { x1: plot.left, x2: plot.width - plot.right, y1: plot.py(0), y2: plot.py(0), stroke: "#767676" }),
+        svg("line", {
+          x1: plot.px(state.accuracy),
+          x2: plot.px(state.accuracy),
+          y1: plot.top,
+          y2: plot.height - plot.bottom,
+          stroke: "#222",
+          "stroke-dasharray": "2 3",
+        }),
+      );
       for (const run of [...this.runs].reverse()) this.drawRun(run, plot, lines, markers);
       put(this.parts.plot, plot.node);
       const first = this.runs.find((run) => run.name === held) ?? this.runs[0];
@@ -141,22 +202,37 @@
     }
 
     drawRun(run, plot, lines, markers) {
-      const look = this.study.arms[run.arm], pairs = curveOf(run).map((x, frame) => [x, run.lost[this.state.task][frame]]);
+      const look = this.study.arms[run.arm],
+        pairs = curveOf(run).map((x, frame) => [x, run.lost[this.state.task][frame]]);
       const shown = { onmouseenter: () => this.readOut(run), onmouseleave: () => this.readOut(null), onclick: () => this.pin(run) };
       run.line = kit.path(plot, pairs, { ...look, width: 1.4, opacity: 0.4 });
       const near = kit.path(plot, pairs, { colour: "transparent", width: 9 });
       for (const [name, act] of Object.entries(shown)) near.addEventListener(name.slice(2), (event) => kit.react(event, act));
       near.style.cursor = "pointer";
       lines.append(run.line, near);
-      run.node = svg("g", { tabindex: -1, role: "button", "aria-label": this.words(run), "data-run": run.name, "data-drop": run.y, "data-there": String(run.there),
-        style: "cursor:pointer", ...shown, onfocus: () => this.readOut(run), onkeydown: (event) => this.step(event, run) },
-      kit.mark(plot.px(run.x), plot.py(run.y), { ...look, size: 6, attributes: run.there ? {} : { opacity: 0.45 } }));
+      run.node = svg(
+        "g",
+        {
+          tabindex: -1,
+          role: "button",
+          "aria-label": this.words(run),
+          "data-run": run.name,
+          "data-drop": run.y,
+          "data-there": String(run.there),
+          style: "cursor:pointer",
+          ...shown,
+          onfocus: () => this.readOut(run),
+          onkeydown: (event) => this.step(event, run),
+        },
+        kit.mark(plot.px(run.x), plot.py(run.y), { ...look, size: 6, attributes: run.there ? {} : { opacity: 0.45 } }),
+      );
       markers.append(run.node);
     }
 
     // Keys of a marker: the next one up or down, or pin it.
     step(event, run) {
-      const by = { ArrowUp: -1, ArrowDown: 1 }[event.key], place = this.runs.indexOf(run);
+      const by = { ArrowUp: -1, ArrowDown: 1 }[event.key],
+        place = this.runs.indexOf(run);
       if (by) {
         const next = this.runs[Math.min(Math.max(place + by, 0), this.runs.length - 1)];
         run.node.setAttribute("tabindex", "-1");
@@ -168,9 +244,13 @@
     }
 
     words(run) {
-      const boards = kit.text(Math.round(between(run.samples, run.mark))), rate = this.study.rate ? `, rate ${kit.rate(run.rate)}` : "";
-      const where = run.there ? `reaches ${kit.fixed(this.state.accuracy)} after ${boards} boards` : `ends at ${kit.fixed(run.x)}, before ${kit.fixed(this.state.accuracy)}`;
-      return `${run.arm}, ${run.place}${rate}: ${where}; ${this.state.task === ALL ? "prior score" : this.state.task} lost ${kit.text(run.y)}`;
+      const boards = kit.text(Math.round(between(run.samples, run.mark))),
+        rate = this.study.rate ? `, rate ${kit.rate(run.rate)}` : "";
+      const where = run.there
+        ? `reaches ${kit.fixed(this.state.accuracy)} after ${boards} boards`
+        : `ends at ${kit.fixed(run.x)}, before ${kit.fixed(this.state.accuracy)}`;
+      const of = this.state.task === ALL ? "prior score" : this.state.task;
+      return `${run.arm}, ${run.place}${rate}: ${where}; ${of} lost ${kit.text(run.y)}`;
     }
 
     readOut(run) {
@@ -179,7 +259,16 @@
         each.line.setAttribute("opacity", strong ? 1 : run ? 0.2 : 0.4);
         each.line.setAttribute("stroke-width", strong ? 2.6 : 1.4);
       }
-      put(this.parts.readout, run ? this.words(run) : el("span", { class: "quiet" }, "Point at a line or a marker to read it; click to pin it. Faint markers stand at the ends of runs that do not get there."));
+      put(
+        this.parts.readout,
+        run
+          ? this.words(run)
+          : el(
+              "span",
+              { class: "quiet" },
+              "Point at a line or a marker to read it; click to pin it. Faint markers stand at the ends of runs that do not get there.",
+            ),
+      );
     }
 
     pin(run) {
@@ -192,17 +281,27 @@
 
     // What is seen: which arm lost most at this accuracy, in which task, and which least.
     tell() {
-      const there = this.runs.filter((run) => run.there), names = [...new Set(there.map((run) => run.arm))], at = kit.fixed(this.state.accuracy);
-      const arms = names.map((arm) => { const own = there.filter((run) => run.arm === arm); return { arm, own, lost: mean(own.map((run) => run.y)) }; });
+      const there = this.runs.filter((run) => run.there),
+        names = [...new Set(there.map((run) => run.arm))],
+        at = kit.fixed(this.state.accuracy);
+      const arms = names.map((arm) => {
+        const own = there.filter((run) => run.arm === arm);
+        return { arm, own, lost: mean(own.map((run) => run.y)) };
+      });
       arms.sort((a, b) => b.lost - a.lost);
-      const never = this.runs.length - there.length, of = this.state.task === ALL ? "of the prior score" : `in ${this.state.task}`;
+      const never = this.runs.length - there.length,
+        of = this.state.task === ALL ? "of the prior score" : `in ${this.state.task}`;
       const count = (n) => (n === 1 ? "1 run" : `mean of ${n} runs`);
-      let words = !this.runs.length ? "No run is shown: switch an arm on, or choose another base, seed or rate."
-        : !arms.length ? `No run shown reaches accuracy ${at}: every marker stands where its run ended.` : "";
+      let words = !this.runs.length
+        ? "No run is shown: switch an arm on, or choose another base, seed or rate."
+        : !arms.length
+          ? `No run shown reaches accuracy ${at}: every marker stands where its run ended.`
+          : "";
       if (arms.length) {
-        const [worst, best] = [arms[0], arms.at(-1)];
-        words = `At accuracy ${at}, ${worst.arm} has lost ${arms.length > 1 ? "most, " : ""}${kit.text(worst.lost)} ${of} (${count(worst.own.length)})`;
-        words += `${this.carrier(worst)}${arms.length > 1 ? `; ${best.arm} least, ${kit.text(best.lost)} (${count(best.own.length)})` : ""}.`;
+        const [worst, best] = [arms[0], arms.at(-1)],
+          more = arms.length > 1;
+        words = `At accuracy ${at}, ${worst.arm} has lost ${more ? "most, " : ""}${kit.text(worst.lost)} ${of} (${count(worst.own.length)})`;
+        words += this.carrier(worst) + (more ? `; ${best.arm} least, ${kit.text(best.lost)} (${count(best.own.length)}).` : ".");
         words += never ? ` Not there: ${never} of ${this.runs.length} runs.` : "";
       }
       this.parts.sentence.textContent = words;
@@ -212,7 +311,9 @@
     // The task that carries most of an arm's loss.
     carrier({ own, lost }) {
       if (this.state.task !== ALL || lost < 0.005) return "";
-      const falls = this.study.tasks.map((task) => [task, mean(own.map((run) => between(run.lost[task], run.mark)))]).sort((a, b) => b[1] - a[1]);
+      const falls = this.study.tasks
+        .map((task) => [task, mean(own.map((run) => between(run.lost[task], run.mark)))])
+        .sort((a, b) => b[1] - a[1]);
       const share = Math.round((100 * falls[0][1]) / (lost * falls.length));
       return `, ${share > 100 ? "all" : `${share}%`} of it in ${falls[0][0]} (down ${kit.text(falls[0][1])})`;
     }
@@ -222,68 +323,181 @@
       const wanted = this.state.pinned[this.study.name];
       this.pinned = this.runs.find((run) => run.name === wanted) ?? this.runs.find((run) => run.there) ?? this.runs[0];
       if (!this.pinned) return void [this.parts.panel, this.parts.cards].forEach((part) => put(part));
-      for (const run of this.runs) run.node.firstChild.setAttribute("stroke", run === this.pinned ? "#000" : this.study.arms[run.arm].hollow ? this.study.arms[run.arm].colour : "#fff");
-      const run = this.pinned, chosen = run.name === wanted ? "pinned" : "lost most of those shown";
-      const settings = Object.entries(run.set).map(([name, value]) => el("tr", {}, el("td", {}, name), el("td", {}, name === "rate" ? kit.rate(value) : typeof value === "number" ? kit.text(value) : value)));
-      put(this.parts.panel, el("h3", { style: "height:38px" }, `${run.arm}, ${run.place}`, el("span", { class: "quiet" }, ` (${chosen})`)),
-        el("div", { class: "pinned" }, this.curves(run), el("div", { class: "scroll settings" }, el("table", {}, settings))));
+      for (const run of this.runs)
+        run.node.firstChild.setAttribute(
+          "stroke",
+          run === this.pinned ? "#000" : this.study.arms[run.arm].hollow ? this.study.arms[run.arm].colour : "#fff",
+        );
+      const run = this.pinned,
+        chosen = run.name === wanted ? "pinned" : "lost most of those shown";
+      const settings = Object.entries(run.set).map(([name, value]) =>
+        el(
+          "tr",
+          {},
+          el("td", {}, name),
+          el("td", {}, name === "rate" ? kit.rate(value) : typeof value === "number" ? kit.text(value) : value),
+        ),
+      );
+      put(
+        this.parts.panel,
+        el("h3", { style: "height:38px" }, `${run.arm}, ${run.place}`, el("span", { class: "quiet" }, ` (${chosen})`)),
+        el(
+          "div",
+          { class: "pinned" },
+          this.curves(run),
+          el("div", { class: "scroll settings" }, el("table", {}, settings)),
+          this.byTask(run),
+        ),
+      );
       this.drawCards(run);
       this.readOut(null);
     }
 
     curves(run) {
-      const boards = run.samples.map((seen) => Math.max(seen, run.samples.find((value) => value > 0) / 2));
-      const plot = kit.axes({ width: 250, height: 190, left: 46, right: 10, x: { label: "boards seen (log; left edge: 0)", domain: [boards[0], boards.at(-1)], log: true,
-        show: (value) => (value >= 1000 ? `${value / 1000}k` : kit.text(value)) }, y: { label: "share right", domain: [0, 1] }, alt: "accuracy and prior score over boards seen" });
-      const lines = plot.layer(), now = plot.px(between(boards, run.mark));
-      lines.append(kit.path(plot, boards.map((x, k) => [x, run.exact[k]]), { colour: "#222", width: 2 }),
-        kit.path(plot, boards.map((x, k) => [x, run.kept[k]]), { colour: "#222", width: 2, dash: "5 3" }),
-        svg("line", { x1: now, x2: now, y1: plot.top, y2: plot.height - plot.bottom, stroke: "#222", "stroke-dasharray": "2 3" }));
-      return el("div", { class: "fixed" }, plot.node, el("p", { class: "quiet", style: "margin:0" }, "— accuracy   - - prior score"));
+      const plot = kit.overBoards([run], { width: 226, height: 190 }),
+        lines = plot.layer();
+      const pairs = (values) => run.samples.map((seen, k) => [plot.at(seen), values[k]]);
+      const now = plot.px(plot.at(between(run.samples, run.mark)));
+      lines.append(
+        kit.path(plot, pairs(run.exact), { colour: "#222", width: 2 }),
+        kit.path(plot, pairs(run.kept), { colour: "#222", width: 2, dash: "5 3" }),
+        svg("line", { x1: now, x2: now, y1: plot.top, y2: plot.height - plot.bottom, stroke: "#222", "stroke-dasharray": "2 3" }),
+      );
+      return el("div", { class: "fixed" }, plot.node, el("div", { class: "quiet" }, "— accuracy   - - prior score"));
+    }
+
+    // What each task lost there, in two columns.
+    byTask(run) {
+      const { tasks } = this.study,
+        half = Math.ceil(tasks.length / 2),
+        node = svg("svg", { width: 480, height: 17 * half + 16, class: "wide", role: "img", "aria-label": "loss of each task" });
+      node.append(svg("text", { x: 0, y: 11 }, "lost of each task (bar: 0 to 1)"));
+      tasks.forEach((task, place) => {
+        const [x, y] = [place < half ? 0 : 245, 16 + 17 * (place % half)],
+          lost = between(run.lost[task], run.mark);
+        node.append(
+          svg("text", { x, y: y + 11 }, task),
+          svg("rect", { x: x + 106, y: y + 2, width: 80, height: 10, fill: "#f0f0f0" }),
+          svg("rect", {
+            x: x + 106,
+            y: y + 2,
+            width: 80 * Math.max(0, Math.min(lost, 1)),
+            height: 10,
+            fill: this.study.arms[run.arm].colour,
+          }),
+          svg("text", { x: x + 225, y: y + 11, "text-anchor": "end" }, kit.fixed(lost)),
+        );
+      });
+      return node;
     }
 
     drawCards(run) {
-      const frame = run.mark.after, items = this.data.items[run.asked] ?? [], turn = this.state.turn;
-      const when = `step ${kit.text(run.step[frame])} (${run.there ? `the first at ${kit.fixed(this.state.accuracy)} or above` : "its end"}, accuracy ${kit.text(run.exact[frame])})`;
-      if (!run.said.length) return put(this.parts.cards, el("h3", {}, `Said at ${when}`),
-        el("p", { class: "quiet" }, "No answers were recorded in this study, only scores: choose the study on several bases to read what models said."));
-      const every = items.map((item, place) => ({ ...item, place })), boards = every.filter((item) => item.task === "puzzle");
+      const frame = run.mark.after,
+        items = this.data.items[run.asked] ?? [],
+        turn = this.state.turn;
+      const which = run.there ? `the first at ${kit.fixed(this.state.accuracy)} or above` : "its end";
+      const when = `step ${kit.text(run.step[frame])} (${which}, accuracy ${kit.text(run.exact[frame])})`;
+      if (!run.said.length)
+        return put(
+          this.parts.cards,
+          el("h3", {}, `Said at ${when}`),
+          el(
+            "p",
+            { class: "quiet" },
+            "No answers were recorded in this study, only scores: choose the study on several bases to read what models said.",
+          ),
+        );
+      const every = items.map((item, place) => ({ ...item, place })),
+        boards = every.filter((item) => item.task === "puzzle");
       const prior = this.byLoss(every.filter((item) => item.task !== "puzzle"));
-      const three = (list, n) => list.slice((n * 3) % list.length).concat(list).slice(0, Math.min(3, list.length));
+      const three = (list, n) =>
+        list
+          .slice((n * 3) % list.length)
+          .concat(list)
+          .slice(0, Math.min(3, list.length));
       const chosen = this.state.task === ALL ? three(prior, turn) : prior.filter((item) => item.task === this.state.task);
-      this.other ??= kit.button("other items", () => { this.state.turn += 1; this.drawCards(this.pinned); this.other.focus(); });
-      put(this.parts.cards, el("div", { class: "row", style: "height:30px;flex-wrap:nowrap" }, el("h3", {}, `Said at ${when}`), this.other),
-      el("div", { class: "cards" }, [...chosen, ...three(boards, turn)].map((item) => this.card(item, run, frame))));
+      this.other ??= kit.button("other items", () => {
+        this.state.turn += 1;
+        this.drawCards(this.pinned);
+        this.other.focus();
+      });
+      put(
+        this.parts.cards,
+        el("div", { class: "row", style: "height:30px;flex-wrap:nowrap" }, el("h3", {}, `Said at ${when}`), this.other),
+        el(
+          "div",
+          { class: "cards" },
+          [...chosen, ...three(boards, turn)].map((item) => this.card(item, run, frame)),
+        ),
+      );
     }
 
-    // Prior items, those first that most runs of the study end with a wrong answer to: the same for every run.
+    // Prior items, one of each task before the others, those first that most runs end with a wrong answer to: for every run the same.
     byLoss(prior) {
       const told = this.study.runs.filter((run) => run.said.length);
       const wrong = ({ place }) => told.filter((run) => !this.data.items[run.asked][place].right.includes(run.said[place].at(-1))).length;
-      return prior.map((item) => [wrong(item), item]).sort((a, b) => b[0] - a[0]).map(([, item]) => item);
+      const ranked = prior
+        .map((item) => [wrong(item), item])
+        .sort((a, b) => b[0] - a[0])
+        .map(([, item]) => item);
+      const isFirst = (item, place) => ranked.findIndex(({ task }) => task === item.task) === place;
+      return [...ranked.filter(isFirst), ...ranked.filter((item, place) => !isFirst(item, place))];
     }
 
     card(item, run, frame) {
       const [begun, now] = [0, frame].map((at) => kit.saidAt(run.said[item.place], at));
-      const [was, is] = [begun, now].map((text) => item.right.includes(text)), said = this.data.texts[now];
-      const verdict = is ? (was ? "✓ right, as at the start" : "✓ learned: wrong at the start") : was ? "✗ forgot: right at the start" : "✗ wrong, as at the start";
-      const board = item.task === "puzzle", size = board ? 46 : 58, image = this.pictures[item.picture];
-      const picture = el("img", { src: image.src, class: "pixels", width: size, height: size, alt: board ? `board ${item.place + 1}` : `picture of a question of ${item.task}` });
-      const head = board ? kit.putBack(image, said, { size }) : el("div", {}, el("b", {}, item.task), el("br"), el("span", { class: is ? "right" : "wrong" }, verdict));
-      return el("div", { class: "card" }, el("div", { class: "row top" }, picture, head),
+      const [was, is] = [begun, now].map((text) => item.right.includes(text)),
+        said = this.data.texts[now];
+      const verdict = is
+        ? was
+          ? "✓ right, as at the start"
+          : "✓ learned: wrong at the start"
+        : was
+          ? "✗ forgot: right at the start"
+          : "✗ wrong, as at the start";
+      const board = item.task === "puzzle",
+        size = board ? 38 : 58;
+      const picture = this.picture(
+        item.picture,
+        size,
+        board ? `board ${item.place + 1}` : `picture of question ${item.place + 1}, ${item.task}`,
+      );
+      const head = board
+        ? kit.putBack(picture, said, { size })
+        : el("div", {}, el("b", {}, item.task), el("br"), el("span", { class: is ? "right" : "wrong" }, verdict));
+      return el(
+        "div",
+        { class: "card" },
+        el("div", { class: "row top" }, picture, head),
         board ? el("p", { class: is ? "right" : "wrong" }, verdict) : el("p", { class: "ask" }, item.text),
-        el("p", {}, "says ", kit.spoken(said)), el("p", {}, "truth ", el("b", { class: "words" }, item.truth)));
+        el("p", {}, "says ", kit.spoken(said)),
+        el("p", {}, "truth ", el("b", { class: "words" }, item.truth)),
+      );
     }
   }
 
-  const STYLE = `.arm { display: inline-flex; gap: 6px; align-items: center; padding: 2px 8px 2px 6px; background: #fff; }
+  const STYLE = `
+    .arms { align-content: flex-start; gap: 5px 6px; margin: 4px 0; padding: 2px; }
+    .sentence { height: 42px; margin-bottom: 4px; }
+    .readout { height: 36px; margin: 2px 0; font-variant-numeric: tabular-nums; }
+    .arm { display: inline-flex; gap: 6px; align-items: center; padding: 2px 8px 2px 6px; background: #fff; }
     button.arm[aria-pressed="true"] { background: #fff; color: #222; border: 2px solid #0072b2; padding: 1px 7px 1px 5px; }
-    button.arm[aria-pressed="false"] { color: #595959; border-style: dashed; } button.arm[aria-pressed="false"] svg { opacity: .35; }
-    g:focus { outline: none; } g:focus > * { stroke: #0072b2; stroke-width: 4px; paint-order: stroke; }
-    .pinned { display: flex; flex-wrap: wrap; gap: 4px 14px; height: 330px; overflow: hidden; } .settings { flex: 1 1 180px; height: 230px; font-size: 12.5px; }
-    .settings td { text-align: left; overflow-wrap: anywhere; } .cards { display: grid; grid-template-columns: repeat(3, 1.5fr) repeat(3, 1fr); gap: 8px; }
-    .card { border: 1px solid #c4c4c4; border-radius: 4px; padding: 5px; height: 176px; overflow: auto; font-size: 12px; min-width: 0; }
-    .card p { margin: 3px 0 0; overflow-wrap: anywhere; } .top { gap: 6px; flex-wrap: nowrap; } .top > div { min-width: 0; overflow-wrap: anywhere; line-height: 1.2; } .card .words { font-size: 12px; } .card .ask { color: #595959; line-height: 1.25; }`;
+    button.arm[aria-pressed="false"] { color: #595959; border-style: dashed; }
+    button.arm[aria-pressed="false"] svg { opacity: .35; }
+    g:focus { outline: none; }
+    g:focus > * { stroke: #0072b2; stroke-width: 4px; paint-order: stroke; }
+    .pinned { display: flex; flex-wrap: wrap; gap: 2px 14px; height: 334px; align-content: flex-start; overflow: hidden; }
+    .settings { flex: 1 1 180px; height: 212px; font-size: 12.5px; }
+    .settings td { text-align: left; overflow-wrap: anywhere; }
+    .said { height: 226px; }
+    .cards { display: grid; grid-template-columns: repeat(3, 1.35fr) repeat(3, 1fr); gap: 8px; }
+    .card { border: 1px solid #c4c4c4; border-radius: 4px; padding: 5px; height: 192px; overflow: auto; font-size: 12px; min-width: 0; }
+    .card p { margin: 3px 0 0; overflow-wrap: anywhere; }
+    .card .words { font-size: 12px; }
+    .card .ask { color: #595959; line-height: 1.25; }
+    .top { gap: 6px; flex-wrap: nowrap; }
+    .top > div { min-width: 0; overflow-wrap: anywhere; line-height: 1.2; }
+    @media (max-width: 900px) { .wide { display: none; } .card .top { flex-wrap: wrap; } }`;
 
   kit.start((data, root) => {
     root.append(el("style", {}, STYLE));
