@@ -103,6 +103,12 @@ def check_latency(frame: Frame, least: int, bound: float = CLIENT) -> float:
     return median
 
 
+def boxes(frame: Frame) -> list[dict[str, float]]:
+    """Where the parts of a view lie: they must not move when values change."""
+    parts = frame.locator("main > div, .columns > div")
+    return parts.evaluate_all("(nodes) => nodes.map((node) => node.getBoundingClientRect().toJSON())")
+
+
 def labelled(frame: Frame) -> None:
     """Every control says what it is: a text of its own, a label around it, or an aria-label."""
     unnamed = frame.evaluate(

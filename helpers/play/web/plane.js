@@ -81,7 +81,7 @@
         value: this.state.study,
         act: (study) => this.choose({ study, task: ALL, place: ANY, rate: null, turn: 0 }),
       });
-      const classes = { controls: "row", arms: "row scroll arms", sentence: "sentence", plot: "fixed", panel: "grow", readout: "readout" };
+      const classes = { controls: "row", arms: "row scroll arms", sentence: "sentence", plot: "fixed", panel: "grow panel", readout: "readout" };
       this.parts = Object.fromEntries(
         Object.entries({ ...classes, cards: "said" }).map(([name, kind]) => [name, el("div", { class: kind })]),
       );
@@ -300,7 +300,8 @@
       if (arms.length) {
         const [worst, best] = [arms[0], arms.at(-1)],
           more = arms.length > 1;
-        words = `At accuracy ${at}, ${worst.arm} has lost ${more ? "most, " : ""}${kit.text(worst.lost)} ${of} (${count(worst.own.length)})`;
+        words = `At accuracy ${at}, ${worst.arm} has lost ${more ? "most, " : ""}${kit.text(worst.lost)} ${of}`;
+        words += ` (${count(worst.own.length)})`;
         words += this.carrier(worst) + (more ? `; ${best.arm} least, ${kit.text(best.lost)} (${count(best.own.length)}).` : ".");
         words += never ? ` Not there: ${never} of ${this.runs.length} runs.` : "";
       }
@@ -486,6 +487,7 @@
     button.arm[aria-pressed="false"] svg { opacity: .35; }
     g:focus { outline: none; }
     g:focus > * { stroke: #0072b2; stroke-width: 4px; paint-order: stroke; }
+    .panel { height: ${PLOT.height}px; }
     .pinned { display: flex; flex-wrap: wrap; gap: 2px 14px; height: 334px; align-content: flex-start; overflow: hidden; }
     .settings { flex: 1 1 180px; height: 212px; font-size: 12.5px; }
     .settings td { text-align: left; overflow-wrap: anywhere; }

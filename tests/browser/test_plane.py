@@ -1,0 +1,151 @@
+"""The gain-drop plane in a browser: losses are the suite's own, markers go by mouse and keys, a pin tells all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+
+from helpers.play import runs
+from helpers.play.page import View
+from helpers.play.plane import plane
+from helpers.stats.curves import crossings, drops_at, rows_of
+from helpers.study.cells import SOURCE_RATE
+from helpers.study.published import table
+from tests.browser.conftest import boxes, check_latency, labelled, shoot
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Frame, Page
+
+Show = Callable[[View], "Frame"]
+STUDIES = ("one form, one base", "several bases")
+
+
+@pytest.fixture(scope="module")
+def studies() -> tuple[runs.Study, runs.Study]:
+    return runs.one_base(), runs.several_bases([5], ["sft-answer direct", "rft direct"])
+
+
+@pytest.fixture(scope="module")
+def view(studies: tuple[runs.Study, runs.Study]) -> View:
+    return plane(*studies)
+
+
+def at_accuracy(frame: Frame, accuracy: float) -> None:
+    frame.evaluate(
+        """(place) => { const bar = document.querySelector("input[type=range]"); bar.value = place;
+        bar.dispatchEvent(new Event("input", { bubbles: true })); }""",
+        round(accuracy * 100) - 5,
+    )
+
+
+def losses(frame: Frame) -> dict[str, float]:
+    """What each marker on the line says that its run has lost."""
+    there = frame.locator("g[data-there=true]")
+    marks = there.evaluate_all("(nodes) => nodes.map((g) => [g.dataset.run, g.dataset.drop])")
+    return {name: float(drop) for name, drop in marks}
+
+
+def ordered(frame: Frame) -> list[str]:
+    """The runs by what they lost, most first."""
+    marks = frame.locator("g[data-run]").evaluate_all("(nodes) => nodes.map((g) => [-g.dataset.drop, g.dataset.run])")
+    return [name for _, name in sorted(marks)]
+
+
+def suites_own(study: runs.Study, accuracy: float) -> dict[str, float]:
+    """Mean fall of the prior tasks where each run first reaches an accuracy, as the suite's tables have it."""
+    rows = table("cpu", "evaluations") if study.start is not None else None
+    found = {}
+    for own in study.records:
+        known = own.evaluations if rows is None else pd.concat([own.evaluations, rows[rows["arm"] == "base"]])
+        marks = crossings(known, accuracy, monotone=study.monotone)
+        if len(marks):
+            found[own.spec.name] = drops_at(rows_of(known, "score"), marks)["value"].mean()
+    return found
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_losses_are_the_suites_at_every_accuracy(show: Show, view: View, studies, place: int) -> None:
+    frame = show(view)
+    frame.get_by_label("study").select_option(STUDIES[place])
+    if place:
+        frame.get_by_label("rate", exact=True).select_option("all")
+    for accuracy in (0.05, 0.2, 0.37, 0.5, 0.7, 0.83, 0.9, 0.97, 1.0):
+        at_accuracy(frame, accuracy)
+        assert losses(frame) == pytest.approx(suites_own(studies[place], accuracy), abs=1e-9), accuracy
+
+
+def test_by_mouse(show: Show, page: Page, view: View) -> None:
+    frame = show(view)
+    before, sentence = boxes(frame), frame.locator(".sentence").inner_text()
+    assert sentence.startswith("At accuracy 0.70, ") and "rft direct" in sentence and "% of it in" in sentence
+    marker = frame.locator("g[data-run^=rft]").first
+    marker.hover()
+    assert frame.locator(".readout").inner_text().startswith("rft direct, two-form-5, rate 6e-5: reaches 0.70 after")
+    marker.click()
+    assert "(pinned)" in frame.locator("h3").first.inner_text()
+    settings = frame.locator(".settings").inner_text()
+    assert all(words in settings for words in ("two-form-5", "form asked", "form written", "0.36", "6e-5", "batch"))
+    assert frame.locator(".card").count() == 6 and frame.locator(".card canvas").count() == 3
+    shoot(page, "plane")
+    asked = frame.locator(".cards").inner_text()
+    frame.get_by_role("button", name="other items").click()
+    assert frame.locator(".cards").inner_text() != asked
+    frame.locator("button.arm", has_text="rft direct").click()
+    assert frame.locator("g[data-run^=rft]").count() == 0
+    assert frame.locator(".sentence").inner_text().startswith("At accuracy 0.70, sft-answer direct has lost 0.")
+    frame.locator("button.arm", has_text="sft-answer direct").click()
+    assert frame.locator(".sentence").inner_text().startswith("No run is shown")
+    assert boxes(frame) == before
+    labelled(frame)
+    print(check_latency(frame, 5))
+
+
+def test_by_keyboard(show: Show, page: Page, view: View) -> None:
+    frame = show(view)
+    before = boxes(frame)
+    frame.get_by_label("rate", exact=True).select_option("all")
+    order = ordered(frame)
+    frame.locator("g[tabindex='0']").focus()
+    for name in order[:3]:
+        assert frame.evaluate("document.activeElement.dataset.run") == name
+        page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    assert "(pinned)" in frame.locator("h3").first.inner_text()
+    assert frame.evaluate("document.activeElement.dataset.run") == order[2]
+    page.keyboard.press("ArrowRight")
+    assert frame.locator(".sentence").inner_text().startswith("At accuracy 0.71")
+    assert frame.evaluate("document.activeElement.dataset.run") == order[2]  # wherever it stands now
+    assert frame.locator(".readout").inner_text()
+    assert boxes(frame) == before
+
+
+def test_answers_are_those_of_the_moment(show: Show, view: View, studies) -> None:
+    frame = show(view)
+    own = next(one for one in studies[1].records if one.arm == "rft direct" and one.spec.learning_rate == SOURCE_RATE)
+    boards = own.outcomes[own.outcomes["task"] == "puzzle"].set_index("step")
+    frame.locator(f"g[data-run='{own.spec.name}']").click()
+    cards = frame.locator(".card:has(canvas)")
+    for accuracy in (0.1, 0.7):
+        at_accuracy(frame, accuracy)
+        step = crossings(own.evaluations, accuracy, monotone=True)["after"].iloc[0]
+        assert f"step {step:,}" in frame.locator(".said h3").inner_text()
+        said = cards.locator(".words[title]").evaluate_all("(nodes) => nodes.map((node) => node.title)")
+        assert said == list(boards.loc[step, "said"][:3])
+        marked = cards.locator("> p:first-of-type").evaluate_all("(nodes) => nodes.map((node) => node.className)")
+        assert marked == ["right" if right else "wrong" for right in boards.loc[step, "right"][:3]]
+
+
+def test_the_old_study_says_that_no_answers_were_recorded(show: Show, page: Page, view: View) -> None:
+    frame = show(view)
+    frame.get_by_label("study").select_option("one form, one base")
+    assert frame.locator("g[data-run]").count() == 25
+    assert "No answers were recorded in this study" in frame.locator(".said").inner_text()
+    frame.get_by_label("task", exact=True).select_option("hill")
+    assert "in hill" in frame.locator(".sentence").inner_text()
+    frame.get_by_label("seed", exact=True).select_option("seed 2")
+    assert frame.locator("g[data-run]").count() == 5
+    shoot(page, "plane_one_base")
