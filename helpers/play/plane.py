@@ -8,7 +8,7 @@ from helpers.play.runs import Study, payload
 
 def plane(*studies: Study) -> View:
     """Every run in the plane of puzzle accuracy and prior score lost. Raises UserError where there is no run."""
-    return View("plane", "Puzzle accuracy against prior score lost", 820, payload(studies))
+    return View("plane", "Puzzle accuracy against prior score lost", 830, payload(studies))
 
 
 def time_machine(*studies: Study) -> View:

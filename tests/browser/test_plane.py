@@ -99,6 +99,11 @@ def test_by_mouse(show: Show, page: Page, view: View) -> None:
     frame.locator("button.arm", has_text="sft-answer direct").click()
     assert frame.locator(".sentence").inner_text().startswith("No run is shown")
     assert boxes(frame) == before
+    frame.get_by_role("button", name="sft-answer direct: ").click()
+    frame.get_by_role("button", name="rft direct: ").click()
+    assert "not means over the same" not in frame.locator(".sentence").inner_text()
+    frame.get_by_label("rate", exact=True).select_option("all")  # of which the two have not run the same
+    assert "These two are not means over the same bases and rates." in frame.locator(".sentence").inner_text()
     labelled(frame)
     print(check_latency(frame, 5))
 

@@ -81,10 +81,10 @@
         value: this.state.study,
         act: (study) => this.choose({ study, task: ALL, place: ANY, rate: null, turn: 0 }),
       });
-      const classes = { controls: "row", arms: "row scroll arms", sentence: "sentence", plot: "fixed", panel: "grow panel", readout: "readout" };
-      this.parts = Object.fromEntries(
-        Object.entries({ ...classes, cards: "said" }).map(([name, kind]) => [name, el("div", { class: kind })]),
-      );
+      const above = { controls: "row", arms: "row scroll arms", sentence: "sentence" };
+      const below = { plot: "fixed", panel: "grow panel", readout: "readout", cards: "said" };
+      const parts = Object.entries({ ...above, ...below });
+      this.parts = Object.fromEntries(parts.map(([name, kind]) => [name, el("div", { class: kind })]));
       const { controls, arms, sentence, plot, panel, readout, cards } = this.parts;
       arms.setAttribute("role", "group");
       arms.setAttribute("aria-label", "arms shown");
@@ -303,6 +303,8 @@
         words = `At accuracy ${at}, ${worst.arm} has lost ${more ? "most, " : ""}${kit.text(worst.lost)} ${of}`;
         words += ` (${count(worst.own.length)})`;
         words += this.carrier(worst) + (more ? `; ${best.arm} least, ${kit.text(best.lost)} (${count(best.own.length)}).` : ".");
+        const [here, other] = [worst, best].map(({ own }) => own.map(({ place, rate }) => `${place} ${rate}`).sort().join());
+        words += here === other ? "" : ` These two are not means over the same ${this.study.rate ? "bases and rates" : "seeds"}.`;
         words += never ? ` Not there: ${never} of ${this.runs.length} runs.` : "";
       }
       this.parts.sentence.textContent = words;
@@ -499,7 +501,7 @@
     .card .ask { color: #595959; line-height: 1.25; }
     .top { gap: 6px; flex-wrap: nowrap; }
     .top > div { min-width: 0; overflow-wrap: anywhere; line-height: 1.2; }
-    @media (max-width: 900px) { .wide { display: none; } .card .top { flex-wrap: wrap; } }`;
+    @media (max-width: 900px) { .sentence { height: 62px; } .wide { display: none; } .card .top { flex-wrap: wrap; } }`;
 
   kit.start((data, root) => {
     root.append(el("style", {}, STYLE));
