@@ -18,6 +18,7 @@ SHUFFLES = 10**7  # a scene's seed times this, and its number: the number of its
 PROBES = 800  # boards of no run, whose completions are scored under every checkpoint
 INFLUENCE_PROBES = 77  # boards of no run, on which influence is measured
 DIVERGENCE = 8  # completions on which a model is compared with its base
+SHOWN = 90  # completions to held-out boards that a view shows of several models
 BATTERY = 1
 REPLAY = 500  # prior samples that `sft-replay` mixes in: this and the run's seed
 DREAMS = 600  # prior prompts to which the base writes what `sft-dream` is held by: this and the run's seed
@@ -78,5 +79,6 @@ TABLE: dict[str, dict[str, range]] = {
         "probes": _one(PROBES),
         "probes of influence": _one(INFLUENCE_PROBES),
         "divergences": _one(DIVERGENCE),
+        "views": _one(SHOWN),
     },
 }

@@ -199,6 +199,33 @@ const kit = (() => {
     return svg("path", { d: `M${corners.map(([a, b]) => `${(x + a * size).toFixed(1)} ${(y + b * size).toFixed(1)}`).join("L")}Z`, ...common });
   }
 
+  // Groups --------------------------------------------------------------------------------------------------------
+  // A bar to the right of the middle for a value above 0, to the left for one below; `most` fills a half.
+  function balance(value, most, width = 90, height = 14) {
+    const middle = width / 2, long = Math.min(1, Math.abs(value) / most) * (middle - 1);
+    return svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" },
+      svg("rect", { x: value < 0 ? middle - long : middle, y: 2, width: long, height: height - 4, fill: value < 0 ? "#d55e00" : "#0072b2" }),
+      svg("path", { class: "axis", d: `M${middle} 0V${height}` }));
+  }
+
+  // What a group of completions teaches, in words. `right[i]`: whether completion i is right.
+  function lesson(rewards, advantages, right) {
+    const count = (some) => (some === 1 ? "1 is" : `${some} are`);
+    const n = rewards.length, mean = rewards.reduce((sum, reward) => sum + reward, 0) / n;
+    const [up, down] = [1, -1].map((sign) => advantages.map((a, i) => (a * sign > 0.01 ? i : -1)).filter((i) => i >= 0));
+    const solved = right.filter(Boolean).length;
+    if (!up.length) {
+      const why = solved === n ? "All are right" : solved ? "Right or wrong" : "None is right";
+      return `${why}, and all ${n} earn ${text(mean)}: every advantage is 0, and nothing is learned from this board.`;
+    }
+    const moved = `The mean is ${text(mean)}: ${count(up.length)} above it and made more probable, ${count(down.length)} below and made less probable.`;
+    if (!solved) return `${moved} None is right: wrong answers are learned here that come nearer than the others.`;
+    const wrong = up.filter((i) => !right[i]).length, lost = down.filter((i) => right[i]).length;
+    if (lost) return `${moved} ${lost === 1 ? "A right one is" : `${lost} right ones are`} pushed down, because ${lost === 1 ? "it earns" : "they earn"} less than the rest.`;
+    if (wrong) return `${moved} Beside what is right, ${wrong === 1 ? "a wrong answer is" : `${wrong} wrong answers are`} pushed up too.`;
+    return `${moved} Only what is right is pushed up${solved < n / 4 ? ", and hard, because it is rare" : ""}.`;
+  }
+
   // A board of tiles on a canvas. `tiles[place]` of the picture are shown slot by slot: slot i shows tile placement[i] (from 1).
   function drawBoard(canvas, image, { rows, cols, placement, size }) {
     canvas.width = canvas.height = size;
@@ -270,5 +297,5 @@ const kit = (() => {
   }
 
   return { el, svg, put, react, text, fixed, remember, recall, button, toggle, slider, select, check, player, keys, announcer,
-    ticks, axes, path, mark, drawBoard, saidAt, overBoards, album, spoken, rate, putBack, start };
+    ticks, axes, path, mark, balance, lesson, drawBoard, saidAt, overBoards, album, spoken, rate, putBack, start };
 })();

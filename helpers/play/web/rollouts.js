@@ -1,0 +1,226 @@
+// Groups of completions, one group for one board: who wrote, at which step, the board and its truth, and what each completion
+// earned. A slider goes to a step, the buttons (or arrow keys) from group to group, menus choose which groups and which
+// completions; "two side by side" lays a second group beside the first, on the same board where its writer met that board.
+"use strict";
+
+kit.start((data, root) => {
+  const { el, put, text, fixed } = kit;
+  const { runs, boards, texts, prompts } = data;
+  const FIELDS = ["said", "hit", "exact", "format", "reward", "advantage", "policy", "base", "tokens"];
+  const named = (values, i) => ({ number: i + 1, ...Object.fromEntries(FIELDS.map((name, place) => [name, values[place]])) });
+  const groups = data.groups.map(([run, step, board, prompt, rows]) => ({ run, step, board, prompt, rows: rows.map(named) }));
+  const state = kit.recall("state", { at: 0, signal: "all", kind: "all", sort: "as drawn", two: false, other: null });
+  const say = kit.announcer(root);
+
+  const STYLE = `
+    .row { min-height: 32px; margin-bottom: 4px; column-gap: 12px; } .slot { width: 320px; } .count { width: 216px; }
+    label.control select { max-width: 330px; }
+    .panels { display: flex; gap: 18px; } .panel { flex: 1 1 0; min-width: 0; display: flex; gap: 12px; }
+    .panel + .panel, .row.second { display: none; } .two .panel + .panel, .two .row.second { display: flex; }
+    .side { flex: none; width: 128px; } .side img { width: 128px; height: 128px; } .side canvas { width: 96px; height: 96px; }
+    figure { margin: 0 0 8px; } figcaption { font-size: 12px; color: #595959; } .facts { min-width: 0; }
+    .truth { margin: 0 0 4px; font-size: 15px; } .note { margin: 0 0 2px; font-size: 12.5px; color: #0a4f78; }
+    .two .panel { flex-direction: column; gap: 4px; } .two .side { width: auto; display: flex; gap: 10px; height: 114px; }
+    .two .side img { width: 96px; height: 96px; } .two .facts { overflow: auto; }
+    .panel table { table-layout: fixed; width: 100%; }
+    .panel th { font-size: 12px; vertical-align: bottom; padding: 1px 3px; height: 34px; }
+    .panel td { padding: 0 3px; height: 52px; font-size: 12.5px; } .panel .said { text-align: left; padding-left: 6px; }
+    td .words { font-size: 12px; line-height: 16px; max-height: 48px; overflow: auto; } .tag { color: #6b6b6b; }
+    .at { text-decoration: underline; } tr.dim td, tr.dim td * { color: #6f6f6f; background: #f6f6f6; } .malformed { color: #a33a00; }
+    td.advantage svg { display: inline-block; vertical-align: middle; } td.advantage span { display: inline-block; width: 42px; }
+    .told { height: 40px; margin-top: 6px; } .two .told { height: 60px; overflow: auto; }
+    @media (max-width: 900px) {
+      .slot { width: 250px; } label.control select { max-width: 260px; }
+      .panel { flex-direction: column; gap: 4px; } .side { width: auto; display: flex; gap: 10px; height: 114px; }
+      .side img { width: 96px; height: 96px; } .two .panels { gap: 8px; }
+      .two td.advantage svg { display: none; } .two th.advantage { width: 66px !important; }
+      .two .side canvas { display: none; } .two figure + figure { display: none; }
+    }`;
+
+  // Which groups ---------------------------------------------------------------------------------------------------
+  const taught = (group) => group.rows.some((row) => Math.abs(row.advantage) > 0.01);
+  const SIGNALS = { all: () => true, "with a signal": taught, "without a signal": (group) => !taught(group) };
+  const KINDS = { right: "✓", wrong: "✗", malformed: "⚠" };
+  const SORTS = {
+    "as drawn": (row) => row.number, reward: (row) => -row.reward,
+    "log-prob now": (row) => -row.policy, "log-prob base": (row) => -(row.base ?? -Infinity),
+  };
+  const kindOf = (row) => (row.format < 1 ? "malformed" : row.exact === 1 ? "right" : "wrong");
+  const wanted = (row) => state.kind === "all" || kindOf(row) === state.kind;
+  const fits = (group) => SIGNALS[state.signal](group) && group.rows.some(wanted);
+  const every = (run) => groups.map((_, i) => i).filter((i) => groups[i].run === run);
+  const listed = (run) => every(run).filter((i) => fits(groups[i]));
+  const stepsOf = (list) => [...new Set(list.map((i) => groups[i].step))];
+  const twin = (run) => groups.findIndex((group, i) => i !== state.at && group.run === run && group.board === groups[state.at].board);
+  const nearest = (list, distance) => list.reduce((best, i) => (distance(i) < distance(best) ? i : best));
+  const nearStep = (run, step) => nearest(every(run), (i) => Math.abs(groups[i].step - step));
+
+  // One group ------------------------------------------------------------------------------------------------------
+  // Tags are grey, the answer begins a line, its numbers that stand at their true place are underlined.
+  function marked(row, board) {
+    const shown = [];
+    let slot = 0, inside = false;
+    for (const part of texts[row.said].split(/(<\/?(?:think|answer)>)/).filter(Boolean)) {
+      if (/^<\/?(think|answer)>$/.test(part)) {
+        inside = part === "<answer>";
+        shown.push(inside && shown.length ? "\n" : "", el("span", { class: "tag" }, part));
+      } else if (inside && row.hit) {
+        const atHome = (piece) => /[0-9]/.test(piece) && Number(piece) === boards[board].truth[slot++];
+        shown.push(...part.split(/([0-9]+)/).map((piece) => (atHome(piece) ? el("b", { class: "right at" }, piece) : piece)));
+      } else shown.push(part);
+    }
+    return shown;
+  }
+  const badge = (kind) => el("span", { class: kind, role: "img", "aria-label": kind, title: kind }, KINDS[kind]);
+
+  const bare = (value) => el("span", {}, fixed(value));
+
+  const COLUMNS = [ // key, heading, width in one panel, width in one of two (0: left out), content
+    ["number", "#", 24, 20, (row) => row.number],
+    ["kind", "", 22, 22, (row) => badge(kindOf(row))],
+    ["said", "completion", null, null, (row, group) => el("div", { class: "words" }, marked(row, group.board))],
+    ["hit", "hit", 40, 0, (row) => text(row.hit)],
+    ["exact", "exact", 44, 0, (row) => text(row.exact)],
+    ["format", "format", 52, 0, (row) => text(row.format)],
+    ["reward", "reward", 54, 54, (row) => text(row.reward)],
+    ["advantage", "advantage", 128, 104, (row, _, wide) => [kit.balance(row.advantage, 2.5, wide ? 72 : 50), bare(row.advantage)]],
+    ["policy", "log-prob now", 64, 0, (row) => fixed(row.policy)],
+    ["base", "log-prob base", 64, 0, (row) => fixed(row.base)],
+    ["moved", "now − base", 54, 54, (row) => fixed(row.base === null ? null : row.policy - row.base)],
+    ["tokens", "tokens", 52, 0, (row) => row.tokens],
+  ];
+
+  function tableOf(group, wide) {
+    const columns = COLUMNS.filter((column) => column[wide ? 2 : 3] !== 0);
+    const heads = columns.map(([key, head, one, two]) => {
+      const width = wide ? one : two;
+      return el("th", { scope: "col", class: key, style: width && `width:${width}px` }, head);
+    });
+    const rows = [...group.rows].sort((a, b) => SORTS[state.sort](a) - SORTS[state.sort](b));
+    const lines = rows.map((row) => el("tr", { class: wanted(row) ? null : "dim", "data-number": row.number },
+      columns.map((column) => el("td", { class: column[0] }, column[4](row, group, wide)))));
+    return el("table", {}, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, lines));
+  }
+
+  function panel(name) {
+    const board = el("img", { class: "pixels" }), whole = el("canvas", { class: "pixels", role: "img" });
+    const facts = el("div", { class: "facts" }), table = el("div", {}), told = el("p", { class: "told" });
+    const framed = (picture, words) => el("figure", {}, picture, el("figcaption", {}, words));
+    const side = el("div", { class: "side" }, framed(board, "the board"), framed(whole, "put together"), facts);
+    const node = el("section", { class: "panel", "aria-label": name }, side, el("div", { class: "grow" }, table, told));
+    node.told = told;
+    node.set = (group, wide, note) => {
+      const shown = boards[group.board], own = (field) => group.rows.map((row) => row[field]);
+      board.onload = () => kit.drawBoard(whole, board, { rows: shown.rows, cols: shown.cols, placement: shown.order, size: 96 });
+      board.src = shown.image;
+      board.alt = `board ${shown.number}; its tiles belong at ${shown.truth.join(" ")}`;
+      whole.setAttribute("aria-label", `board ${shown.number} put together`);
+      put(facts, el("p", { class: "truth" }, "Truth ", el("b", {}, shown.truth.join(" "))), note && el("p", { class: "note" }, note),
+        el("p", { class: "quiet" }, `Board ${shown.number}. ${prompts[group.prompt]}`));
+      put(table, tableOf(group, wide));
+      const lesson = kit.lesson(own("reward"), own("advantage"), group.rows.map((row) => kindOf(row) === "right"));
+      told.textContent = (runs[group.run].unit === "step" ? "" : "Not trained on; if it were: ") + lesson;
+    };
+    return node;
+  }
+
+  // Controls -------------------------------------------------------------------------------------------------------
+  const all = runs.map((_, i) => i);
+  const writer = (label, value, act) => kit.select({ label, options: all, value, act, name: (i) => runs[i].label });
+
+  // The slider over the steps of a list of groups; a new one only where the steps are others, so that it keeps the focus.
+  function setSlider(slot, list, here, act) {
+    const steps = stepsOf(list), key = `${here.run} ${steps}`, unit = runs[here.run].unit;
+    if (slot.key !== key) {
+      slot.key = key;
+      slot.bar = steps.length && kit.slider({ label: unit, values: steps, value: steps[0], width: 150, act: (step) => slot.act(step) });
+      put(slot, slot.bar || el("span", { class: "quiet" }, `no ${unit} with such a group`));
+    }
+    slot.act = (step) => act(list.find((i) => groups[i].step === step));
+    if (slot.bar) slot.bar.set(steps.includes(here.step) ? here.step : steps[0]);
+  }
+
+  function go(at) {
+    if (at === undefined) return;
+    state.at = at;
+    update();
+  }
+  const move = (by) => {
+    const list = listed(groups[state.at].run), place = list.indexOf(state.at);
+    go(list[place + by]);
+  };
+  const leap = (by) => {
+    const list = listed(groups[state.at].run), steps = stepsOf(list), step = steps[steps.indexOf(groups[state.at].step) + by];
+    go(list.find((i) => groups[i].step === step));
+  };
+  function settle(run) { // the group nearest to the one that is shown, among those that the menus let through
+    const list = listed(run), step = groups[state.at].step;
+    if (list.includes(state.at)) return update();
+    go(list.length ? nearest(list, (i) => Math.abs(groups[i].step - step) + Math.abs(i - state.at) / 1e6) : nearStep(run, step));
+  }
+  function beside(two) {
+    state.two = two;
+    const met = all.find((run) => twin(run) >= 0), own = groups[state.at].run;
+    if (two) state.other = met === undefined ? state.other ?? every(own).at(-1) : twin(met);
+    update();
+  }
+  function rivalled(run) {
+    state.other = twin(run) >= 0 ? twin(run) : nearStep(run, groups[state.at].step);
+    update();
+  }
+
+  const left = panel("group"), right = panel("second group");
+  const who = writer("Who wrote", groups[state.at].run, settle), rival = writer("Beside it", groups[state.other ?? 0].run, rivalled);
+  const slot = el("div", { class: "slot" }), second = el("div", { class: "slot" }), count = el("span", { class: "quiet count" });
+  const back = kit.button("◀ group", () => move(-1), { "aria-label": "previous group" });
+  const on = kit.button("group ▶", () => move(1), { "aria-label": "next group" });
+  const two = kit.toggle("two side by side", state.two, beside);
+  const choose = (label, key, options) => kit.select({ label, options, value: state[key],
+    act: (value) => { state[key] = value; settle(groups[state.at].run); } });
+  const menus = [choose("Groups", "signal", Object.keys(SIGNALS)), choose("Completions", "kind", ["all", ...Object.keys(KINDS)]),
+    choose("Sort by", "sort", Object.keys(SORTS))];
+
+  // Everything at once ---------------------------------------------------------------------------------------------
+  function note(own, here) {
+    if (own.board !== here.board) return "Its own board: it has no group here on the left one.";
+    const same = own.rows.every((row, i) => row.said === here.rows[i]?.said);
+    return same ? "The same board, and the same words: nothing is learned yet." : "The same board.";
+  }
+  function pair(here) {
+    let run = groups[state.other].run;
+    if (twin(run) >= 0) state.other = twin(run);
+    const own = groups[state.other], menu = rival.querySelector("select"), same = own.board === here.board;
+    all.forEach((i) => { menu.options[i].textContent = (twin(i) >= 0 ? "same board: " : "") + runs[i].label; });
+    rival.set(run);
+    setSlider(second, same ? [state.other] : every(run), own, (i) => { state.other = i; update(); });
+    right.set(own, false, note(own, here));
+  }
+
+  function update() {
+    const here = groups[state.at], run = runs[here.run], list = listed(here.run), place = list.indexOf(state.at);
+    root.classList.toggle("two", state.two);
+    kit.remember("state", state);
+    who.set(here.run);
+    setSlider(slot, list, here, go);
+    back.disabled = place <= 0;
+    on.disabled = place < 0 || place === list.length - 1;
+    const among = `group ${place + 1} of ${list.length} (on record: ${run.recorded})`;
+    count.textContent = place < 0 ? "none of this writer's groups is such" : among;
+    left.set(here, !state.two, "");
+    if (state.two) pair(here);
+    const good = here.rows.filter((row) => kindOf(row) === "right").length;
+    const found = `${count.textContent}: ${good} of ${here.rows.length} right`;
+    say(`${run.label}, ${run.unit} ${text(here.step)}, ${found}. ${left.told.textContent}`);
+  }
+
+  root.append(
+    el("style", {}, STYLE),
+    el("div", { class: "row" }, who, slot, two), el("div", { class: "row" }, back, on, count, menus),
+    el("div", { class: "row second" }, rival, second), el("div", { class: "panels" }, left, right),
+    el("p", { class: "quiet" },
+      "Keys: ← → group, ↑ ↓ step, c two side by side. ✓ right, ✗ wrong, ⚠ malformed; numbers at their true place are ",
+      el("b", { class: "right at" }, "underlined"), ". Advantage above 0 (blue, to the right): made more probable."));
+  kit.keys({ ArrowLeft: () => move(-1), ArrowRight: () => move(1), ArrowDown: () => leap(-1), ArrowUp: () => leap(1),
+    c: () => { two.set(!state.two); beside(!state.two); } });
+  update();
+});
