@@ -104,8 +104,8 @@ def base_writers(stem: int = STEM, names: Iterable[str] = CELLS) -> list[Writer]
 
 
 def _rate(spec: RunSpec) -> str:
-    """The learning rate as the pages write numbers: 6e-5."""
-    return f"{spec.learning_rate:g}".replace("e-0", "e-")
+    """The learning rate as people write it: 6e-5, 1.1e-4."""
+    return f"{spec.learning_rate:.1e}".replace(".0e", "e").replace("e-0", "e-")
 
 
 def _run(spec: RunSpec, label: str, rows: pd.DataFrame) -> Writer:

@@ -204,7 +204,7 @@ const kit = (() => {
   function balance(value, most, width = 90, height = 14) {
     const middle = width / 2, long = Math.min(1, Math.abs(value) / most) * (middle - 1);
     return svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" },
-      svg("rect", { x: value < 0 ? middle - long : middle, y: 2, width: long, height: height - 4, fill: value < 0 ? "#d55e00" : "#0072b2" }),
+      svg("rect", { x: middle - (value < 0 ? long : 0), y: 2, width: long, height: height - 4, fill: value < 0 ? "#d55e00" : "#0072b2" }),
       svg("path", { class: "axis", d: `M${middle} 0V${height}` }));
   }
 
@@ -218,10 +218,11 @@ const kit = (() => {
       const why = solved === n ? "All are right" : solved ? "Right or wrong" : "None is right";
       return `${why}, and all ${n} earn ${text(mean)}: every advantage is 0, and nothing is learned from this board.`;
     }
-    const moved = `The mean is ${text(mean)}: ${count(up.length)} above it and made more probable, ${count(down.length)} below and made less probable.`;
-    if (!solved) return `${moved} None is right: wrong answers are learned here that come nearer than the others.`;
+    const above = `${count(up.length)} above it and made more probable`;
+    const moved = `The mean is ${text(mean)}: ${above}, ${count(down.length)} made less probable.`;
+    if (!solved) return `${moved} None is right: wrong answers are learned here, because they earn more than the others.`;
     const wrong = up.filter((i) => !right[i]).length, lost = down.filter((i) => right[i]).length;
-    if (lost) return `${moved} ${lost === 1 ? "A right one is" : `${lost} right ones are`} pushed down, because ${lost === 1 ? "it earns" : "they earn"} less than the rest.`;
+    if (lost) return `${moved} Of the right ones ${count(lost)} pushed down too, for earning less than the mean.`;
     if (wrong) return `${moved} Beside what is right, ${wrong === 1 ? "a wrong answer is" : `${wrong} wrong answers are`} pushed up too.`;
     return `${moved} Only what is right is pushed up${solved < n / 4 ? ", and hard, because it is rare" : ""}.`;
   }
