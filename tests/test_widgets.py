@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from helpers.errors import UserError
@@ -45,22 +44,6 @@ def draw_text(size, word="a", twice=False):
 def make_puzzle(index: int, rows: int, cols: int) -> SimpleNamespace:
     image = np.full((8, 8, 3), index, dtype=np.uint8)
     return SimpleNamespace(picture=image, board=image, placement=(2, 3, 1, 4), order=(3, 1, 2, 4))
-
-
-def completions() -> pd.DataFrame:
-    row = {
-        "seed": 0,
-        "prompt": "Solve <image>",
-        "hit": 0.5,
-        "tokens": 7,
-        "logp_policy": -3.0,
-        "logp_base": -8.0,
-    }
-    keys = [("rft-0-ab", 5, 11), ("rft-0-ab", 5, 12), ("sft-self-2-cd", 9, 11)]
-    return pd.DataFrame(
-        {**row, "run": run, "step": step, "puzzle_id": puzzle, "completion": f"<answer>{puzzle}</answer>"}
-        for run, step, puzzle in keys
-    )
 
 
 def test_static_without_a_kernel(displayed):
@@ -154,32 +137,3 @@ def test_puzzle_explorer_shows_board_and_answer(notebook, displayed):
     assert (index.max, rows.options, cols.options) == (4, (2, 4), (2, 4))
     cols.value = 4
     assert "into 2 x 4 tiles" in output.outputs[0]["data"]["text/html"]
-
-
-def test_rollout_browser_groups_by_run_and_step(notebook, displayed):
-    widgets.rollout_browser(completions())
-    static, panel = displayed
-    source, index, output = panel.children
-    assert source.options == ("rft, seed 0 (ab), step 5", "sft-self, seed 2 (cd), step 9")
-    assert "Completion 1 of 2, puzzle 11" in static.data
-    index.value = 1
-    assert "Completion 2 of 2, puzzle 12" in output.outputs[0]["data"]["text/html"]
-    source.value = "sft-self, seed 2 (cd), step 9"  # has one completion: the index is cut to it
-    assert "Completion 1 of 1, puzzle 11" in output.outputs[0]["data"]["text/html"]
-
-
-def test_rollout_card_escapes_text_and_adds_the_shift():
-    card = widgets.rollout_card(completions(), 1).data
-    assert "&lt;answer&gt;12&lt;/answer&gt;" in card
-    assert "<answer>" not in card
-    assert '<th scope="col">shift</th>' in card
-    assert "<td>5</td>" in card  # -3 - (-8)
-    with pytest.raises(UserError, match="choose 0 to 2"):
-        widgets.rollout_card(completions(), 3)
-
-
-def test_rollout_browser_refuses_unusable_tables():
-    with pytest.raises(UserError, match="lacks rows"):
-        widgets.rollout_browser(completions().iloc[:0])
-    with pytest.raises(UserError, match="lacks run, step"):
-        widgets.rollout_browser(completions().drop(columns=["run", "step"]))

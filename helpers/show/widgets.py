@@ -12,16 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets
-import pandas as pd
 from IPython import get_ipython
 from IPython.display import HTML, display
 
 from helpers.errors import UserError
 from helpers.show import plots, save
 from helpers.show.style import spaced
-
-COMPLETION_COLUMNS = ("run", "step", "puzzle_id", "prompt", "completion")
-NUMBER_COLUMNS = ("hit", "exact", "format", "advantage", "logp_policy", "logp_base", "tokens", "temperature")
 
 
 @dataclass(frozen=True)
@@ -153,60 +149,3 @@ def puzzle_explorer(make_puzzle: Callable[..., Any], count: int = 100, sides: Se
 def _puzzle_alt(puzzle: Any, rows: int, cols: int) -> str:
     board = f"Left: a picture. Right: the board cut from it into {rows} x {cols} tiles and shuffled."
     return f"{board} Placement, the answer: {spaced(puzzle.placement)}. Order, its inverse: {spaced(puzzle.order)}."
-
-
-def rollout_browser(completions_df: pd.DataFrame) -> None:
-    """Completions one at a time: choose arm, seed and step, then the index within them.
-
-    `completions_df`: the completions table. Raises UserError if it is empty or lacks columns.
-    """
-    groups = _rollout_groups(completions_df)
-    longest = max(len(rows) for rows in groups.values())
-
-    def draw(source: str, index: int) -> HTML:
-        return rollout_card(groups[source], min(index, len(groups[source]) - 1))
-
-    explore(draw, source=Choice(tuple(groups)), index=Slider(0, 0, longest - 1))
-
-
-def rollout_card(completions_df: pd.DataFrame, index: int) -> HTML:
-    """Row `index` of completions as HTML: prompt, completion, and the numbers recorded for it.
-
-    Raises UserError when `index` is outside the table.
-    """
-    if not 0 <= index < len(completions_df):
-        raise UserError(f"There is no completion {index}: choose 0 to {len(completions_df) - 1}.")
-    row = completions_df.iloc[index]
-    heading = f"Completion {index + 1} of {len(completions_df)}, puzzle {row['puzzle_id']}"
-    texts = "".join(_text_block(name, str(row[name])) for name in ("prompt", "completion"))
-    return HTML(f"<section><h4>{html.escape(heading)}</h4>{texts}{_number_table(row)}</section>")
-
-
-def _rollout_groups(completions_df: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    missing = [name for name in COMPLETION_COLUMNS if name not in completions_df.columns]
-    if missing or completions_df.empty:
-        raise UserError(f"No completions to browse: the table is empty or lacks {', '.join(missing) or 'rows'}.")
-    groups = completions_df.groupby(["run", "step"], sort=True)
-    return {_source_name(run, step): rows for (run, step), rows in groups}
-
-
-def _source_name(run: str, step: int) -> str:
-    """A run is named <arm>-<seed>-<hash>; the hash stays: settings of an arm differ by nothing else."""
-    parts = run.rsplit("-", 2)
-    name = f"{parts[0]}, seed {parts[1]} ({parts[2]})" if len(parts) == 3 else run
-    return f"{name}, step {step}"
-
-
-def _text_block(name: str, text: str) -> str:
-    style = "white-space:pre-wrap;border-left:3px solid #0072B2;padding-left:0.6em;text-align:left"
-    return f'<p style="margin:0"><b>{name}</b></p><pre style="{style}">{html.escape(text)}</pre>'
-
-
-def _number_table(row: pd.Series) -> str:
-    # A base log-prob that was not recorded is NaN, which differs from itself.
-    numbers = {name: float(row[name]) for name in NUMBER_COLUMNS if name in row.index and row[name] == row[name]}
-    if {"logp_policy", "logp_base"} <= numbers.keys():
-        numbers["shift"] = numbers["logp_policy"] - numbers["logp_base"]
-    head = "".join(f'<th scope="col">{name}</th>' for name in numbers)
-    body = "".join(f"<td>{number:.4g}</td>" for number in numbers.values())
-    return f"<table><thead><tr>{head}</tr></thead><tbody><tr>{body}</tr></tbody></table>"
