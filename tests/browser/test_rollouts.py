@@ -73,6 +73,14 @@ def test_slider_buttons_and_menu_go_from_group_to_group(show: Show, view: View) 
     assert shown(frame) in {truth(view, g) for g in groups_of(view, 2) if g[1] == steps[-1]}
 
 
+def test_a_click_in_the_plot_goes_to_the_group(show: Show, view: View) -> None:
+    frame, own = show(view), groups_of(view, 0)
+    late = view.data["groups"].index(own[-1])
+    frame.locator(f'[data-at="{late}"]').click(force=True)
+    assert shown(frame) == truth(view, own[-1])
+    assert frame.locator(".strip [data-at]").count() == len(own)
+
+
 def test_by_keyboard_alone(show: Show, view: View, page: Page) -> None:
     frame, own = show(view), groups_of(view, 0)
     frame.locator("body").focus()

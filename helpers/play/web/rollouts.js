@@ -14,7 +14,7 @@ kit.start((data, root) => {
 
   const STYLE = `
     .row { min-height: 32px; margin-bottom: 4px; column-gap: 12px; } .slot { width: 320px; } .count { width: 216px; }
-    label.control select { max-width: 330px; }
+    label.control select { max-width: 350px; }
     .panels { display: flex; gap: 18px; } .panel { flex: 1 1 0; min-width: 0; display: flex; gap: 12px; }
     .panel + .panel, .row.second { display: none; } .two .panel + .panel, .two .row.second { display: flex; }
     .side { flex: none; width: 128px; } .side img { width: 128px; height: 128px; } .side canvas { width: 96px; height: 96px; }
@@ -28,9 +28,10 @@ kit.start((data, root) => {
     td .words { font-size: 12px; line-height: 16px; max-height: 48px; overflow: auto; } .tag { color: #6b6b6b; }
     .at { text-decoration: underline; } tr.dim td, tr.dim td * { color: #6f6f6f; background: #f6f6f6; } .malformed { color: #a33a00; }
     td.advantage svg { display: inline-block; vertical-align: middle; } td.advantage span { display: inline-block; width: 42px; }
+    .strip { min-height: 176px; } .two .strip { display: none; } .strip [data-at] { cursor: pointer; }
     .told { height: 40px; margin-top: 6px; } .two .told { height: 60px; overflow: auto; }
     @media (max-width: 900px) {
-      .slot { width: 250px; } label.control select { max-width: 260px; }
+      .slot { width: 250px; } label.control select { max-width: 330px; } .strip { display: none; }
       .panel { flex-direction: column; gap: 4px; } .side { width: auto; display: flex; gap: 10px; height: 114px; }
       .side img { width: 96px; height: 96px; } .two .panels { gap: 8px; }
       .two td.advantage svg { display: none; } .two th.advantage { width: 66px !important; }
@@ -124,6 +125,34 @@ kit.start((data, root) => {
     return node;
   }
 
+  // The writer's groups along its run: the mean reward of each; a click goes there. Drawn anew for another writer or choice
+  // only; a diamond moves to the group that is shown.
+  const meanOf = (group) => group.rows.reduce((sum, row) => sum + row.reward, 0) / group.rows.length;
+  const along = el("div", { class: "strip" });
+
+  function axesOf(run, list) {
+    const { unit, label, weights } = runs[run], last = Math.max(...list.map((i) => groups[i].step)), log = unit === "step" && last > 10;
+    const y = { label: "mean reward", domain: [0, 1.05 * weights.reduce((sum, weight) => sum + weight, 0)] };
+    const x = { label: unit, log, domain: log ? [0.9, last * 1.15] : [0.5, last + 0.5], ticks: log ? null : stepsOf(list) };
+    return kit.axes({ width: 850, height: 172, left: 56, right: 12, bottom: 36, x, y, alt: `mean reward of the groups of ${label}` });
+  }
+
+  function setStrip(run, act) {
+    const key = [run, state.signal, state.kind].join();
+    if (along.key !== key) {
+      const list = every(run), plot = axesOf(run, list), dots = plot.layer();
+      for (const i of list) {
+        const colour = fits(groups[i]) ? "#0072b2" : "#8a8a8a", fill = taught(groups[i]) ? colour : "#fff";
+        const attributes = { stroke: colour, "stroke-width": 1.4, "data-at": i, onclick: () => act(i) };
+        dots.append(kit.mark(plot.px(groups[i].step), plot.py(meanOf(groups[i])), { colour: fill, attributes }));
+      }
+      Object.assign(along, { key, plot, here: plot.layer() });
+      put(along, plot.node);
+    }
+    const { plot, here } = along, group = groups[state.at], at = [plot.px(group.step), plot.py(meanOf(group))];
+    put(here, kit.mark(...at, { colour: "#d55e00", marker: "D", size: 7, attributes: { stroke: "#222", "pointer-events": "none" } }));
+  }
+
   // Controls -------------------------------------------------------------------------------------------------------
   const all = runs.map((_, i) => i);
   const writer = (label, value, act) => kit.select({ label, options: all, value, act, name: (i) => runs[i].label });
@@ -184,7 +213,7 @@ kit.start((data, root) => {
   function note(own, here) {
     if (own.board !== here.board) return "Its own board: it has no group here on the left one.";
     const same = own.rows.every((row, i) => row.said === here.rows[i]?.said);
-    return same ? "The same board, and the same words: nothing is learned yet." : "The same board.";
+    return same ? "The same board, and the same words: the two hardly differ yet." : "The same board.";
   }
   function pair(here) {
     let run = groups[state.other].run;
@@ -207,6 +236,7 @@ kit.start((data, root) => {
     const among = `group ${place + 1} of ${list.length} (on record: ${run.recorded})`;
     count.textContent = place < 0 ? "none of this writer's groups is such" : among;
     left.set(here, !state.two, "");
+    if (!state.two) setStrip(here.run, go);
     if (state.two) pair(here);
     const good = here.rows.filter((row) => kindOf(row) === "right").length;
     const found = `${count.textContent}: ${good} of ${here.rows.length} right`;
@@ -216,10 +246,11 @@ kit.start((data, root) => {
   root.append(
     el("style", {}, STYLE),
     el("div", { class: "row" }, who, slot, two), el("div", { class: "row" }, back, on, count, menus),
-    el("div", { class: "row second" }, rival, second), el("div", { class: "panels" }, left, right),
+    el("div", { class: "row second" }, rival, second), el("div", { class: "panels" }, left, right), along,
     el("p", { class: "quiet" },
       "Keys: ← → group, ↑ ↓ step, c two side by side. ✓ right, ✗ wrong, ⚠ malformed; numbers at their true place are ",
-      el("b", { class: "right at" }, "underlined"), ". Advantage above 0 (blue, to the right): made more probable."));
+      el("b", { class: "right at" }, "underlined"),
+      ". Advantage above 0 (blue): made more probable. In the plot: ◆ this group, ○ without a signal; click to go."));
   kit.keys({ ArrowLeft: () => move(-1), ArrowRight: () => move(1), ArrowDown: () => leap(-1), ArrowUp: () => leap(1),
     c: () => { two.set(!state.two); beside(!state.two); } });
   update();
