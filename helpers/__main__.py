@@ -19,7 +19,7 @@ from helpers.study.controls import GROUPS, control_specs
 from helpers.study.profiles import FAIR, PROFILES, Profile, get_profile, specs
 from helpers.study.spec import RunSpec
 
-RECORDS = ("study", "controls", "probes", "bases", "pilots", "checkpoints")
+RECORDS = ("study", "controls", "probes", "bases", "pilots", "checkpoints", "tries")
 
 
 def train(options: argparse.Namespace) -> None:
@@ -67,10 +67,11 @@ def score(options: argparse.Namespace) -> None:
 def publish(options: argparse.Namespace) -> None:
     """Copy the small tables of finished runs to figures/records, or finished branches of stems to helpers/bases.
 
-    Of the pilots only their front is kept, as `kept.TUNED`; of a few headline runs two checkpoints, in
-    helpers/checkpoints.
+    Of the pilots only their front is kept, as `kept.TUNED`; of four runs their ends, in helpers/checkpoints; of these
+    models what they say to the boards that readers solve (tries).
     """
     from helpers.measure import analyses, kept, kept_runs, probes
+    from helpers.play import tries
     from helpers.study.published import publish_records
 
     profile = get_profile(options.profile)
@@ -81,6 +82,7 @@ def publish(options: argparse.Namespace) -> None:
         "bases": lambda: print(*kept.keep_bases(), sep="\n"),
         "pilots": kept.keep_tuned,
         "checkpoints": lambda: print(*kept_runs.keep_checkpoints(), sep="\n"),
+        "tries": lambda: print(tries.publish_tries(), "tries of models written"),
     }
     for name in options.what or RECORDS[:1]:
         writers[name]()

@@ -5,6 +5,7 @@ Drawn scenes live in `helpers.world.scenes`. Everything here works without a net
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import warnings
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from helpers.errors import UserError
 
@@ -69,12 +70,23 @@ def load_picture(path: str | Path) -> Picture:
     name = os.fsencode(file.name).decode("utf-8", "backslashreplace")
     if not file.is_file():
         raise UserError(f"There is no picture file at {file}: check the path, or pick a file that exists.")
+    return _read(file, name, str(file.with_name(name)))
+
+
+def read_picture(content: bytes, name: str) -> Picture:
+    """A picture from a file's bytes, as `load_picture` reads it; `name` is the file's. Raises UserError, naming it."""
+    return _read(io.BytesIO(content), name, name)
+
+
+def _read(source: Path | io.BytesIO, name: str, shown: str) -> Picture:
+    """`shown`: how a file that cannot be read is named."""
     try:
-        with Image.open(file, formats=_FORMATS) as raw:
+        with Image.open(source, formats=_FORMATS) as raw:
             image = _to_rgb(_upright(raw))
     except _BROKEN as error:
+        reason = "not one of the three" if isinstance(error, UnidentifiedImageError) else error
         raise UserError(
-            f"{file.with_name(name)} cannot be read as a JPEG, PNG or WebP picture ({error}): "
+            f"{shown} cannot be read as a JPEG, PNG or WebP picture ({reason}): "
             "save it again in one of these formats, or take it out."
         ) from error
     return Picture(image, name, {"file": name, "width": image.width, "height": image.height})

@@ -228,11 +228,12 @@ const kit = (() => {
   }
 
   // A board of tiles on a canvas. `tiles[place]` of the picture are shown slot by slot: slot i shows tile placement[i] (from 1).
+  // `image`: an <img> that is loaded, or a canvas.
   function drawBoard(canvas, image, { rows, cols, placement, size }) {
     canvas.width = canvas.height = size;
     const pen = canvas.getContext("2d");
     pen.imageSmoothingEnabled = false;
-    const [w, h] = [image.naturalWidth / cols, image.naturalHeight / rows], [W, H] = [size / cols, size / rows];
+    const [w, h] = [(image.naturalWidth ?? image.width) / cols, (image.naturalHeight ?? image.height) / rows], [W, H] = [size / cols, size / rows];
     placement.forEach((tile, place) => pen.drawImage(image, ((tile - 1) % cols) * w, Math.floor((tile - 1) / cols) * h, w, h,
       (place % cols) * W, Math.floor(place / cols) * H, W, H));
   }
