@@ -41,11 +41,6 @@ def draw_text(size, word="a", twice=False):
     return word * int(size) * (2 if twice else 1)
 
 
-def make_puzzle(index: int, rows: int, cols: int) -> SimpleNamespace:
-    image = np.full((8, 8, 3), index, dtype=np.uint8)
-    return SimpleNamespace(picture=image, board=image, placement=(2, 3, 1, 4), order=(3, 1, 2, 4))
-
-
 def test_static_without_a_kernel(displayed):
     widgets.explore(draw_text, size=Slider(3, 1, 5), word=Choice(("x", "y")), twice=False)
     assert displayed == ["xxx"]
@@ -126,14 +121,3 @@ def test_unknown_controls_are_refused(displayed, control):
 def test_impossible_controls_are_refused(bad):
     with pytest.raises(UserError):
         bad()
-
-
-def test_puzzle_explorer_shows_board_and_answer(notebook, displayed):
-    widgets.puzzle_explorer(make_puzzle, count=5, sides=(2, 4))
-    static, panel = displayed
-    assert "into 2 x 2 tiles" in static.data
-    assert "Placement, the answer: 2 3 1 4. Order, its inverse: 3 1 2 4." in static.data
-    index, rows, cols, output = panel.children
-    assert (index.max, rows.options, cols.options) == (4, (2, 4), (2, 4))
-    cols.value = 4
-    assert "into 2 x 4 tiles" in output.outputs[0]["data"]["text/html"]

@@ -15,18 +15,18 @@ from PIL import Image
 from helpers.errors import UserError
 from helpers.play import tries
 from helpers.play.page import Json, View, look, numbers
-from helpers.play.tries import DRAWN, FORMS, ROUNDS, Attempt, Solver, photographs, published, solvers, telling_boards
+from helpers.play.tries import DRAWN, ROUNDS, Attempt, Solver, photographs, published, solvers, telling_boards
 from helpers.world import puzzles
 from helpers.world.boards import Boards
 from helpers.world.pictures import Picture, centred
 from helpers.world.puzzles import PuzzleSpec
 
-HEIGHT = 760
+HEIGHT = 775
 GRIDS = {"2x2": PuzzleSpec(), "2x3": PuzzleSpec(2, 3, 96), "3x3": PuzzleSpec(3, 3, 96)}
 _SIDE = 216  # pixels of a photograph in the page: a multiple of every grid's rows and columns
 
 
-def solve(boards: int = DRAWN) -> View:
+def game(boards: int = DRAWN) -> View:
     """The view, with so many drawn boards of 2 x 2 tiles (1 to 100) and a third as many of each other grid.
 
     On boards of 2 x 2 the models have their say (`tries.published`). Raises UserError for another number.
@@ -53,7 +53,7 @@ def _facts(spec: PuzzleSpec) -> dict[str, Json]:
 
 
 def _about(solver: Solver) -> dict[str, Json]:
-    return {"name": solver.name, "asked": FORMS[solver.asked], **look(solver.arm)}
+    return {"name": solver.name, "asked": solver.asked, **look(solver.arm)}
 
 
 def _drawn(n: int, players: Sequence[Solver]) -> dict[str, Json]:

@@ -22,6 +22,7 @@ from helpers.model import build
 from helpers.model.build import Loaded
 from helpers.model.evaluate import solve
 from helpers.model.score import completion_logps
+from helpers.show.style import spaced
 from helpers.study.cells import base_name
 from helpers.world import answers, puzzles, seeds
 from helpers.world.boards import Boards, held_out_boards
@@ -30,7 +31,6 @@ from helpers.world.pictures import Picture, packaged_photos
 from helpers.world.puzzles import PuzzleSpec
 
 NAMES = {"base": "base", "sft-answer": "SFT on bare answers", "rft": "RFT", "sft-rollout": "SFT on RFT's rollouts"}
-FORMS = {"direct": "asked to answer directly", "think": "asked to think first"}
 PUZZLE = PuzzleSpec()  # what the kept models were taught
 TRIES = Path(__file__).parent / "tries.csv"
 COLUMNS = ["model", "asked", "boards", "number", "placement", "said", "logp"]
@@ -146,7 +146,7 @@ def photograph_boards() -> Boards:
 def published(solver: Solver, name: str, boards: Boards) -> list[Attempt]:
     """What a model made of the boards called `name`: as published where all of them are, else tried on the spot."""
     table = _published()
-    keys = [(solver.model, solver.asked, name, i, _spaced(p)) for i, p in enumerate(boards.placements)]
+    keys = [(solver.model, solver.asked, name, i, spaced(p)) for i, p in enumerate(boards.placements)]
     if not all(key in table for key in keys):
         return attempts(solver, boards)
     placements = boards.placements.tolist()
@@ -165,14 +165,10 @@ def publish_tries(file: Path = TRIES) -> int:
     """Let every model there is try the drawn boards and photographs, and write down what each says; rows written."""
     sets = {"drawn": telling_boards(PUZZLE, DRAWN), "photographs": photograph_boards()}
     rows = [
-        (solver.model, solver.asked, name, i, _spaced(placement), one.said, float(f"{one.logp:.4g}"))
+        (solver.model, solver.asked, name, i, spaced(placement), one.said, float(f"{one.logp:.4g}"))
         for solver in solvers()
         for name, boards in sets.items()
         for i, (placement, one) in enumerate(zip(boards.placements, attempts(solver, boards), strict=True))
     ]
     pd.DataFrame(rows, columns=COLUMNS).to_csv(file, index=False)
     return len(rows)
-
-
-def _spaced(placement: np.ndarray) -> str:
-    return " ".join(map(str, placement.tolist()))

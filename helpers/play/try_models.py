@@ -15,7 +15,8 @@ from PIL import Image
 
 from helpers.errors import UserError
 from helpers.play.page import png
-from helpers.play.tries import FORMS, PUZZLE, Attempt, Solver, attempts, cut, photographs, solvers, telling
+from helpers.play.tries import PUZZLE, Attempt, Solver, attempts, cut, photographs, solvers, telling
+from helpers.show.style import spaced
 from helpers.show.widgets import front_end_present
 from helpers.world import pictures, puzzles
 
@@ -23,6 +24,7 @@ ABSENT = (
     "To let the models try a picture of your own, run this cell in a live notebook: it needs the kernel. "
     "Drawn boards and photographs are tried in the view above without one."
 )
+BOARD = "the board: all that a model sees"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STRIDE = 1000  # between the numbers of one shuffle and the next
 HEIGHT = 490  # pixels of the panel, with six rows that think
@@ -84,7 +86,7 @@ class Panel:
         """The board that is asked about; the picture itself stays hidden until the models have tried."""
         placement = telling(PUZZLE, self.number * STRIDE)
         self.boards = cut([self.picture], [placement])
-        self.board.value = _picture(self.boards.pixels[0], "the board: all that a model sees")
+        self.board.value = _picture(self.boards.pixels[0], BOARD)
         self.table.value = ""
         self._tell("Where does each tile belong? Make up your mind, then let the models try.")
 
@@ -94,7 +96,8 @@ class Panel:
         rows = [(solver, attempts(solver, self.boards)[0]) for solver in solvers()]
         placement = self.boards.placements[0]
         solved = puzzles.restore(Image.fromarray(self.boards.pixels[0]), PUZZLE, placement.tolist())
-        self.board.value += _picture(np.asarray(solved), f"the picture: the answer is {_spaced(placement)}")
+        answer = f"the picture: the answer is {spaced(placement)}"
+        self.board.value = _picture(self.boards.pixels[0], BOARD) + _picture(np.asarray(solved), answer)
         self.table.value = table(rows)
         right = sum(attempt.score.exact == 1 for _, attempt in rows)
         self._tell(f"{right} of {len(rows)} answers are right. A guess is in one of {PUZZLE.n_placements}.")
@@ -115,7 +118,7 @@ def _row(row: tuple[Solver, Attempt]) -> str:
     solver, attempt = row
     score = attempt.score
     cells = (
-        f"{html.escape(solver.name)}, {FORMS[solver.asked]}",
+        f"{html.escape(solver.name)}, {solver.asked}",
         f"<code>{html.escape(attempt.said)}</code>",
         "✓ right" if score.exact else "✗ wrong",
         f"{score.hit:g} + {score.exact:g} + {score.format:g} = {attempt.reward:g}",
@@ -129,7 +132,3 @@ def _picture(pixels: np.ndarray, words: str) -> str:
     image = f'<img src="{png(pixels)}" alt="{words}" style="width:120px;height:120px;image-rendering:pixelated">'
     figure = "display:inline-block;margin:0 16px 0 0;font-size:12px;line-height:1.3"
     return f'<figure style="{figure}">{image}<figcaption>{words}</figcaption></figure>'
-
-
-def _spaced(placement: np.ndarray) -> str:
-    return " ".join(map(str, placement))

@@ -16,8 +16,7 @@ from IPython import get_ipython
 from IPython.display import HTML, display
 
 from helpers.errors import UserError
-from helpers.show import plots, save
-from helpers.show.style import spaced
+from helpers.show import save
 
 
 @dataclass(frozen=True)
@@ -129,23 +128,3 @@ def _widget(name: str, control: Control) -> Any:
 
 def _message(text: str) -> HTML:
     return HTML(f'<p role="status">{html.escape(text)}</p>')
-
-
-def puzzle_explorer(make_puzzle: Callable[..., Any], count: int = 100, sides: Sequence[int] = (2, 3)) -> None:
-    """Picture, board and answer of a puzzle, with a slider of index (0..count-1), choices of rows and cols.
-
-    `make_puzzle(index, rows, cols)` returns a `Puzzle`. Raises UserError if `count` < 1 or `sides` is empty.
-    """
-
-    def draw(index: int, rows: int, cols: int) -> HTML:
-        puzzle = make_puzzle(index, rows, cols)
-        titles = ["picture", f"board\n<answer>{spaced(puzzle.placement)}</answer>"]
-        fig = plots.board_gallery([puzzle.picture, puzzle.board], titles, columns=2)
-        return save.show(fig, alt=_puzzle_alt(puzzle, rows, cols))
-
-    explore(draw, index=Slider(0, 0, count - 1), rows=Choice(tuple(sides)), cols=Choice(tuple(sides)))
-
-
-def _puzzle_alt(puzzle: Any, rows: int, cols: int) -> str:
-    board = f"Left: a picture. Right: the board cut from it into {rows} x {cols} tiles and shuffled."
-    return f"{board} Placement, the answer: {spaced(puzzle.placement)}. Order, its inverse: {spaced(puzzle.order)}."

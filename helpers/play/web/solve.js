@@ -88,11 +88,17 @@
     next() { const key = `${this.source} ${this.grid}`; this.numbers[key] = (this.numbers[key] ?? 0) + 1; this.open(); }
     restart() { [this.order, this.swaps, this.picked] = [this.start, 0, null]; }
 
-    took(file) { [this.own, this.source] = [file, OWN]; this.numbers[`${OWN} ${this.grid}`] = 0; this.open(); }
+    took(file) { 
+      [this.own, this.source, this.numbers[`${OWN} ${this.grid}`]] = [file, OWN, 0];
+      this.shuffles = Object.fromEntries(Object.entries(this.shuffles).filter(([key]) => !key.startsWith(OWN)));
+      this.open();
+    }
 
     tried() { // the board counts from its first swap, look or answer on
       if (this.picture === BLANK) return {};
-      return (this.won[this.id] ??= { solved: false, looked: false, handed: false, right: this.board.tries.map((one) => one.terms[1]) });
+      return (this.won[this.id] ??= { solved: false, looked: false, handed: false,
+        chance: this.shape.exact,
+        right: this.board.tries.map((one) => one.terms[1]) });
     }
 
     swap(a, b) {
@@ -237,35 +243,37 @@
     const swapped = game.shown ? `hits ${text(hits(order, game.board.placement))}` : "is another answer";
     return [
       el("h3", {}, "What you say now"),
-      el("p", { class: "words said" }, written(answer)),
+      el("p", { class: `words said ${n > 6 ? "long" : ""}` }, written(answer)),
       grid("placement", row("slot of the board", range(n).map((i) => i + 1)), row("its tile is at place", answer, "main")),
       el("p", { class: "quiet line" }, "This is the placement: the answer that a model must write."),
-      grid("order", row("place", range(n).map((i) => i + 1)), row("holds the tile of slot", order)),
+      grid("order", row("place", range(n).map((i) => i + 1)), row("holds tile of slot", order)),
       el("p", { class: "quiet line" }, equal(answer, order) ? "This is the order. Just now both read the same."
         : `This is the order, its inverse: your board read off. Written as the answer it ${swapped}.`),
     ];
   }
 
   function rewards(game) {
-    const values = game.shown ? game.terms : [null, null, null], sum = values.reduce((a, b) => a + b, 0);
-    const head = TERMS.map(([name, colour]) => el("th", { scope: "col" }, el("span", { class: "key", style: `background:${colour}` }), name));
-    const bar = svg("svg", { viewBox: "0 0 300 10", height: 10, width: "100%", preserveAspectRatio: "none", "aria-hidden": "true" },
+    const values = game.shown ? game.terms : [0, 0, 0], sum = values.reduce((a, b) => a + b, 0);
+    const told = [...values, sum].map((value) => el("td", {}, game.shown ? text(value) : "?"));
+    const key = (colour) => el("span", { class: "key", style: `background:${colour}` });
+    const heads = [...TERMS.map(([name, colour]) => [key(colour), name]), ["reward"]].map((head) => el("th", { scope: "col" }, head));
+    const bar = svg("svg", { viewBox: "0 0 300 10", class: "bar", preserveAspectRatio: "none", "aria-hidden": "true" },
       svg("rect", { width: 300, height: 10, fill: "#eee" }));
-    let left = 0;
-    values.forEach((value, i) => { bar.append(svg("rect", { x: left * 100, width: value * 100, height: 10, fill: TERMS[i][1] })); left += value; });
-    return [
-      el("h3", {}, "What it earns"),
-      el("table", { class: "terms" }, el("thead", {}, el("tr", {}, head, el("th", { scope: "col" }, "reward"))),
-        el("tbody", {}, el("tr", {}, values.map((value) => el("td", {}, game.shown ? text(value) : "?")), el("td", {}, game.shown ? text(sum) : "?")))),
-      bar,
-    ];
+    values.reduce((left, value, i) => {
+      bar.append(svg("rect", { x: left * 100, width: value * 100, height: 10, fill: TERMS[i][1] }));
+      return left + value;
+    }, 0);
+    const table = el("table", { class: "terms" }, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, el("tr", {}, told)));
+    return [el("h3", {}, "What it earns"), table, bar];
   }
 
   function status(game) {
     const { record, picture } = game, least = fewest(game.board.placement), swaps = (n) => `${n} swap${n === 1 ? "" : "s"}`;
     if (picture === BLANK) return "Choose a file: a JPEG, PNG or WebP. It stays in this page.";
-    if (record?.handed) return record.solved ? "Right, in your one answer." : "Wrong: this was your one answer. See where the tiles belong, or go on.";
-    if (game.shown && game.exact) return `Solved in ${swaps(game.swaps)}; ${swaps(least)} would do.${record?.looked ? " You had looked: no point." : ""}`;
+    const seen = record?.looked ? " You had looked: no point." : "";
+    if (record?.handed && record.solved) return `Right, in your one answer.${seen}`;
+    if (record?.handed) return "Wrong: that was your one answer. Mend it, look, or go on.";
+    if (game.shown && game.exact) return `Solved in ${swaps(game.swaps)}; ${swaps(least)} would do.${seen}`;
     if (game.picked !== null) return `Tile of place ${game.picked + 1} picked: choose the one to swap it with.`;
     if (game.once) return "Put the tiles right, then hand in your one answer: the models have no more.";
     return game.swaps ? `${swaps(game.swaps)} so far.` : "Click two tiles to swap them, or drag one onto another.";
@@ -274,11 +282,12 @@
   // The table of all who tried this board: you, a guess, and the models ------------------------------------------------
   const cell = (words, name) => el("td", { class: name }, words);
   const marked = (right) => cell(right ? "✓ right" : "✗ wrong", right ? "right" : "wrong");
-  const summed = (terms) => cell(`${terms.map((value) => text(value)).join(" + ")} = ${text(terms.reduce((a, b) => a + b, 0))}`);
-  const counted = (won, n) => cell(n ? `${text(won)} of ${n}` : "–");
+  const summed = (terms, digits) =>
+    cell(`${terms.map((value) => text(value, digits)).join(" + ")} = ${text(terms.reduce((a, b) => a + b, 0))}`);
+  const counted = (won, n) => cell(n ? `${text(won, 2)} of ${n}` : "–");
   const who = ({ name, asked, colour, marker }) => el("th", { scope: "row" },
     svg("svg", { width: 12, height: 12, "aria-hidden": "true" }, marker ? kit.mark(6, 6, { colour, marker, size: 4.5 }) : null),
-    name, asked ? el("span", { class: "quiet" }, ` ${asked}`) : null);
+    name, asked ? el("span", { class: "quiet" }, `, ${asked}`) : null);
 
   function ways(game) {
     const records = Object.values(game.won), { shape } = game;
@@ -286,22 +295,23 @@
     const you = el("tr", { class: "you" }, who({ name: "you" }), cell(written(game.answer), "words"),
       game.shown ? [marked(game.exact), summed(game.terms)] : [cell("?"), cell("?")], cell("–"), counted(points, records.length));
     const guess = el("tr", {}, who({ name: "a guess" }), cell(`any of the ${text(shape.placements)} placements that can occur`),
-      cell(`1 in ${text(shape.placements)}`), summed([shape.hit, shape.exact, 1].map((value) => Number(value.toPrecision(2)))),
-      cell(text(-Math.log(shape.placements))), counted(records.length * shape.exact, records.length));
+      cell(`1 in ${text(shape.placements)}`), summed([shape.hit, shape.exact, 1], 2),
+      cell(text(-Math.log(shape.placements))), counted(records.reduce((sum, one) => sum + one.chance, 0), records.length));
     const rows = game.data.solvers.map((solver, i) => {
       const own = game.board.tries[i], common = records.filter((one) => one.right.length > i);
       const cells = own && game.asked ? [cell(own.said, "words"), marked(own.terms[1] === 1), summed(own.terms), cell(text(own.logp))]
         : [cell(own ? "hidden until you ask" : "–", "quiet"), cell(""), cell(""), cell("")];
       return el("tr", {}, who(solver), cells, counted(common.filter((one) => one.right[i]).length, common.length));
     });
-    const heads = ["", "says", "", "hit + exact + format", "log-prob of true answer", "right, on your boards"];
+    const heads = ["who", "says", "right?", "hit + exact + format", "log-prob of true answer", "right on your boards"];
     return [el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))), el("tbody", {}, you, guess, rows)];
   }
 
   function note(game) {
     if (game.grid !== "2x2") return "The models have learned boards of 2 x 2 tiles only: choose that grid to see them try.";
     if (!game.board.tries.length) return "To your own picture the models answer in a live notebook, in the panel that goes with this view.";
-    return "Each answered once, with its most probable words, in the form it was trained or asked in.";
+    if (game.source !== game.data.sources[0].name) return "Photographs are new to these models: they have learned on drawn scenes alone.";
+    return "Each answers once, with its likeliest words: asked for the answer alone (direct), or to think first (think).";
   }
 
   const STYLE = `
@@ -317,36 +327,43 @@
     .badge { position: absolute; left: 8px; top: 8px; min-width: 20px; padding: 0 4px; border-radius: 10px;
       background: #222; color: #fff; font-size: 13px; line-height: 20px; }
     .status { height: 40px; margin: 4px 0; width: ${EDGE}px; line-height: 20px; }
-    .said { font-size: 15px; font-weight: 600; margin: 0 0 4px; height: 21px; }
+    .said { font-size: 15px; font-weight: 600; margin: 0 0 4px; height: 21px; line-height: 21px; }
+    .said.long { font-size: 12.3px; }
     .map { table-layout: fixed; font-size: 13px; }
-    .map th { text-align: left; width: 150px; padding-left: 0; }
+    .map th { text-align: left; width: 140px; padding-left: 0; }
     .map td { width: 24px; padding: 1px 2px; text-align: center; }
-    .map.tight th { width: 116px; font-size: 11.5px; }
+    .map.tight th { width: 112px; font-size: 11.5px; }
     .map.tight td { width: 16px; padding: 1px 0; }
     .map .main td { font-weight: 700; background: #e8f1f8; }
     .line { margin: 2px 0 6px; font-size: 12px; height: 34px; }
     .terms { width: 100%; max-width: 360px; table-layout: fixed; }
     .terms th, .terms td { text-align: left; padding: 1px 4px 1px 0; font-size: 12px; white-space: nowrap; }
+    .terms th { font-size: 11.5px; }
     .terms td { font-size: 15px; }
+    .terms th:nth-child(2) { width: 35%; }
+    .bar { width: 100%; max-width: 360px; height: 10px; }
     .key { display: inline-block; width: 8px; height: 8px; margin-right: 3px; }
     .score { margin-top: 8px; height: 40px; }
-    .side { width: ${SMALL + 22}px; }
-    .side button { margin-bottom: 6px; }
+    .side { width: ${SMALL + 4}px; }
+    .side button { margin-bottom: 6px; padding: 3px 6px; font-size: 13px; }
     .small { width: ${SMALL}px; height: ${SMALL}px; background: #eee; }
     .cap { font-size: 12px; line-height: 1.3; height: 48px; margin: 2px 0 4px; overflow: hidden; }
+    .cap.low { height: 32px; margin-bottom: 0; }
     .asking { margin: 4px 0; }
-    .tries { height: 262px; }
-    .tries table { width: 100%; min-width: 690px; table-layout: fixed; }
+    .tries { height: 268px; }
+    .tries table { width: 100%; min-width: 720px; table-layout: fixed; }
     .tries td, .tries th { text-align: left; padding: 2px 6px; font-size: 12.5px; vertical-align: top; }
     .tries th svg { display: inline-block; vertical-align: -1px; margin-right: 4px; }
     .tries tbody th { color: #222; }
     .tries .you { background: #f2f7fb; }
-    .tries col:nth-child(1) { width: 25%; }
-    .tries col:nth-child(3) { width: 76px; }
-    .tries col:nth-child(4) { width: 150px; }
-    .tries col:nth-child(5), .tries col:nth-child(6) { width: 84px; }
+    .tries .words { font-size: 12px; }
+    .tries thead th { font-size: 11.5px; line-height: 1.3; vertical-align: bottom; }
+    .tries col:nth-child(1) { width: 20.5%; }
+    .tries col:nth-child(3) { width: 70px; }
+    .tries col:nth-child(4) { width: 172px; }
+    .tries col:nth-child(5), .tries col:nth-child(6) { width: 80px; }
     .hide { visibility: hidden; }
-    input[type=file] { max-width: 210px; font-size: 12.5px; }`;
+    input[type=file] { width: 205px; font-size: 12px; }`;
 
   function controls(game, act) {
     const took = (own) => { kit.remember("own", own); act(() => game.took(own)); };
@@ -357,14 +374,17 @@
       kit.select({ label, options, name, value: game[what], act: (to) => act(() => game.choose({ [what]: to })) });
     const source = pick("pictures", "source", game.sources);
     const grid = pick("tiles", "grid", Object.keys(game.data.grids), (name) => name.replace("x", " x "));
-    const once = kit.check({ label: "one answer only, as the models", value: game.once, act: (now) => act(() => { game.once = now; }) });
+    const once = kit.check({ label: "one answer only", value: game.once, act: (now) => act(() => { game.once = now; }) });
     return { node: el("div", { class: "row" }, source, grid, once, file), draw: () => file.classList.toggle("hide", game.source !== OWN) };
   }
 
   function view(data, root) {
     const game = new Game(data), say = kit.announcer(root);
     const act = (change) => { game.trouble = ""; change(); draw(); };
-    const choose = (place, from = game.picked) => act(() => { if (from === null) game.picked = place; else game.swap(from, place); game.cursor = place; });
+    const choose = (place, from = game.picked) => act(() => {
+      if (from === null) game.picked = place; else game.swap(from, place);
+      game.cursor = place;
+    });
     const board = new Board(game, choose), head = controls(game, act);
     const buttons = {
       restart: kit.button("Restart", () => act(() => game.restart())),
@@ -373,7 +393,8 @@
       look: kit.toggle("Show the answer", false, (now) => act(() => game.look("looking", now))),
       ask: kit.toggle("Let the models try", false, (now) => act(() => game.look("asked", now))),
     };
-    const parts = Object.fromEntries(["status", "meaning", "rewards", "place", "note", "score", "given", "seen"].map((name) => [name, el("div", {})]));
+    const names = ["status", "meaning", "rewards", "note", "score", "given", "seen"];
+    const parts = Object.fromEntries(names.map((name) => [name, el("div", {})]));
     const [model, solved] = [0, 1].map(() => el("canvas", { class: "small pixels", role: "img" }));
     const table = el("table", {});
     lay(root, { board, head, buttons, parts, model, solved, table });
@@ -391,7 +412,8 @@
 
   function lay(root, { board, head, buttons, parts, model, solved, table }) {
     parts.status.className = "status";
-    const keys = "Keys: arrows move, Enter or Space picks and swaps, 1 to 9 pick a place, a answer, m models, h hand in, r restart, n next.";
+    const keys = "Keys: arrows move, Enter or Space picks and swaps, 1 to 9 pick a place, "
+      + "a answer, m models, h hand in, r restart, n next.";
     root.append(
       el("style", {}, STYLE), head.node,
       el("div", { class: "columns" },
@@ -406,7 +428,8 @@
   function drawAll({ game, board, head, buttons, parts, model, solved, table, say, draw }) {
     board.draw();
     head.draw();
-    put(parts.status, el("span", { class: game.trouble ? "wrong" : game.shown && game.exact ? "right" : "" }, game.trouble || status(game)));
+    const colour = game.trouble ? "wrong" : game.shown && game.exact ? "right" : "";
+    put(parts.status, el("span", { class: colour }, game.trouble || status(game)));
     put(parts.meaning, meaning(game));
     put(parts.rewards, rewards(game));
     put(parts.note, el("span", { class: "quiet" }, note(game)));
@@ -419,7 +442,7 @@
     buttons.ask.disabled = !game.board.tries.length;
     buttons.hand.disabled = !game.once || game.settled;
     put(table, el("colgroup", {}, range(6).map(() => el("col", {}))), ways(game));
-    say(`${status(game)} ${written(game.answer)}${game.shown ? `, hit rate ${text(game.terms[0])}` : ""}`);
+    say(`${game.trouble || status(game)} ${written(game.answer)}${game.shown ? `, hit rate ${text(game.terms[0])}` : ""}`);
   }
 
   function drawSide({ game, parts, model, solved, draw }) {
@@ -430,7 +453,8 @@
     model.setAttribute("aria-label", "the shuffled board, as a model sees it");
     solved.setAttribute("aria-label", game.looking ? "the picture put right" : "the picture, hidden until you ask");
     put(parts.seen, el("p", { class: "quiet cap" }, `${game.place}; ${game.picture.words}`));
-    put(parts.given, el("p", { class: "quiet cap" }, game.looking ? written(placement) : "Hidden until you ask. Asking first costs the point."));
+    const given = game.looking ? `placement ${placement.join(" ")}` : "Hidden. Asking first costs the point.";
+    put(parts.given, el("p", { class: "quiet cap low" }, given));
   }
 
   kit.start(view);
