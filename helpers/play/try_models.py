@@ -50,7 +50,7 @@ class Panel:
     def __init__(self, picture: Image.Image) -> None:
         self.picture, self.number = picture, 0
         self.upload = ipywidgets.FileUpload(
-            accept=".jpg,.jpeg,.png,.webp", description="Choose a picture", tooltip="Your picture: JPEG, PNG or WebP"
+            accept=".jpg,.jpeg,.png,.webp", description="Your picture", tooltip="Your picture: JPEG, PNG or WebP"
         )
         again = ipywidgets.Button(description="Shuffle again", tooltip="The same picture, shuffled otherwise")
         ask = ipywidgets.Button(description="Let the models try", button_style="primary", tooltip="Ask every model")

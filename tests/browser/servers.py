@@ -39,7 +39,9 @@ def surroundings(place: Path) -> dict[str, str]:
         "JUPYTERLAB_SETTINGS_DIR": place / "settings",
         "JUPYTERLAB_WORKSPACES_DIR": place / "workspaces",
     }
-    return os.environ | {name: str(path) for name, path in own.items()} | {"OMP_NUM_THREADS": "1"}
+    # The tests' own process is told to stay static; a reader's server is not.
+    live = {"OMP_NUM_THREADS": "1", "JIGSAW_STATIC": "0"}
+    return os.environ | {name: str(path) for name, path in own.items()} | live
 
 
 @contextmanager
