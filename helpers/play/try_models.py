@@ -26,6 +26,7 @@ ABSENT = (
 )
 BOARD = "the board: all that a model sees"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+CELL = "text-align:left;padding:1px 9px;white-space:nowrap"
 STRIDE = 1000  # between the numbers of one shuffle and the next
 HEIGHT = 490  # pixels of the panel, with six rows that think
 
@@ -109,9 +110,10 @@ class Panel:
 
 def table(rows: Sequence[tuple[Solver, Attempt]]) -> str:
     """What models said to one board, as an HTML table: a row a model."""
-    heads = ("model", "says", "", "hit + exact + format", "log-prob of the true answer")
-    head = "".join(f'<th scope="col" style="text-align:left;padding:0 10px">{name}</th>' for name in heads)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(map(_row, rows))}</tbody></table>"
+    heads = ("model", "says", "", "hit + exact + format", "log-prob of truth")
+    head = "".join(f'<th scope="col" style="{CELL}">{name}</th>' for name in heads)
+    body = "".join(map(_row, rows))
+    return f'<table style="line-height:1.5"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _row(row: tuple[Solver, Attempt]) -> str:
@@ -124,7 +126,7 @@ def _row(row: tuple[Solver, Attempt]) -> str:
         f"{score.hit:g} + {score.exact:g} + {score.format:g} = {attempt.reward:g}",
         f"{attempt.logp:.3g}",
     )
-    return "<tr>" + "".join(f'<td style="text-align:left;padding:0 10px">{cell}</td>' for cell in cells) + "</tr>"
+    return "<tr>" + "".join(f'<td style="{CELL}">{cell}</td>' for cell in cells) + "</tr>"
 
 
 def _picture(pixels: np.ndarray, words: str) -> str:
