@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,8 +44,8 @@ def surroundings(place: Path) -> dict[str, str]:
 
 
 @contextmanager
-def serving(words: Sequence[str], place: Path, ready: str) -> Iterator[str]:
-    """`python -m WORDS` on a free port until the block ends; its address, once `ready` (a path) answers."""
+def serving(words: Sequence[str], place: Path) -> Iterator[str]:
+    """`python -m WORDS` on a free port until the block ends; its address, once something answers there."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -54,19 +53,18 @@ def serving(words: Sequence[str], place: Path, ready: str) -> Iterator[str]:
     with (place / f"{words[0]}.log").open("w") as log:
         process = subprocess.Popen(command, env=surroundings(place), stdout=log, stderr=log, cwd=place / "notebooks")
     try:
-        _wait(f"http://127.0.0.1:{port}{ready}", process)
+        _wait(port, process)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(20)
 
 
-def _wait(address: str, process: subprocess.Popen, seconds: float = 120) -> None:
+def _wait(port: int, process: subprocess.Popen, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
-        try:
-            with urllib.request.urlopen(address, timeout=seconds):
+        with socket.socket() as caller:
+            if caller.connect_ex(("127.0.0.1", port)) == 0:
                 return
-        except OSError:
-            time.sleep(0.3)
-    raise RuntimeError(f"{address} does not answer; its log stands beside the notebook's folder.")
+        time.sleep(0.3)
+    raise RuntimeError(f"{process.args[2]} does not answer; its log stands beside the notebook's folder.")

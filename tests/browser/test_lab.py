@@ -36,7 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def saved(browser: Browser, place: Path) -> Iterator[Page]:
     """JupyterLab with the notebook run and saved, as a reader does it."""
-    with serving(LAB, place, "/api") as address:
+    with serving(LAB, place) as address:
         tab = browser.new_page(viewport={"width": 1280, "height": 900})
         tab.goto(f"{address}/lab/tree/{NOTEBOOK}")
         tab.wait_for_function(RAN, timeout=2 * MINUTES)
@@ -119,7 +119,7 @@ def test_exported_html_lives_with_the_network_off(saved: Page, browser: Browser,
 
 
 def test_voila_serves_the_same_views(browser: Browser, place: Path) -> None:
-    with serving(VOILA, place, "/static/favicons/favicon.ico") as address:
+    with serving(VOILA, place) as address:
         tab = browser.new_page(viewport={"width": 1100, "height": 900})
         tab.goto(address, timeout=4 * MINUTES)
         tab.wait_for_selector("iframe[srcdoc]", timeout=4 * MINUTES)
