@@ -14,10 +14,9 @@ from hypothesis.extra.numpy import arrays
 from scipy import special, stats
 
 from helpers.errors import UserError
-from helpers.show import save, widgets
+from helpers.show import save
 from helpers.toys import plots, softmax
 from helpers.toys.mixture import (
-    DRAWS,
     LEARNERS,
     LEAST_SD,
     MEASURES,
@@ -521,20 +520,6 @@ def test_densities_integrate_to_one_and_begin_at_the_start() -> None:
     start, end = (rows[rows["moment"] == moment].iloc[0] for moment in ("start", "end"))
     assert start["step"] == 0 and start["gain"] == 0
     assert start["kept"] == pytest.approx(accuracy(World().start, World())[0]) and end["gain"] >= 0.9
-
-
-def test_views_show_a_static_figure_without_a_front_end(monkeypatch) -> None:
-    seen = []
-    monkeypatch.setattr(widgets, "display", lambda shown, **_: seen.append(shown))
-    slider = widgets.Slider
-    common = {"push": widgets.Choice(("down", "up")), "peak": slider(1.5, 0, 3, 0.25), "steps": slider(10, 1, 50)}
-    widgets.explore(plots.squeeze_view, word=slider(15, 1, 20), rate=slider(0.5, 0.1, 2, 0.1), **common)
-    widgets.explore(plots.shared_view, word=slider(15, 1, 20), similarity=slider(0.8, -0.9, 0.9, 0.1), **common)
-    rates = {"sft_rate": slider(0.15, 0.01, 0.3, 0.01), "reinforce_rate": slider(0.01, 0.005, 0.05, 0.005)}
-    places = {"slow": slider(0.5, 0.005, 1, 0.005), "place": slider(3.5, 2.5, 6.5, 0.5)}
-    widgets.explore(plots.mixture_view, **places, **rates, draws=widgets.Choice(DRAWS), modes=widgets.Choice((2,)))
-    assert [shown.data.count("<img") for shown in seen] == [1, 1, 1]
-    assert "slow = 0.5" in seen[2].data and "word = 15" in seen[0].data
 
 
 def test_every_learner_has_a_look() -> None:

@@ -19,7 +19,6 @@ from helpers.show.marks import record, said
 from helpers.show.style import GREY, direct_labels, new_axes, new_figure, seed_note, use_style
 from helpers.stats.curves import seed_summary
 from helpers.toys.mixture import OLD_MODE, Effort, Method, Runs, World, grid, log_normal, mode_logs, train
-from helpers.toys.softmax import Lesson, shared_layer, shared_table, squeeze_table, start_logits
 
 BEFORE, AFTER = "#666666", "#0072B2"
 UP, DOWN = "#0072B2", "#A84300"
@@ -93,18 +92,6 @@ def squeeze_sweep_panels(rows: pd.DataFrame, steps: int) -> Figure:
     drawn = rows[["peak", "word", "winner", "winner_gain", "bystander_shift"]]
     note = f"{steps} negative steps on one word; words are named by their rank at the start"
     return record(fig, drawn, f"{alt} {words}, peak {most['peak']:g}.", note)
-
-
-def squeeze_view(word: int, push: str, rate: float, peak: float, steps: int) -> Figure:
-    """One word pushed up or down on one softmax: before, after, and one step against A K G."""
-    lesson = Lesson(((word, 1.0 if push == "up" else -1.0),), rate, steps)
-    return squeeze_panels(squeeze_table({f"word {word} {push}": lesson}, start_logits(peak)), steps)
-
-
-def shared_view(word: int, push: str, similarity: float, peak: float, steps: int) -> Figure:
-    """One word pushed up or down on one prompt of a shared layer, seen from three prompts."""
-    lesson = Lesson(((word, 1.0 if push == "up" else -1.0),), 0.5, steps)
-    return squeeze_panels(shared_table(shared_layer(peak, similarity), lesson), steps)
 
 
 # Looks are borrowed from arms: browns learn from given data, blues from their own samples.
@@ -245,11 +232,3 @@ def distance_panels(rows: pd.DataFrame) -> Figure:
     alt = "Accuracy kept at equal gain against the place of the new mode, a panel per slow factor."
     slowest = _from_to(summary[summary["slow"] == slows[0]], "place")
     return record(fig, summary, f"{alt} Slow factor {slows[0]:g}. {slowest}.", seed_note(summary["seeds"]))
-
-
-def mixture_view(slow: float, sft_rate: float, reinforce_rate: float, place: float, draws: str, modes: int) -> Figure:
-    """SFT and REINFORCE on a one-dimensional mixture: densities before, half way and at equal gain."""
-    reinforce = Method("reinforce", reinforce_rate, draws=draws if modes == 2 else "whole")
-    learners = {"SFT": Method("sft", sft_rate), "REINFORCE": reinforce}
-    world = World(place, modes)
-    return mixture_panels(density_rows(learners, world, Effort((slow,), seeds=1)), world)
