@@ -26,11 +26,18 @@ def base_logps(base: Loaded, corpus: Corpus) -> pd.DataFrame:
 
 def token_view(base: Loaded, corpus: Corpus, item: int) -> tuple[list[str], list[float]]:
     """Tokens of one completion of a corpus (end token included) and their base log-probs, for `heat_tokens`."""
-    model, processor = base
-    text = corpus.completions[item]
-    ((logps,),) = completion_logps(model, processor, corpus.prompts[item : item + 1], [[text]])
-    ids = encode_target(processor.tokenizer, text)[: len(logps)]
-    return [processor.tokenizer.decode([i]) for i in ids], logps.tolist()
+    only = Corpus(corpus.kind, corpus.prompts[item : item + 1], corpus.completions[item : item + 1])
+    return token_views(base, only)[0]
+
+
+def token_views(model: Loaded, corpus: Corpus) -> list[tuple[list[str], list[float]]]:
+    """`token_view` of every completion of a corpus, scored together; `model` may be any (model, processor)."""
+    scored = completion_logps(*model, corpus.prompts, [[text] for text in corpus.completions])
+    tokenizer, views = model[1].tokenizer, []
+    for text, (logps,) in zip(corpus.completions, scored, strict=True):
+        ids = encode_target(tokenizer, text)[: len(logps)]
+        views.append(([tokenizer.decode([i]) for i in ids], logps.tolist()))
+    return views
 
 
 def perplexities(logps: pd.DataFrame) -> pd.DataFrame:
