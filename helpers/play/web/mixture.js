@@ -94,10 +94,10 @@ kit.start((data, root) => {
     const mine = ++training;
     const work = () => {
       if (mine !== training) return;
-      const until = performance.now() + 12;
+      const until = performance.now() + 8;
       while (performance.now() < until && !runs.every(ended)) runs.filter((run) => !ended(run)).forEach(advance);
       draw();
-      if (!runs.every(ended)) setTimeout(work);
+      if (!runs.every(ended)) requestAnimationFrame(() => setTimeout(work)); // after what was drawn has been painted
     };
     work();
   }
@@ -108,7 +108,7 @@ kit.start((data, root) => {
 
   const modesToHold = () => [["old mode", oldWeight, oldMean, oldSd], ["new mode", newWeight, state.place, newSd]];
   const density = (policy) => (x) => modeLogs(x, policy).reduce((sum, logp) => sum + Math.exp(logp), 0);
-  const LEFT = -7.5, RIGHT = 8.5, MOST = 0.72, shownGrid = grid.filter((x) => x >= LEFT && x <= RIGHT);
+  const LEFT = -7.5, RIGHT = 8.5, MOST = 0.72, shownGrid = grid.filter((x, k) => k % 2 === 0 && x >= LEFT && x <= RIGHT);
   const line = (height) => shownGrid.map((x) => [x, Math.min(MOST, height(x))]);
 
   function densities(width) {
@@ -122,8 +122,8 @@ kit.start((data, root) => {
     }
     layer.append(kit.path(plot, line(density(runs[0].policies[0])), BEFORE));
     for (const run of runs) {
-      const own = line(density(run.policies[at(run)])), first = run.name === "SFT" ? 5 : 17;
-      const marked = own.filter(([, value], k) => k % 24 === first && value > 0.004);
+      const own = line(density(run.policies[at(run)])), first = run.name === "SFT" ? 2 : 8;
+      const marked = own.filter(([, value], k) => k % 12 === first && value > 0.004);
       layer.append(kit.path(plot, own, { ...style(run.name), width: 2.4 }),
         ...marked.map(([a, b]) => kit.mark(plot.px(a), plot.py(b), { ...data.looks[run.name], size: 3.6 })));
     }
