@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 from helpers import runner
 from helpers.errors import UserError
@@ -25,11 +26,12 @@ RECORDS = ("study", "controls", "probes", "bases", "pilots", "checkpoints", "tri
 def train(options: argparse.Namespace) -> None:
     """Train the runs of the study that are missing, some side by side; of --profile fair, seeds are stems."""
     profile = chosen(options.profile, options.seeds)
-    from helpers.train import jobs, run
-
     if options.spec:
+        from helpers.train import run
+
         run.carry_out(RunSpec.from_json(options.spec), profile)
         return
+    jobs = _jobs()
     if profile.name == FAIR.name:
         print(*jobs.train_cells(profile.seeds, options.cells, options.jobs), sep="\n")
         return
@@ -41,7 +43,6 @@ def train(options: argparse.Namespace) -> None:
 def controls(options: argparse.Namespace) -> None:
     """Train and measure the controls that are missing, in order of priority."""
     from helpers.measure import analyses
-    from helpers.train import jobs
 
     profile = get_profile(options.profile)
     some = chosen(options.profile, options.seeds)
@@ -49,7 +50,7 @@ def controls(options: argparse.Namespace) -> None:
         print(analyses.coverage(profile, analyses.load(profile)).to_string(index=False))
         return
     wanted = [control.spec for control in control_specs(some, options.only or list(GROUPS))]
-    trouble = [] if options.no_training else jobs.run_missing(some, wanted, options.jobs, keep_going=True)
+    trouble = [] if options.no_training else _jobs().run_missing(some, wanted, options.jobs, keep_going=True)
     analyses.measure(profile, seeds=options.seeds)
     print(*trouble, sep="\n")
 
@@ -119,6 +120,13 @@ def tables(options: argparse.Namespace) -> None:
     write_readme()
 
 
+def _jobs() -> ModuleType:
+    """Runs side by side: imported when there are some to train."""
+    from helpers.train import jobs
+
+    return jobs
+
+
 def chosen(name: str, seeds: Sequence[int] | None) -> Profile:
     """A profile with some of its seeds (None: all). UserError for a seed that it lacks."""
     profile = get_profile(name)
@@ -167,9 +175,7 @@ def parser() -> argparse.ArgumentParser:
 def train_first(options: runner.Options) -> None:
     """Before the notebooks: train what they will read, where there is something to train."""
     if options.retrain or options.profile == "smoke":
-        from helpers.train import jobs
-
-        jobs.train_first(options.profile, options.retrain, options.fresh)
+        _jobs().train_first(options.profile, options.retrain, options.fresh)
 
 
 def main(arguments: list[str]) -> int:
