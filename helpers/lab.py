@@ -164,7 +164,7 @@ def start(profile: str, retrain: bool = False, figures: str | Path = HERE, quiet
         raise UserError(f"RETRAIN is {retrain!r}: it must be True or False.")
     lab = Lab(get_profile(profile), retrain, _folder(profile, ROOT / figures))
     _enter_root()
-    _tell_in_one_sentence()
+    _attend_to_cells()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     if profile != "gpu":
@@ -174,16 +174,26 @@ def start(profile: str, retrain: bool = False, figures: str | Path = HERE, quiet
     return lab
 
 
-def _tell_in_one_sentence() -> None:
-    """In a notebook, let what a user can mend be told in its one sentence instead of a traceback of forty lines."""
+STOPPED = "Stopped. The kernel goes on as it was: run this cell again, or any other."
+
+
+def _attend_to_cells() -> None:
+    """In a notebook: tell in a sentence what a user can mend or has stopped, and show that a long cell is at work."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    if shell is not None:
-        shell.set_custom_exc((UserError,), _tell)
+    if shell is None:
+        return
+    shell.set_custom_exc((UserError, KeyboardInterrupt), _tell)
+    from helpers.show.watch import watch
+
+    before = getattr(shell, "jigsaw_watch", None)
+    if before is not None:
+        before.stop()
+    shell.jigsaw_watch = watch(shell)
 
 
-def _tell(shell: Any, kind: type, error: UserError, trace: TracebackType, tb_offset: int | None = None) -> None:
+def _tell(shell: Any, kind: type, error: BaseException, trace: TracebackType, tb_offset: int | None = None) -> None:
     # IPython's own way out, which sends Jupyter and papermill the error of a failed cell with the lines given here.
-    shell._showtraceback(kind, error, [str(error)])
+    shell._showtraceback(kind, error, [STOPPED if kind is KeyboardInterrupt else str(error)])
 
 
 def check(answer: Any, accept: Callable[[Any], bool], hint: str) -> None:

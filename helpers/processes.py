@@ -144,13 +144,15 @@ def _interrupt(*_: object) -> None:
 
 def stop(processes: Sequence[subprocess.Popen], groups: bool = False) -> None:
     """End processes that are still under way: asked first, forced after `GRACE_SECONDS`; with `groups` theirs too."""
-    _send(processes, signal.SIGTERM, groups)
     limit = time.monotonic() + GRACE_SECONDS
-    while time.monotonic() < limit and any(process.poll() is None for process in processes):
-        time.sleep(POLL_SECONDS)
-    _send(processes, signal.SIGKILL, groups)
-    for process in processes:
-        process.wait()
+    try:
+        _send(processes, signal.SIGTERM, groups)
+        while time.monotonic() < limit and any(process.poll() is None for process in processes):
+            time.sleep(POLL_SECONDS)
+    finally:  # whoever is interrupted once more while it waits leaves none behind either
+        _send(processes, signal.SIGKILL, groups)
+        for process in processes:
+            process.wait()
 
 
 def _send(processes: Sequence[subprocess.Popen], number: int, groups: bool) -> None:

@@ -31,6 +31,7 @@ PROFILES = {
 
 
 POLL_SECONDS = 0.1
+SAY_SECONDS = 20.0  # between two lines on where a notebook is
 READ = (".py", ".toml", ".csv", ".md")  # code, claims, marks of bases, texts: what notebooks show of helpers/
 
 
@@ -71,6 +72,11 @@ class Task:
         return self.copy.parent / "logs" / f"{self.name}.log"
 
     @property
+    def pulse(self) -> Path:
+        """Where the notebook says what its present cell is at (`helpers.show.watch`)."""
+        return self.log.with_suffix(".now")
+
+    @property
     def stamp(self) -> Path:
         """The file that exists only once the notebook has finished."""
         return self.copy.parent / "finished" / f"{self.name}.json"
@@ -90,6 +96,7 @@ class Running:
     process: subprocess.Popen
     digest: str
     started: float = field(default_factory=time.monotonic)
+    said: float = field(default_factory=time.monotonic)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -222,7 +229,8 @@ def command(task: Task) -> list[str]:
     """The command that executes one notebook with papermill, under this very interpreter."""
     words = [*bound("papermill"), str(task.source), str(task.copy)]
     words += ["--kernel", "python3", "--language", "python", "--start-timeout", "300"]
-    words += ["--cwd", str(task.root), "--no-progress-bar", "--log-level", "WARNING"]
+    # What cells print is in the log as it comes: a notebook that hangs says where.
+    words += ["--cwd", str(task.root), "--no-progress-bar", "--log-output", "--log-level", "INFO"]
     for name, value in task.parameters.items():
         # Raw parameters are strings; the others are read as Python values.
         words += ["-p" if isinstance(value, bool) else "-r", name, str(value)]
@@ -242,7 +250,7 @@ def environment(task: Task) -> dict[str, str]:
     # Comes before the user's own kernels, which may belong to another Python.
     found["JUPYTER_PATH"] = _before(Path(sys.prefix) / "share" / "jupyter", "JUPYTER_PATH")
     # Figures note in the manifest which notebook made them.
-    found.update(JIGSAW_NOTEBOOK=task.name, JIGSAW_STATIC="1")
+    found.update(JIGSAW_NOTEBOOK=task.name, JIGSAW_STATIC="1", JIGSAW_PULSE=str(task.pulse))
     # The one way to the published figures: `helpers.lab` sends every other notebook's to out/.
     found["JIGSAW_PUBLISH"] = "1" if task.profile == "cpu" else "0"
     found.update(TOKENIZERS_PARALLELISM="false", PYDEVD_DISABLE_FILE_VALIDATION="1")
@@ -258,7 +266,7 @@ def environment(task: Task) -> dict[str, str]:
 
 def start(task: Task, key: str) -> Running:
     """Start one notebook; what it left earlier is forgotten."""
-    for path in (task.stamp, task.copy):
+    for path in (task.stamp, task.copy, task.pulse):
         path.unlink(missing_ok=True)
     for path in (task.copy, task.log):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -329,6 +337,19 @@ def _report(task: Task, minutes: float, outcome: str) -> None:
     print(f"{task.name:<28} {minutes:6.1f} min  {outcome}", flush=True)
 
 
+def _say_where(one: Running) -> None:
+    """Every so often a line on the cell that a notebook is at, where that cell takes long."""
+    if time.monotonic() - one.said < SAY_SECONDS:
+        return
+    one.said = time.monotonic()
+    try:
+        said = one.task.pulse.read_text(encoding="utf-8").strip()
+    except OSError:
+        said = ""
+    if said:
+        print(f"{one.task.name:<28} {(one.said - one.started) / 60:6.1f} min  at {said}", flush=True)
+
+
 def _start_next(waiting: list[Task]) -> Iterator[Running]:
     """Start the first waiting task that has not finished earlier, if any."""
     while waiting:
@@ -361,6 +382,8 @@ def execute(tasks: list[Task], jobs: int) -> list[Task]:
                 running += _start_next(waiting)
             ended = [one for one in running if one.process.poll() is not None]
             running = [one for one in running if one not in ended]
+            for one in running:
+                _say_where(one)
             failed += [one.task for one in ended if not _collect(one)]
             time.sleep(0 if ended else POLL_SECONDS)
     finally:

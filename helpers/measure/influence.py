@@ -15,6 +15,7 @@ import torch
 from helpers.errors import UserError
 from helpers.measure import linear
 from helpers.measure.linear import PRIOR, RULES, Linearised, Scored, Weights, apply_a, pair_gradient, token_logps
+from helpers.progress import counted, counting
 from helpers.stats.curves import over_seeds
 from helpers.stats.intervals import Interval, in_words
 
@@ -97,9 +98,14 @@ BatchGradients = Mapping[str, Sequence[BatchGradient]]  # by corpus
 
 def batch_gradients(corpora: Mapping[str, Sequence[Scored]], weights: Weights) -> dict[str, list[BatchGradient]]:
     """The gradients of all batches of all corpora, taken once."""
-    return {
-        arm: [BatchGradient(batch, *pair_gradient(batch, weights)) for batch in parts] for arm, parts in corpora.items()
-    }
+    with counting(sum(map(len, corpora.values())), "gradients") as count:
+
+        def gradient(batch: Scored) -> BatchGradient:
+            made = BatchGradient(batch, *pair_gradient(batch, weights))
+            count.step()
+            return made
+
+        return {arm: [gradient(batch) for batch in parts] for arm, parts in corpora.items()}
 
 
 def influence(
@@ -114,7 +120,7 @@ def influence(
     before = probes.logps(logits)
     common = {"item": range(len(probes.kinds)), "kind": probes.kinds, "tokens": probes.tokens.tolist()}
     common["a"] = item_a_norm(logits, probes).tolist()
-    for corpus, number, one in each_gradient(learned):
+    for corpus, number, one in counted(list(each_gradient(learned)), "updates"):
         g = float(item_g_norm(one.logits, one.batch).mean())
         for step in steps:
             direction = update(weights, one.slope, step)
@@ -160,7 +166,7 @@ def mutual(alone: Sequence[Scored], together: Scored, weights: Weights, step: St
     symmetric to first order.
     """
     before, rows = logps_at(together, weights), []
-    for single in alone:
+    for single in counted(alone, "updates"):
         direction = update(weights, pair_gradient(single, weights)[0], step)
         rows.append(((logps_at(together, moved(weights, direction)) - before) / together.tokens).tolist())
     return np.array(rows)

@@ -29,6 +29,7 @@ from helpers.errors import UserError
 from helpers.model.build import Loaded
 from helpers.model.forward import Model, scored_logits
 from helpers.model.score import pack_completions
+from helpers.progress import counted
 from helpers.stats.intervals import Interval, jackknife
 from helpers.world.boards import Sample
 
@@ -296,7 +297,7 @@ def _many(function: Callable, values: torch.Tensor) -> torch.Tensor:
     """`function` of each row, some side by side; torch warns that two of the operations are not."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="There is a performance drop")
-        return vmap(function, chunk_size=CHUNK)(values)
+        return torch.cat([vmap(function)(part) for part in counted(values.split(CHUNK), "parts of a kernel")])
 
 
 def sketch(v: Linearised, u: Linearised, draws: int, token: int | None = None) -> torch.Tensor:

@@ -11,6 +11,7 @@ from helpers.measure.predictors import Sizes, mean_scores
 from helpers.measure.updates import put
 from helpers.model import evaluate, score
 from helpers.model.build import Loaded
+from helpers.progress import counted
 from helpers.train import rows
 from helpers.train.few import Recovery, halves, train_on_few
 from helpers.world import answers, boards, seeds
@@ -35,7 +36,7 @@ def recovery_table(
     """
     shown, _ = halves(battery_tasks())
     start, parts = weights_of(tuned[0]), []
-    for n in counts:
+    for n in counted(counts, "trainings"):
         put(tuned[0], start)
         train_on_few(tuned, rows.prior_samples(n, seeds.RECOVERY, shown) if n else [], how or Recovery())
         exact = evaluate.score_puzzles(*tuned, boards.held_out_boards(spec, sizes.boards))["exact"]
@@ -51,7 +52,7 @@ def flips(before: Loaded, after: Loaded, tasks: Sequence[str], n: int) -> pd.Dat
     times. An answer is right where its score is at least one half. `before`, `after`: (model, processor).
     """
     rows = []
-    for task in tasks:
+    for task in counted(tasks, "prior tasks"):
         pairs = list(zip(_right(before, task, n), _right(after, task, n), strict=True))
         shares = [pairs.count(kind) / n for kind in ((True, True), (True, False), (False, True), (False, False))]
         rows.append((task, *shares, n))

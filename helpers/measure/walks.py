@@ -20,6 +20,7 @@ from helpers.measure.linear import PRIOR, Head, Linearised, Scored, Weights, ske
 from helpers.model import score
 from helpers.model.build import Loaded
 from helpers.model.generate import Sampling
+from helpers.progress import counted
 from helpers.stats.intervals import Interval, jackknife
 from helpers.study.profiles import Profile
 from helpers.train import live
@@ -55,7 +56,7 @@ def ladder(pair: Pair, head: Head, weights: Weights, rate: float) -> pd.DataFram
     norms, rows = linear.kernel_norms(v, token, u, head), []
     before = token_logps(v.logits, v.batch.target)[token]
     word, a = v.batch.target[token], float(linear.a_norm(v.logits)[token])
-    for item, kind in enumerate(u.batch.kinds):
+    for item, kind in enumerate(counted(u.batch.kinds, "items")):
         # From the inside out: G, then J_u^T G, then J_v of it, which is K G, at the one token that is looked at.
         pushed = u.residual(item)
         slope, g = u.pull(pushed), float(pushed.norm())
@@ -108,7 +109,7 @@ def walk(corpus: str, source: Source, probes: Scored, weights: Weights, plan: Pl
     engine, here = influence.optimizer(leaves, Step("adamw", plan.rate)), dict(weights)
     logits, rows, snapshots = logits_at(probes, here), [], {0: here} if 0 in plan.keep else {}
     start = before = probes.logps(logits)
-    for number in range(1, plan.steps + 1):
+    for number in counted(range(1, plan.steps + 1), f"updates on {corpus}"):
         # The normalisers are those of the weights before the update, so both are taken before `here` moves on.
         a = influence.item_a_norm(logits, probes).cpu().numpy()
         g = _advance(leaves, engine, source(number, here), plan, number)
@@ -257,7 +258,7 @@ def constancy(walked: Walk, v: Scored, u: Scored, draws: int) -> pd.DataFrame:
     `size` and `alignment` against the first snapshot (see `kernel_drift`).
     """
     rows, first = [], None
-    for step, weights in walked.snapshots.items():
+    for step, weights in counted(walked.snapshots.items(), "snapshots"):
         line = Linearised(v, weights)
         drawn = sketch(line, Linearised(u, weights), draws)
         first = drawn if first is None else first

@@ -17,6 +17,7 @@ from helpers.model.forward import Model, Patches, base_of, patches_of, scored_lo
 from helpers.model.generate import Sampling, banned_tokens, generate
 from helpers.model.packing import Branch, Group, Packed, pack
 from helpers.model.processor import encode_prefix, encode_question, encode_targets, image_settings
+from helpers.progress import counted
 from helpers.world.boards import Prompted
 
 Prompts = Sequence[Prompted]
@@ -72,7 +73,7 @@ def draw(
     """Completions of each prompt (greedy, one per prompt, unless `sampling` says otherwise); `tally` counts them."""
     sampling = sampling or Sampling(temperature=0.0)
     tokenizer, drawn = processor.tokenizer, []
-    for start in range(0, len(prompts), chunk):
+    for start in counted(range(0, len(prompts), chunk), "batches of prompts"):
         part = prompts[start : start + chunk]
         pictures = patches(processor, [p.pixels for p in part])
         ids = [prompt_ids(tokenizer, p.text, pictures.grid) + _ids(tokenizer, p.opening) for p in part]
@@ -145,7 +146,8 @@ def judged(
     rows: list[list[Judged]] = []
     targets = iter(_targets(processor.tokenizer, [c for row in completions for c in row], -1))
     encoded = [(prompt, list(islice(targets, len(row)))) for prompt, row in zip(prompts, completions, strict=True)]
-    for part in _parts(encoded, chunk, base_of(model).config.text_config.vocab_size):
+    parts = list(_parts(encoded, chunk, base_of(model).config.text_config.vocab_size))
+    for part in counted(parts, "batches of completions"):
         packed, pictures = pack_completions(processor, part)
         with torch.inference_mode():
             logits, target = logits_and_targets(model, packed, pictures)

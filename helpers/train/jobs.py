@@ -13,10 +13,12 @@ from pathlib import Path
 
 from helpers.errors import UserError
 from helpers.processes import bound, owner, stop
+from helpers.progress import Count, counting
 from helpers.study import cells
 from helpers.study.profiles import FAIR, Profile, get_profile, specs
 from helpers.study.published import PUBLISHED, publish_records, store
 from helpers.study.spec import RunSpec, whole_number
+from helpers.train import forecast
 
 
 def ensure(profile_name: str, retrain: bool = False, arms: Sequence[str] = (), jobs: int = 2) -> list[RunSpec]:
@@ -47,6 +49,8 @@ def run_missing(profile: Profile, asked: Sequence[RunSpec], jobs: int = 2, keep_
     if trouble and not keep_going:
         raise UserError(f"{trouble[0]} Train that run first, or name its arm too.")
     ready = [spec for spec in wanted if spec.needs <= there]
+    if ready and profile != FAIR:
+        print(forecast.sentence(ready, min(jobs, len(ready))), flush=True)
     return trouble + run_all(profile, ready, jobs, keep_going)
 
 
@@ -69,10 +73,17 @@ def _left_out(spec: RunSpec, missing: Collection[str]) -> str:
 def run_all(profile: Profile, wanted: Sequence[RunSpec], jobs: int, keep_going: bool = False) -> list[str]:
     """Train runs in separate single-threaded processes, `jobs` at a time; a run waits for those it needs.
 
+    Whoever stops it stops the processes; what is finished stays.
+
     Two runs with one thread each beat one with two threads: small steps do not fill two cores. Raises UserError for
     the first run that fails, or with `keep_going` returns a sentence for each that failed or waited for one that did.
     """
     whole_number("jobs", jobs, 1)
+    with counting(len(wanted), "runs") as count:
+        return _run_all(profile, wanted, jobs, keep_going, count)
+
+
+def _run_all(profile: Profile, wanted: Sequence[RunSpec], jobs: int, keep_going: bool, count: Count) -> list[str]:
     named = {spec.name: spec for spec in wanted}
     order = TopologicalSorter({name: spec.needs & named.keys() for name, spec in named.items()})
     order.prepare()
@@ -87,6 +98,7 @@ def run_all(profile: Profile, wanted: Sequence[RunSpec], jobs: int, keep_going: 
             time.sleep(0.2)
             for name in [name for name, (process, _) in running.items() if process.poll() is not None]:
                 process, begin = running.pop(name)
+                count.step()
                 print(
                     *_sentences(process, name),
                     f"{name}: {(time.time() - begin) / 60:.1f} minutes",

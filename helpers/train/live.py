@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
-from transformers import ProcessorMixin
+from transformers import ProcessorMixin, TrainerCallback
 from transformers.utils import logging
 
 from helpers.errors import UserError
 from helpers.model.forward import Model
+from helpers.progress import Count, counting
 from helpers.study.arms import get_arm
 from helpers.study.profiles import Profile, specs
 from helpers.study.records import RunStore, load_table
@@ -57,12 +58,26 @@ def run(profile: Profile, arm: str, steps: int, corpus: Corpus | None = None) ->
     with tempfile.TemporaryDirectory() as folder, _quiet():
         store = RunStore(Path(folder))
         engine = prepare(spec, store, store.start(spec), settings, corpus)
-        make_trainer(engine).train()
+        trainer = make_trainer(engine)
+        with counting(steps, "steps of training") as count:
+            trainer.add_callback(_Counting(count))
+            trainer.train()
         engine.run.finish()
         tables = {name: load_table(folder, name) for name in TABLES}
     engine.model.eval()
     kept = {name: tables[name] for name in ("evaluations", "metrics", "completions")}
     return Live(**kept, model=engine.model, processor=engine.processor)
+
+
+class _Counting(TrainerCallback):
+    """Counts the steps of a training."""
+
+    def __init__(self, count: Count) -> None:
+        self.count = count
+
+    def on_step_end(self, *_: object, **__: object) -> None:
+        """One more is done."""
+        self.count.step()
 
 
 def _quiet() -> warnings.catch_warnings:
