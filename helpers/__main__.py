@@ -17,7 +17,7 @@ from helpers import runner
 from helpers.errors import UserError
 from helpers.processes import interrupt_on_signals
 from helpers.study.controls import GROUPS, control_specs
-from helpers.study.profiles import FAIR, PROFILES, Profile, get_profile, specs
+from helpers.study.profiles import FAIR, LIVE, PROFILES, Profile, get_profile, specs
 from helpers.study.spec import RunSpec
 
 RECORDS = ("study", "controls", "probes", "bases", "pilots", "checkpoints", "tries")
@@ -146,7 +146,7 @@ def parser() -> argparse.ArgumentParser:
         made[command].set_defaults(command=command)
     commands.add_parser("run", help="Execute the notebooks, as ./run_all.sh does.", add_help=False)
     for command in (train, controls, score, publish):
-        names = (*PROFILES, FAIR.name) if command is train else tuple(PROFILES)
+        names = (*PROFILES, FAIR.name, LIVE.name) if command is train else tuple(PROFILES)
         made[command].add_argument("--profile", default="cpu", choices=names)
     for command in (train, controls, score):
         made[command].add_argument("--seeds", nargs="+", type=int, help="some of the profile's seeds")

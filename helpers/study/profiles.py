@@ -14,6 +14,7 @@ from typing import NamedTuple
 from helpers.errors import UserError
 from helpers.study.arms import REGISTRY, Arm, get_arm
 from helpers.study.spec import Extra, RunSpec, whole_number
+from helpers.world import seeds
 from helpers.world.answers import room
 from helpers.world.puzzles import PuzzleSpec
 
@@ -175,6 +176,12 @@ FAIR = Profile(
 """How the study on several bases is evaluated; its seeds are stems, and what it runs on them stands in `cells`."""
 
 
+LIVE = Profile(
+    "live", seeds=(seeds.LIVE,), puzzle_test_size=64, battery_per_task=8, group_size=8, budgets=(), ways=True
+)
+"""How a run is evaluated that a reader trains and waits for: on few boards and items, as often as those of `FAIR`."""
+
+
 GRIDS: Mapping[str, PuzzleSpec] = MappingProxyType(
     {"2x2": FAIR.puzzle, "3x3": PuzzleSpec(rows=3, cols=3, size=96), "turned": replace(FAIR.puzzle, turned=True)}
 )
@@ -185,9 +192,10 @@ PROFILES: Mapping[str, Profile] = MappingProxyType({profile.name: profile for pr
 
 
 def get_profile(name: str) -> Profile:
-    """The profile called `name`, or `FAIR`. Raises `UserError` for any name but smoke, cpu, gpu and fair."""
-    if name == FAIR.name:
-        return FAIR
+    """The profile called `name`, `FAIR` and `LIVE` among them. Raises `UserError` for any name that has none."""
+    for profile in (FAIR, LIVE):
+        if name == profile.name:
+            return profile
     if not isinstance(name, str) or name not in PROFILES:
         raise UserError(f"there is no profile {name!r}: choose one of {', '.join(PROFILES)}.")
     return PROFILES[name]

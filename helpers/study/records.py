@@ -332,14 +332,15 @@ class Run:
         if (self.folder / "DONE").exists():
             raise UserError(f"{self.spec.name} is finished and its record is closed: delete its folder to redo it.")
 
-    def flush(self) -> None:
-        """Write the waiting rows. Call before saving a checkpoint, so that no row of its steps can be lost.
+    def flush(self, *tables: str) -> None:
+        """Write the waiting rows (of some tables: all where none is named).
 
-        Each table is replaced whole. Raises `UserError` when the disk is full or may not be written; the file
-        on disk is then the earlier one and the rows still wait.
+        Call before saving a checkpoint, so that no row of its steps can be lost. Each table is replaced whole. Raises
+        `UserError` when the disk is full or may not be written; the file on disk is then the earlier one and the rows
+        still wait.
         """
         for table, waiting in self._waiting.items():
-            if waiting.num_rows:
+            if waiting.num_rows and (not tables or table in tables):
                 self._write(table, pa.concat_tables([self._stored[table], waiting]))
                 self._waiting[table] = waiting.slice(0, 0)
 

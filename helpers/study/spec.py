@@ -36,10 +36,11 @@ _WHOLE_FIELDS = (
 )
 
 
-_LATER: Mapping[str, object] = MappingProxyType({"asked": "plain", "turned": False})
+_LATER: Mapping[str, object] = MappingProxyType({"asked": "plain", "turned": False, "pictures": ""})
 """Fields that came after runs were recorded, with the value that those runs had."""
 STAGE_SHARE = 0.125  # of the steps that a run may take: an easier stage of its curriculum, unless the spec says more
 _REAL_FIELDS = ("learning_rate", "beta", "weight_decay", "temperature")
+_ALBUM_NAME = re.compile(r"[0-9a-f]{10}|")
 _RUN_NAME = re.compile(r"(?P<arm>.+)-\d+-[0-9a-f]{10}")
 
 
@@ -53,6 +54,8 @@ class RunSpec:
     the run whose rollouts or model feed this one. `extra` holds (name, value) settings of single arms, or `after`: the
     name of a run from whose end this one goes on. `asked` is the form that prompts ask for, of the puzzle and of the
     prior tasks that are evaluated. `turned`: the puzzle's tiles are turned, not mixed.
+    `pictures`: the name of the album that boards are cut from, to learn from and to be tested on; drawn scenes where
+    it is empty.
 
     Numbers are brought to one form, so that specs that compare equal have equal hashes. Raises `UserError`
     for a value that cannot be run.
@@ -79,6 +82,7 @@ class RunSpec:
     extra: Extra = ()
     asked: Asked = "plain"
     turned: bool = False
+    pictures: str = ""
 
     def __post_init__(self) -> None:
         """Bring every field to its one form, then check the fields against each other."""
@@ -265,6 +269,8 @@ def _check_texts(spec: RunSpec) -> None:
             raise UserError(f"{name} must be True or False, not {getattr(spec, name)!r}.")
     if not isinstance(spec.base, str) or not spec.base:
         raise UserError(f"base must name the model to start from, such as 'shipped', not {spec.base!r}.")
+    if not isinstance(spec.pictures, str) or not _ALBUM_NAME.fullmatch(spec.pictures):
+        raise UserError(f"pictures must be the name of kept pictures, 10 hex digits, not {spec.pictures!r}.")
     if spec.asked not in ASKED:
         raise UserError(f"asked must be one of {', '.join(ASKED)}, not {spec.asked!r}.")
     for name, run in (("source", spec.source), ("after", spec.settings.get("after", ""))):
@@ -315,6 +321,10 @@ def _check_arm_rules(spec: RunSpec) -> None:
         raise UserError(f"arm {arm.name} writes behind a model's own think: ask for a think, or ask plainly.")
     if arm.written == "sentences" and spec.turned:
         raise UserError(f"arm {arm.name} has no words for tiles that are turned: choose another arm, or mixed tiles.")
+    if arm.written == "sentences" and spec.pictures:
+        raise UserError(f"arm {arm.name} has no words for pictures of your own: choose another arm, or drawn scenes.")
+    if arm.data == "source" and spec.pictures:
+        raise UserError(f"arm {arm.name} learns from another run's boards: choose another arm for your own pictures.")
     if "filler" in spec.settings and arm.written != "direct":
         raise UserError(f"arm {arm.name} writes no bare answers that a filler could stand before: leave filler out.")
     if arm.source and not spec.source:

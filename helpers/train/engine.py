@@ -14,7 +14,7 @@ from helpers.model.flops import Tally
 from helpers.model.forward import Model
 from helpers.model.processor import BASES
 from helpers.study.checkpoints import checkpoint_at
-from helpers.study.profiles import Profile
+from helpers.study.profiles import LIVE, Profile
 from helpers.study.records import Run
 from helpers.study.spec import RunSpec
 from helpers.world.boards import Boards, Corpus, Graded
@@ -31,7 +31,8 @@ class Settings:
     `groups_at_once`: groups of completions whose gradients are taken together, all of a step's where it is 0; with a
     vocabulary of 150,000 the logits of a whole step do not fit. `per_octave`: evaluations per doubling of the steps,
     `dense` of them once the puzzle moves (0: no more). `ways`: outcomes are kept item by item, and at the run's
-    mark and at its end the battery is put in every other way too.
+    mark and at its end the battery is put in every other way too. `brief`: not so; nor are checkpoints kept but the
+    last ones, and what a step came to is on disk a second later, for a reader who waits.
     """
 
     puzzle_tests: int = 250
@@ -43,6 +44,7 @@ class Settings:
     groups_at_once: int = 0
     dense: int = 0
     ways: bool = False
+    brief: bool = False
 
 
 @dataclass
@@ -106,5 +108,6 @@ def settings(profile: Profile) -> Settings:
     groups = 0 if profile.model in BASES else 1
     boards = profile.puzzle_test_size
     if profile.ways:
-        return Settings(boards, boards, items, items, groups_at_once=groups, dense=6, ways=True)
+        brief = profile == LIVE
+        return Settings(boards, boards, items, items, groups_at_once=groups, dense=6, ways=True, brief=brief)
     return Settings(boards // 4, boards, items, items, groups_at_once=groups)

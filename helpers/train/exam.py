@@ -29,7 +29,8 @@ SAID_BOARDS, SAID_ITEMS = 12, 2  # whose completions are kept: of the boards, an
 def evaluate(engine: Engine, step: int, full: bool) -> Rows:
     """Rows of evaluations for the model as it is, and of outcomes where the settings ask for other ways.
 
-    `full`: with all boards and items and, of the other ways, every one; else only the way in which the run asks.
+    `full`: with all boards and items and, of the other ways, every one; else, and where the settings are brief, only
+    the way in which the run asks.
     """
     engine.model.eval()
     rows = _in_ways(engine, step, full) if engine.settings.ways else {"evaluations": _plainly(engine, step, full)}
@@ -41,7 +42,7 @@ def _plainly(engine: Engine, step: int, full: bool) -> list[dict[str, Any]]:
     """The puzzle, then every prior task, both in the one plain way."""
     spec, settings = engine.spec, engine.settings
     boards, n = (settings.final_tests, settings.final_battery) if full else (settings.puzzle_tests, settings.battery)
-    tests = held_out_boards(spec.puzzle, boards).asking(spec.asked, seeds.HELD_OUT)
+    tests = held_out_boards(spec.puzzle, boards, pictures=spec.pictures).asking(spec.asked, seeds.HELD_OUT)
     solved = score_puzzles(engine.model, engine.processor, tests, spec.max_completion_length)
     marks = {"puzzle": (solved, boards)}
     marks |= {task: (own, n) for task, own in score_battery(engine.model, engine.processor, n).items()}
@@ -84,6 +85,7 @@ def _in_ways(engine: Engine, step: int, full: bool) -> Rows:
     spec, settings, loaded = engine.spec, engine.settings, Loaded(engine.model, engine.processor)
     own, n = own_way(spec), settings.battery
     prior = examine(*loaded, own, n, choose=full)
+    full = full and not settings.brief
     exact, boards = _solved(engine, step, spec.asked)
     means = {"puzzle": (exact, settings.puzzle_tests)} | {task: (marks.means, n) for task, marks in prior.items()}
     outcomes = [boards, *_item_rows(step, own, prior)]
@@ -106,7 +108,7 @@ def _solved(engine: Engine, step: int, asked: Asked, task: str = "puzzle") -> tu
     """Means over held-out boards that ask for a form, and their row of outcomes. `task`: or of `transfers`."""
     spec, n = engine.spec, engine.settings.puzzle_tests
     puzzle = transfers(spec).get(task, spec.puzzle)
-    tests = held_out_boards(puzzle, n).asking(asked, seeds.HELD_OUT)
+    tests = held_out_boards(puzzle, n, pictures=spec.pictures).asking(asked, seeds.HELD_OUT)
     texts, scores = zip(*solve(engine.model, engine.processor, tests, spec.max_completion_length), strict=True)
     right, kept = [s.exact == 1.0 for s in scores], [s.format == 1.0 for s in scores]
     means = {

@@ -94,7 +94,7 @@ def _run_all(profile: Profile, wanted: Sequence[RunSpec], jobs: int, keep_going:
                 name = ready.pop(0)
                 if busy := owner(store(profile).lock(name)):
                     print(f"{name} is being made by {busy}; waiting for it to end.", flush=True)
-                running[name] = _launch(profile, left.pop(name)), time.time()
+                running[name] = launch(profile, left.pop(name)), time.time()
             time.sleep(0.2)
             for name in [name for name, (process, _) in running.items() if process.poll() is not None]:
                 process, begin = running.pop(name)
@@ -107,7 +107,7 @@ def _run_all(profile: Profile, wanted: Sequence[RunSpec], jobs: int, keep_going:
                 )
                 if process.returncode:
                     failed.add(name)
-                    trouble.append(f"{name} stopped: {_last_words(process)}")
+                    trouble.append(f"{name} stopped: {last_words(process)}")
                     if not keep_going:
                         raise UserError(trouble[-1])
                 else:
@@ -119,7 +119,11 @@ def _run_all(profile: Profile, wanted: Sequence[RunSpec], jobs: int, keep_going:
     return trouble + [_left_out(spec, spec.needs & (failed | left.keys())) for spec in left.values()]
 
 
-def _launch(profile: Profile, spec: RunSpec) -> subprocess.Popen:
+def launch(profile: Profile, spec: RunSpec, apart: bool = False) -> subprocess.Popen:
+    """Start a run in a process of its own, which ends when this one does; what it says is kept for `last_words`.
+
+    `apart`: an interrupt that is meant for this process, or for a cell of its notebook, does not reach it.
+    """
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "MALLOC_MMAP_THRESHOLD_": "4294967296",  # large temporaries stay in the process: no page faults
@@ -128,7 +132,8 @@ def _launch(profile: Profile, spec: RunSpec) -> subprocess.Popen:
     }
     command = [*bound("helpers"), "train", "--profile", profile.name, "--spec", spec.to_json()]
     words = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- a file, not a pipe: nobody reads while the run goes on
-    process = subprocess.Popen(command, env=environment, stderr=words, stdout=subprocess.DEVNULL)
+    streams = {"stderr": words, "stdout": subprocess.DEVNULL}
+    process = subprocess.Popen(command, env=environment, start_new_session=apart, **streams)
     process.words = words
     return process
 
@@ -138,7 +143,7 @@ def _sentences(process: subprocess.Popen, name: str) -> list[str]:
     return [line for line in _lines(process) if line.startswith(f"{name}: ")]
 
 
-def _last_words(process: subprocess.Popen) -> str:
+def last_words(process: subprocess.Popen) -> str:
     """The last line a failed process wrote."""
     return (_lines(process) or [f"exit status {process.returncode}"])[-1]
 

@@ -328,7 +328,7 @@ def make_corpus(
 
 
 def _asking(spec: RunSpec, puzzle: PuzzleSpec, n: int) -> Boards:
-    return training_boards(puzzle, n, spec.seed).asking(spec.asked, seeds.training(spec.seed))
+    return training_boards(puzzle, n, spec.seed, spec.pictures).asking(spec.asked, seeds.training(spec.seed))
 
 
 def _joined(parts: Sequence[Corpus]) -> Corpus:

@@ -26,6 +26,9 @@ Advantages = Callable[[RunSpec, Sequence[answers.Score], int], list[float]]
 """Advantages of the completions of a step, from the run, their scores and the step."""
 
 
+SHOWN_EVERY = 0.8  # seconds
+
+
 class Recorder:
     """A reward function of weight zero that writes every completion of every step into the run's record.
 
@@ -125,6 +128,7 @@ class StudyCallback(TrainerCallback):
         self.engine, self.run, self.begin = engine, engine.run, 0.0
         self.pace = Pace(engine.spec, engine.settings)
         self.base = {n: p.detach().clone() for n, p in engine.model.named_parameters()}
+        self.next_flush = 0.0  # on the clock of `time.monotonic`
 
     def _note(self, step: int, /, **values: float) -> None:
         """Append metrics by name."""
@@ -139,16 +143,24 @@ class StudyCallback(TrainerCallback):
         if state.global_step == 0:
             self._evaluate(0)
             self._note(0, **_corpus_costs(self.engine))
+            self._show()
 
     def _evaluate(self, step: int) -> None:
         """Evaluate the model as it is; what it reached decides whether in every way, and how long the run goes on."""
         rows = evaluate(self.engine, step, full=step == self.pace.end)
         exact = next(r["value"] for r in rows["evaluations"] if (r["task"], r["measure"]) == ("puzzle", "exact"))
         ended = step == self.pace.end
-        if self.pace.note(step, exact) and not ended and self.engine.settings.ways:
+        if self.pace.note(step, exact) and not ended and self.engine.settings.ways and not self.engine.settings.brief:
             rows = evaluate(self.engine, step, full=True)
         for table, found in rows.items():
             self.run.append(table, found)
+
+    def _show(self) -> None:
+        """Put what there is on disk, where somebody waits for it, once in `SHOWN_EVERY` seconds."""
+        # The tables of completions and outcomes grow large, and each flush writes a table whole: they can wait.
+        if self.engine.settings.brief and time.monotonic() >= self.next_flush:
+            self.run.flush("evaluations", "metrics")
+            self.next_flush = time.monotonic() + SHOWN_EVERY
 
     def on_step_end(self, args, state, control, **kwargs):
         """Say what the step cost; evaluate and ask for a checkpoint where the schedule says so."""
@@ -169,11 +181,14 @@ class StudyCallback(TrainerCallback):
                 self._note(state.global_step, **{name: value})
         if control.should_save:  # before the checkpoint is written: what a resume drops is never needed again
             self.run.flush()
+        else:
+            self._show()
 
     def on_save(self, args, state, control, **kwargs):
         """Take the checkpoint, written whole by now, among the run's own."""
         # Of the many of a run that goes until something only two are looked at again, beside its end.
         kept = {EARLY, self.pace.examined} if self.pace.until else None
+        kept = set() if self.engine.settings.brief else kept
         settle(self.run.checkpoints, state.global_step, kept)
 
 

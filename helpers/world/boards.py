@@ -14,7 +14,9 @@ import numpy as np
 
 from helpers.errors import UserError
 from helpers.world import puzzles, seeds
+from helpers.world.album import cut, load_album
 from helpers.world.forms import Asked, Written, ask_text, written_as
+from helpers.world.pictures import Picture
 from helpers.world.scenes import Scene, puzzle_scene, tile_lands
 
 
@@ -172,13 +174,30 @@ def _lands(scene: Scene, spec: puzzles.PuzzleSpec) -> tuple[str, ...] | None:
     return scene.land if quarters else tile_lands(scene.mask[:height, :width], spec.rows, spec.cols)
 
 
+def photo_boards(spec: puzzles.PuzzleSpec, indices: Sequence[int], seed: int, pictures: Sequence[Picture]) -> Boards:
+    """Puzzles number `indices` cut from pictures, each from a part of one, the pictures in turn; see `make_boards`."""
+    drawn = (np.random.default_rng((seeds.CROPS, seed, i)) for i in indices)
+    parts = [cut(pictures[i % len(pictures)], spec.board_size, rng) for i, rng in zip(indices, drawn, strict=True)]
+    placements = np.array([puzzles.shuffle(spec, seed * seeds.SHUFFLES + i) for i in indices])
+    return Boards(spec, puzzles.draw_boards(np.stack(parts), spec, placements), placements)
+
+
 @lru_cache(maxsize=4)
-def training_boards(spec: puzzles.PuzzleSpec, n: int, seed: int) -> Boards:
-    """The first `n` training boards of a run seed; the same for every arm with that seed."""
-    return make_boards(spec, range(n), seeds.training(seed))
+def training_boards(spec: puzzles.PuzzleSpec, n: int, seed: int, pictures: str = "") -> Boards:
+    """The first `n` training boards of a run seed; the same for every arm with that seed.
+
+    `pictures`: the name of the album that they are cut from; drawn scenes where it is empty.
+    """
+    own = load_album(pictures).training if pictures else ()
+    scenes = seeds.training(seed)
+    return photo_boards(spec, range(n), scenes, own) if own else make_boards(spec, range(n), scenes)
 
 
 @lru_cache(maxsize=8)
-def held_out_boards(spec: puzzles.PuzzleSpec, n: int, seed: int = seeds.HELD_OUT) -> Boards:
-    """`n` puzzles cut from scenes that no training puzzle uses (training scenes have other seeds)."""
-    return make_boards(spec, range(n), seed)
+def held_out_boards(spec: puzzles.PuzzleSpec, n: int, seed: int = seeds.HELD_OUT, pictures: str = "") -> Boards:
+    """`n` puzzles cut from scenes that no training puzzle uses (training scenes have other seeds).
+
+    `pictures`: the name of an album, from whose held-out pictures they are cut.
+    """
+    own = load_album(pictures).held_out if pictures else ()
+    return photo_boards(spec, range(n), seed, own) if own else make_boards(spec, range(n), seed)

@@ -1,0 +1,190 @@
+"""A run that somebody waits for: trained in a process of its own while this one stays free, and looked at on the way.
+
+What it came to is read from its tables on disk: a run that goes on, a stopped one and one that ended look alike.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from helpers.errors import UserError
+from helpers.processes import GRACE_SECONDS, stop
+from helpers.stats.alike import alike_of, curve
+from helpers.study.arms import get_arm
+from helpers.study.profiles import LIVE
+from helpers.study.published import store
+from helpers.study.records import is_finished, read_spec
+from helpers.study.schema import read_table, table_file, to_arrow
+from helpers.study.spec import RunSpec
+from helpers.train import jobs
+from helpers.train.engine import settings
+from helpers.train.pace import Pace
+
+State = Literal["starting", "training", "stopping", "stopped", "failed", "finished"]
+START = 14.0  # seconds until the first step: libraries, model, boards, the base's marks
+MARKS = 1.3  # seconds of one evaluation
+TRACES = {"rft": ("reward", "reward of a step"), "sft": ("loss", "loss of a step")}
+_KNOWN: dict[Path, tuple[tuple[float, ...], Progress]] = {}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a run has come to: steps taken and seconds they took, its curve (step, exact, prior), and a trace.
+
+    `trace`: columns step, value; an RFT arm's reward, an SFT arm's loss. `end`: its last step, as far as is known.
+    """
+
+    step: int
+    end: int
+    seconds: float
+    curve: pd.DataFrame = field(repr=False)
+    trace: pd.DataFrame = field(repr=False)
+
+    @property
+    def exact(self) -> float:
+        """Exact match at the newest evaluation; NaN before the first."""
+        return float(self.curve["exact"].iloc[-1]) if len(self.curve) else math.nan
+
+    @property
+    def prior(self) -> float:
+        """Mean prior score at the newest evaluation; NaN before the first."""
+        return float(self.curve["prior"].iloc[-1]) if len(self.curve) else math.nan
+
+
+def folder(spec: RunSpec) -> Path:
+    """Where the record of a run is kept that a reader trains."""
+    return store(LIVE).folder(spec)
+
+
+def progress(spec: RunSpec) -> Progress:
+    """What the tables on disk say of a run; read anew only where they have changed."""
+    place = folder(spec)
+    stamp = tuple(_written(table_file(place, name)) for name in ("evaluations", "metrics"))
+    if place not in _KNOWN or _KNOWN[place][0] != stamp:
+        _KNOWN[place] = stamp, _read(spec, place)
+    return _KNOWN[place][1]
+
+
+def _written(path: Path) -> float:
+    return path.stat().st_mtime if path.exists() else 0.0
+
+
+def _read(spec: RunSpec, place: Path) -> Progress:
+    evaluations, metrics = (_table(place, name) for name in ("evaluations", "metrics"))
+    known = curve(evaluations)
+    name, _ = TRACES[get_arm(spec.arm).family]
+    trace = metrics.loc[metrics["name"] == name, ["step", "value"]].reset_index(drop=True)
+    took = metrics.loc[metrics["name"] == "seconds"]
+    pace = Pace(spec, settings(LIVE))
+    pace.replay(zip(known["step"].astype(int), known["exact"], strict=True))
+    return Progress(int(took["step"].max()) if len(took) else 0, pace.end, float(took["value"].sum()), known, trace)
+
+
+def _table(place: Path, name: str) -> pd.DataFrame:
+    there = table_file(place, name).exists()
+    return (read_table(place, name) if there else to_arrow(name, [])).to_pandas()
+
+
+def earlier() -> list[RunSpec]:
+    """The runs that readers trained here before, finished or stopped, the oldest first; damaged ones are left out."""
+    root, found = store(LIVE).root, []
+    for place in sorted(root.glob("[!.]*/spec.json"), key=_written):
+        try:
+            found.append(read_spec(place.parent))
+        except UserError:
+            continue
+    return [spec for spec in found if folder(spec).name == spec.name]
+
+
+def speed() -> float:
+    """How many times as long as a published run's a step takes here, by the newest run made here; 1 where none is."""
+    for spec in reversed(earlier()):
+        known, theirs = progress(spec), alike_of(spec).seconds
+        if known.step >= 8 and theirs > 0:
+            return known.seconds / known.step / theirs
+    return 1.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take: expected and most steps, and minutes for them; `measured`: whether on this machine."""
+
+    steps: int
+    most: int
+    minutes: float
+    most_minutes: float
+    measured: bool
+
+
+def forecast(spec: RunSpec) -> Forecast:
+    """Steps and minutes that a run will take, from the steps of published runs like it, and from runs made here."""
+    pace, known, factor = Pace(spec, settings(LIVE)), alike_of(spec), speed()
+    arm = get_arm(spec.arm)
+    each = known.seconds if known.seconds > 0 else (0.7 if arm.family == "rft" else 0.35)
+    each *= spec.batch_size / (known.runs[0].batch_size if known.runs else 16 if arm.family == "rft" else 32)
+    steps = pace.most
+    if pace.until and known.steps_to(pace.until) < spec.steps:
+        steps = round(known.steps_to(pace.until) * 1.25)
+
+    def minutes(n: int) -> float:
+        marks = sum(step <= n for step in pace.sparse | pace.dense)
+        return factor * (START + each * n + MARKS * marks) / 60
+
+    return Forecast(steps, pace.most, minutes(steps), minutes(pace.most), factor != 1.0)
+
+
+class Child:
+    """A run in a process of its own; it ends when this process does. A finished run is started in vain."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        """Start it, or go on where it was stopped."""
+        self.spec, self.began, self.asked = spec, time.monotonic(), 0.0
+        self.first = progress(spec).step
+        self.process = jobs.launch(LIVE, spec, apart=True)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it was started."""
+        return time.monotonic() - self.began
+
+    def stop(self) -> None:
+        """Ask it to end; returns at once. It keeps what it has, and can be gone on from."""
+        if self.process.poll() is None and not self.asked:
+            self.asked = time.monotonic()
+            self.process.send_signal(signal.SIGTERM)
+
+    def end(self) -> None:
+        """Stop it and wait until it is gone."""
+        self.stop()
+        stop([self.process])
+
+    @property
+    def state(self) -> State:
+        """What becomes of it. One that was asked to end and does not is ended after some seconds."""
+        code = self.process.poll()
+        if code is not None:
+            return "finished" if code == 0 and is_finished(folder(self.spec)) else "stopped" if self.asked else "failed"
+        if self.asked:
+            if time.monotonic() > self.asked + GRACE_SECONDS:
+                self.process.kill()
+            return "stopping"
+        return "training" if progress(self.spec).step > self.first else "starting"
+
+    @property
+    def left(self) -> float:
+        """Seconds until its end at the speed so far; NaN before it can be told."""
+        now = progress(self.spec)
+        taken = now.step - self.first
+        return max(now.end - now.step, 0) * max(self.elapsed - START, 0.0) / taken if taken > 3 else math.nan
+
+    @property
+    def words(self) -> str:
+        """The last thing that a failed one said."""
+        return jobs.last_words(self.process)
