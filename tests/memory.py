@@ -32,8 +32,8 @@ STEPS = 3
 def work(arm: str) -> None:
     """The first steps of one arm at the study's size, on bare answers where another run would have to feed it."""
     from helpers.train.corpora import answer_completions
-    from helpers.train.engine import settings
     from helpers.train.run import make_trainer, prepare
+    from helpers.train.settings import settings
     from helpers.world.boards import training_boards
 
     profile = get_profile("cpu")

@@ -30,8 +30,9 @@ from helpers.study import arms, checkpoints, controls, profiles
 from helpers.study.records import RunStore, verify
 from helpers.study.spec import RunSpec
 from helpers.train import corpora, recipes, run, trainers
-from helpers.train.engine import Engine, Settings
+from helpers.train.engine import Engine
 from helpers.train.rows import dream_prompts, prior_samples, replay_count, replayed, stream_batches
+from helpers.train.settings import Settings
 from helpers.world import answers, battery, forms, puzzles, seeds
 from helpers.world.boards import Prompted, training_boards
 

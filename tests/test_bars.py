@@ -16,7 +16,7 @@ from helpers.measure import bars
 from helpers.measure.kept import ITEMS
 from helpers.model import examine, score
 from helpers.model.examine import Outcomes
-from helpers.model.processor import BASES
+from helpers.study.bases import BASES
 from helpers.study.cells import REPORTED
 from helpers.train import pretrain
 from helpers.world.boards import Boards

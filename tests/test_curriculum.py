@@ -19,8 +19,8 @@ from helpers.study.spec import RunSpec
 from helpers.train import recipes, rows
 from helpers.train.corpora import answer
 from helpers.train.course import course
-from helpers.train.engine import Settings
 from helpers.train.run import make_trainer, prepare, train
+from helpers.train.settings import Settings
 from helpers.world import answers, battery
 from helpers.world.boards import Graded, training_boards
 from helpers.world.puzzles import PuzzleSpec, prompt_text

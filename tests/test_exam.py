@@ -17,7 +17,7 @@ from helpers.study.records import RunStore, verify
 from helpers.study.schema import is_prior
 from helpers.study.spec import RunSpec
 from helpers.train import exam, few, pace, run
-from helpers.train.engine import Settings
+from helpers.train.settings import Settings
 from helpers.world import battery, forms, puzzles
 from helpers.world.boards import training_boards
 from helpers.world.forms import PHRASES

@@ -22,7 +22,8 @@ from helpers.model.processor import encode_prefix, encode_question, encode_targe
 from helpers.study.records import RunStore
 from helpers.study.spec import RunSpec
 from helpers.train import engine, exam, recorder, run
-from helpers.train.engine import Engine, Settings
+from helpers.train.engine import Engine
+from helpers.train.settings import Settings
 from helpers.world import puzzles
 from helpers.world.boards import training_boards
 

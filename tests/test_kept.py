@@ -19,8 +19,8 @@ from helpers.study.checkpoints import checkpoint_at
 from helpers.study.records import RunStore
 from helpers.study.spec import RunSpec
 from helpers.train import pretrain
-from helpers.train.engine import Settings
 from helpers.train.run import train
+from helpers.train.settings import Settings
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 from helpers.study.checkpoints import evaluation_steps
 from helpers.study.fixed import rules
 from helpers.study.spec import RunSpec
-from helpers.train.engine import Settings
 from helpers.train.pace import MOVED, Pace
+from helpers.train.settings import Settings
 
 OPEN = Settings(dense=6, ways=True)
 

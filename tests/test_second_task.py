@@ -20,8 +20,9 @@ from helpers.study.profiles import GRIDS
 from helpers.study.records import RunStore
 from helpers.study.spec import RunSpec
 from helpers.train import exam, jobs
-from helpers.train.engine import Settings, load_base, load_start
+from helpers.train.engine import load_base, load_start
 from helpers.train.run import train
+from helpers.train.settings import Settings
 from helpers.world import battery, puzzles
 from helpers.world.boards import held_out_boards, training_boards
 from helpers.world.puzzles import PuzzleSpec

@@ -18,9 +18,9 @@ from helpers.study import published as published_module
 from helpers.study.profiles import get_profile, specs
 from helpers.study.published import load_published, published_specs
 from helpers.study.records import RunStore
-from helpers.train import engine
 from helpers.train import jobs as jobs_module
 from helpers.train.jobs import _last_words, _launch, ensure, run_all, run_missing
+from helpers.train.settings import settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,7 +70,7 @@ class Fake:
 
 
 def test_settings_follow_the_profile() -> None:
-    small, whole = (engine.settings(get_profile(n)) for n in ("smoke", "cpu"))
+    small, whole = (settings(get_profile(n)) for n in ("smoke", "cpu"))
     assert (small.puzzle_tests, small.final_tests, small.battery, small.final_battery) == (4, 16, 4, 4)
     assert (whole.puzzle_tests, whole.final_tests, whole.per_octave) == (125, 500, 2)
     assert whole.battery == whole.final_battery == 40  # the same items at every step, or drops would be offset

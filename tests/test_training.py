@@ -32,9 +32,9 @@ from helpers.study.checkpoints import checkpoint_at, checkpoint_numbers
 from helpers.study.records import RunStore, verify
 from helpers.study.spec import RunSpec
 from helpers.train import engine, recipes, trainers
-from helpers.train.engine import Settings
 from helpers.train.rows import board_rows, corpus_rows
 from helpers.train.run import make_trainer, prepare, train
+from helpers.train.settings import Settings
 from helpers.world import answers, battery, puzzles
 from helpers.world.boards import training_boards
 

@@ -51,9 +51,9 @@ from helpers.study.published import (
 from helpers.study.records import is_finished
 from helpers.study.schema import read_table
 from helpers.study.spec import RunSpec
-from helpers.train.engine import settings
 from helpers.train.jobs import run_missing
 from helpers.train.run import train
+from helpers.train.settings import settings
 from helpers.world import battery
 
 

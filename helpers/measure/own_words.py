@@ -19,8 +19,8 @@ from helpers.measure.perplexity import base_logps
 from helpers.measure.reach import corpus_summary
 from helpers.model import build
 from helpers.model.build import Loaded
-from helpers.model.processor import BASES
 from helpers.study import cells
+from helpers.study.bases import BASES
 from helpers.study.cells import SOURCE_RATE, TWINS, Kind
 from helpers.study.profiles import FAIR
 from helpers.study.published import store

@@ -15,7 +15,8 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin, Qwen2_5_VLConf
 from transformers.utils import logging
 
 from helpers.errors import UserError
-from helpers.model.processor import BASES, ImageSettings, load_processor, require_model
+from helpers.model.processor import ImageSettings, load_processor, require_model
+from helpers.study.bases import BASES
 
 
 @dataclass(frozen=True)

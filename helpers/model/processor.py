@@ -5,10 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,12 +26,7 @@ from transformers import (
 from transformers.processing_utils import ProcessorMixin
 
 from helpers.errors import UserError
-
-_HERE = Path(__file__).parents[1]
-BASES: Mapping[str, Path] = MappingProxyType(
-    {"shipped": _HERE / "base_model"} | {path.name: path for path in sorted((_HERE / "bases").glob("[!.]*"))}
-)
-"""Base models by the name that a `RunSpec` gives them; any other name is a folder or a model of the hub."""
+from helpers.study.bases import BASES
 
 SPECIAL = tuple(f"<|{n}|>" for n in ["im_start", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad"])
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")  # ordinary tokens: the model writes them

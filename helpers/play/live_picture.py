@@ -58,7 +58,7 @@ def picture(runs: Sequence[Shown], known: Alike, expected: int, title: str) -> s
     last = max([expected, *(run.now.step for run in runs)])
     steps = next((s for s in _STEPS if s >= last), last)
     curves = _Box(46, 34, 400, 236, (0, steps), (0, 1))
-    below = _Box(46, 290, 400, 396, (0, steps), _range(runs))
+    below = _Box(46, 302, 400, 402, (0, steps), _range(runs))
     plane = _Box(470, 34, 664, 236, (0, 1), (0, 1))
     parts = [*_curves(curves, runs, known), *_trace(below, runs), *_plane(plane, runs, known), *_key(runs, known)]
     about = f'role="img" aria-label="{html.escape(title)}"'
@@ -87,7 +87,7 @@ def _trace(box: _Box, runs: Sequence[Shown]) -> Iterable[str]:
     low, high = box.y
     yield from _axes(box, "step", "", _whole_ticks(box.x[1]), (low, (low + high) / 2, high))
     what = " / ".join(dict.fromkeys(_what(run) for run in runs)) or "reward or loss of a step"
-    yield _text(box.left, 278, what, weight="bold")
+    yield _text(box.left, 290, what, weight="bold")
     for run in runs:
         trace = run.now.trace
         smooth = trace["value"].rolling(7, min_periods=1, center=True).mean()
@@ -108,14 +108,15 @@ def _plane(box: _Box, runs: Sequence[Shown], known: Alike) -> Iterable[str]:
 
 
 def _key(runs: Sequence[Shown], known: Alike) -> Iterable[str]:
-    """What the colours stand for, under the plane: at most six runs, and the published one."""
-    yield _text(432, 290, f"grey: published, {known.said}" if len(known.curve) else f"grey: {known.said}", fill=GREY)
+    """What the colours stand for, under the plane: the published run and the newest six."""
+    yield _text(432, 290, "grey: published" if len(known.curve) else f"({known.said})", fill=GREY)
+    yield from (
+        _text(432, 306 + 16 * i, part, fill=GREY) for i, part in enumerate(known.said.split(", ")) if known.runs
+    )
     for line, run in enumerate(runs[-6:]):
-        spec, y = run.spec, 310 + 17 * line
-        yield f'<rect x="432" y="{y - 9}" width="14" height="10" fill="{look(spec.arm)["colour"]}"/>'
-        yield _text(
-            452, y, f"{run.number}: {spec.arm} {spec.asked}, {spec.base}, rate {spec.learning_rate:g}", fill=INK
-        )
+        y = 348 + 16 * line
+        yield f'<rect x="432" y="{y - 9}" width="14" height="10" fill="{look(run.spec.arm)["colour"]}"/>'
+        yield _text(452, y, f"{run.number}: {run.spec.arm} {run.spec.asked}")
 
 
 def _what(run: Shown) -> str:
@@ -161,7 +162,8 @@ def _whole_ticks(end: float) -> list[float]:
 
 
 def _line(box: _Box, x: pd.Series, y: pd.Series, colour: str, dash: str, width: float) -> str:
-    places = [box.at(float(a), float(b)) for a, b in zip(x, y, strict=True) if not math.isnan(b)]
+    inside = ((float(a), float(b)) for a, b in zip(x, y, strict=True) if a <= box.x[1] and not math.isnan(b))
+    places = [box.at(*pair) for pair in inside]
     path = "L".join(f"{across:.1f} {up:.1f}" for across, up in places)
     dashes = f' stroke-dasharray="{dash}"' if dash else ""
     return f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="{width}"{dashes}/>' if places else ""

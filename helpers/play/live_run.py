@@ -7,7 +7,6 @@ and ends with it.
 from __future__ import annotations
 
 import html
-import math
 import time
 from collections.abc import Sequence
 from threading import Lock, Thread
@@ -16,14 +15,13 @@ import ipywidgets as w
 from IPython.display import HTML, display
 
 from helpers.errors import UserError
-from helpers.model.processor import BASES
 from helpers.play import live_picture
 from helpers.play.live_picture import Shown
 from helpers.show.widgets import front_end_present
-from helpers.stats.alike import NOTHING, alike_of
-from helpers.study import cells
-from helpers.study.arms import ARM_DESCRIPTIONS, REGISTRY, get_arm
-from helpers.study.profiles import get_profile
+from helpers.stats.alike import NOTHING, alike, alike_of
+from helpers.study.arms import ARM_DESCRIPTIONS, get_arm
+from helpers.study.bases import BASES
+from helpers.study.own import arms, forms, usual
 from helpers.study.records import is_finished
 from helpers.study.spec import RunSpec
 from helpers.train import child
@@ -43,30 +41,6 @@ _STILL = (
     "<img alt='' src='data:,' style='display:none' onerror=\""
     "this.closest('.jigsaw-live').setAttribute('data-lm-suppress-shortcuts','true')\">"
 )
-
-
-def arms() -> list[str]:
-    """The arms that can be trained here and now: those that learn from no other run."""
-    return [name for name, arm in REGISTRY.items() if arm.trains and not arm.source]
-
-
-def forms(base: str) -> dict[str, str]:
-    """The forms that a base can be asked for, by what they are called here; the shipped one was never asked for any."""
-    return {name: form for name, form in FORMS.items() if form == "plain" or base != "shipped"}
-
-
-def usual(arm: str, base: str) -> tuple[str, int, float]:
-    """Form, batch size and weight of the KL term that the studies give an arm on a base."""
-    entry = get_arm(arm)
-    rft = entry.family == "rft"
-    if base == "shipped":
-        lines = {line.arm: line for line in get_profile("cpu").budgets}
-        return "plain", 16 if rft else 32, lines[arm].beta if arm in lines else float(entry.kl == "needed")
-    own = [cell for cell in cells.CELLS.values() if cell.arm == arm and not (cell.label or cell.after)]
-    first = next((cell for cell in own if cell.grid == "2x2" and cell.kind == "two-form"), None)
-    if first is None:
-        return ("think" if entry.written == "think" else "direct"), 16 if rft else 32, float(entry.kl == "needed")
-    return first.asked, first.batch_size, first.beta
 
 
 def live_run(base: str = "two-form-5") -> None:
@@ -90,10 +64,10 @@ class Panel:
         self._boxes: dict[str, w.Checkbox] = {}
         self._settings = _controls(base)
         self._build()
-        for spec in child.earlier()[-MOST:]:
+        for spec in [spec for spec in child.earlier() if not spec.pictures][-MOST:]:
             self._list(spec, shown=False)
         self._arm_changed()
-        self.draw()
+        Thread(target=_warm, args=(base,), daemon=True).start()
 
     # What is set ----------------------------------------------------------------------------------------------------
     def spec(self) -> RunSpec:
@@ -112,8 +86,8 @@ class Panel:
         """Bring form and KL term to what the studies give the arm; the reward's weights are for RFT alone."""
         arm, base = self._settings["arm"].value, self._settings["base"].value
         asked, _, beta = usual(arm, base)
-        self._settings["form"].options = list(forms(base).items())
-        self._settings["form"].value = asked if asked in forms(base).values() else "plain"
+        self._settings["form"].options = _forms(base)
+        self._settings["form"].value = asked if asked in forms(base) else "plain"
         self._settings["beta"].value = min(WEIGHTS, key=lambda known: abs(known - beta))
         for name in ("hit", "exact", "format"):
             self._settings[name].disabled = get_arm(arm).family != "rft"
@@ -127,10 +101,12 @@ class Panel:
         except UserError as error:
             self._note.value = f'<span style="color:#a40000">{html.escape(str(error))}</span>'
             self._start.disabled = True
+            self.draw()
             return
         self._start.disabled = self.busy
         self._start.description = self._verb(spec)
-        self._note.value = html.escape(expectation(spec))
+        self._note.value = html.escape(child.expectation(spec))
+        self.draw()
 
     def _verb(self, spec: RunSpec) -> str:
         """Start, go on where such a run was stopped, or show where it is finished."""
@@ -155,7 +131,6 @@ class Panel:
             self._thread = Thread(target=self._watch, daemon=True)
             self._thread.start()
         self._check()
-        self.draw()
 
     def stop(self, _: object = None) -> None:
         """Ask the run to end; the panel says when it has."""
@@ -177,7 +152,6 @@ class Panel:
             time.sleep(PERIOD)
             self.draw()
         self._check()
-        self.draw()
 
     # What is seen ---------------------------------------------------------------------------------------------------
     def draw(self) -> None:
@@ -188,7 +162,7 @@ class Panel:
             newest = chosen[-1] if chosen else self._asked()
             known = alike_of(newest) if newest else NOTHING
             expected = child.forecast(newest).steps if newest else 64
-            words = status(self.child)
+            words = child.status(self.child)
             _set(self._picture, live_picture.picture(shown, known, expected, _alt(shown, words)))
             _set(self._status, html.escape(words))
             for run in shown:
@@ -228,7 +202,7 @@ class Panel:
         return w.HBox([box, out])
 
     def _named(self, spec: RunSpec) -> str:
-        return f"{self._number[spec.name]}: {title(spec)}"
+        return f"{self._number[spec.name]}: {child.title(spec)}"
 
     def _build(self) -> None:
         """Lay everything out, each part in a place of fixed size."""
@@ -262,6 +236,11 @@ _WIDE = {"width": "300px"}
 _NAMED = {"description_width": "96px"}
 
 
+def _forms(base: str) -> list[tuple[str, str]]:
+    """The forms that a base can be asked for, with what they are called here."""
+    return [(name, form) for name, form in FORMS.items() if form in forms(base)]
+
+
 def _controls(base: str) -> dict[str, w.ValueWidget]:
     """Every control, by name, at its default."""
 
@@ -279,7 +258,7 @@ def _controls(base: str) -> dict[str, w.ValueWidget]:
     return {
         "base": menu("base", list(BASES), base),
         "arm": menu("arm", arms(), "sft-answer"),
-        "form": menu("form asked", list(forms(base).items()), next(iter(forms(base).values()))),
+        "form": menu("form asked", _forms(base), forms(base)[0]),
         "rate": menu("rate", [(f"{rate:g}", rate) for rate in RATES], 2e-4),
         "beta": menu("KL weight", [(f"{weight:g}", weight) for weight in WEIGHTS], 0.0),
         "hit": weight("hit"),
@@ -290,54 +269,20 @@ def _controls(base: str) -> dict[str, w.ValueWidget]:
     }
 
 
+def _warm(base: str) -> None:
+    """Read the published runs once, so that a choice is answered at once."""
+    for name in dict.fromkeys((base, "shipped")):
+        for arm in arms():
+            for rate in (2e-4, 6e-5):
+                alike(arm, usual(arm, name)[0], name, rate)
+
+
 def _set(widget: w.DOMWidget, text: str, name: str = "value") -> None:
     """Send a text to the page where it has changed."""
     if getattr(widget, name) != text:
         setattr(widget, name, text)
 
 
-def title(spec: RunSpec) -> str:
-    """A run in words: what it is, and how far it came."""
-    now = child.progress(spec)
-    came = f"exact {now.exact:.2f}, prior {now.prior:.2f} at step {now.step}" if now.step else "not begun"
-    more = f", KL {spec.beta:g}" if spec.beta else ""
-    return f"{spec.arm} {spec.asked}, {spec.base}, rate {spec.learning_rate:g}{more}; {came}"
-
-
-def expectation(spec: RunSpec) -> str:
-    """How many steps and minutes a run will take, and where that is known from; what is there of it already."""
-    known, left = child.forecast(spec), child.progress(spec)
-    if is_finished(child.folder(spec)):
-        return f"This very run is finished: exact {left.exact:.2f}, prior {left.prior:.2f}."
-    source = "at the speed of your last run" if known.measured else "on an idle core"
-    most = f" (at most {_minutes(known.most_minutes)})" if known.most > known.steps else ""
-    begun = f" It was stopped at step {left.step} and goes on from there." if left.step else ""
-    return f"About {known.steps} steps, {_minutes(known.minutes)}{most}, {source}.{begun}"
-
-
-def status(one: Child | None) -> str:
-    """What the newest run is at, in one line."""
-    if one is None:
-        return "Choose, then press Start: the curves grow while the run goes on."
-    now, state = child.progress(one.spec), one.state
-    most = "at most " if "until" in one.spec.settings and now.end >= one.spec.steps else ""
-    at, marks = f"step {now.step} of {most}{now.end}", f"exact {now.exact:.2f}, prior {now.prior:.2f}"
-    left = "" if math.isnan(one.left) else f", {_minutes(one.left / 60)} left"
-    waits = f"Starting (libraries, boards, the base's marks: some {child.START:.0f} s), {one.elapsed:.0f} s so far."
-    return {
-        "starting": waits,
-        "training": f"Training: {at}, {marks}; {_minutes(one.elapsed / 60)} so far{left}.",
-        "stopping": f"Stopping at {at} ...",
-        "stopped": f"Stopped at {at}. Press Continue to go on from its last evaluation.",
-        "failed": f"The run ended before its time: {one.words}",
-        "finished": f"Finished at step {now.step}: {marks}; kept in {child.folder(one.spec)}.",
-    }[state]
-
-
-def _minutes(minutes: float) -> str:
-    return f"{minutes * 60:.0f} s" if minutes < 1.5 else f"{minutes:.0f} min"
-
-
 def _alt(shown: Sequence[Shown], words: str) -> str:
-    runs = [f"Run {run.number}: {title(run.spec)}." for run in shown]
+    runs = [f"Run {run.number}: {child.title(run.spec)}." for run in shown]
     return " ".join(["Curves of exact match and prior score.", words, *runs])

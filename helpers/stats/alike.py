@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -47,14 +48,20 @@ def alike(arm: str, asked: str, base: str, rate: float) -> Alike:
     On the base of the first study all seeds of one rate, else one run of the study on several bases that asks for the
     same form. `NOTHING` where there is none.
     """
-    found = _shipped(arm) if base == "shipped" else _on_bases(arm, asked, base)
-    if not found:
+    try:
+        found = _shipped(arm) if base == "shipped" else _on_bases(arm, asked, base)
+        return _alike(found, rate) if found else NOTHING
+    except UserError:  # records that are damaged, or not there: an own run goes without them
         return NOTHING
+
+
+def _alike(found: Sequence[RunSpec], rate: float) -> Alike:
     nearest = min({spec.learning_rate for spec in found}, key=lambda own: abs(math.log(own / rate)))
     runs = tuple(spec for spec in found if spec.learning_rate == nearest)
-    runs = runs if base == "shipped" else runs[:1]
-    evaluations, metrics = _tables(runs, base)
-    words = f"{arm} on {runs[0].base}, rate {nearest:g}" + (f", mean of {len(runs)} seeds" if len(runs) > 1 else "")
+    runs = runs if runs[0].base == "shipped" else runs[:1]
+    evaluations, metrics = _tables(runs)
+    seeds = f", mean of {len(runs)} seeds" if len(runs) > 1 else ""
+    words = f"{runs[0].arm} on {runs[0].base}, rate {nearest:g}{seeds}"
     seconds = float(metrics.loc[metrics["name"] == "seconds", "value"].mean())
     return Alike(words, curve(evaluations), runs, seconds)
 
@@ -93,16 +100,18 @@ def _on_bases(arm: str, asked: str, base: str) -> list[RunSpec]:
     return [spec for spec in found if spec.base == first]
 
 
-def _tables(runs: tuple[RunSpec, ...], base: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _tables(runs: tuple[RunSpec, ...]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Evaluations and metrics of published runs."""
-    if base != "shipped":
+    if runs[0].base != "shipped":
         found = cells.tables_of(runs, ("evaluations", "metrics"))
         return found["evaluations"], found["metrics"]
-    names = [spec.name for spec in runs]
-    of_study = get_arm(runs[0].arm).in_study and runs[0] in specs(get_profile("cpu"), [runs[0].arm])
+    names, arm = [spec.name for spec in runs], runs[0].arm
+    of_study = get_arm(arm).in_study and runs[0] in specs(get_profile("cpu"), [arm])
+    evaluations, metrics = (_rows(name, of_study) for name in ("evaluations", "metrics"))
+    return evaluations[evaluations["run"].isin(names)], metrics[metrics["run"].isin(names)]
 
-    def rows(name: str) -> pd.DataFrame:
-        every = table("cpu", name) if of_study else load_published(PUBLISHED / "controls", name)
-        return every[every["run"].isin(names)]
 
-    return rows("evaluations"), rows("metrics")
+@lru_cache(maxsize=4)
+def _rows(name: str, of_study: bool) -> pd.DataFrame:
+    """A table of the study on one base, or of its controls."""
+    return table("cpu", name) if of_study else load_published(PUBLISHED / "controls", name)

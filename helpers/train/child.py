@@ -6,6 +6,7 @@ What it came to is read from its tables on disk: a run that goes on, a stopped o
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 import time
 from dataclasses import dataclass, field
@@ -24,8 +25,8 @@ from helpers.study.records import is_finished, read_spec
 from helpers.study.schema import read_table, table_file, to_arrow
 from helpers.study.spec import RunSpec
 from helpers.train import jobs
-from helpers.train.engine import settings
 from helpers.train.pace import Pace
+from helpers.train.settings import settings
 
 State = Literal["starting", "training", "stopping", "stopped", "failed", "finished"]
 START = 14.0  # seconds until the first step: libraries, model, boards, the base's marks
@@ -103,6 +104,12 @@ def earlier() -> list[RunSpec]:
     return [spec for spec in found if folder(spec).name == spec.name]
 
 
+def forget(spec: RunSpec) -> None:
+    """Delete the record of a run, so that it is trained anew. Raises `Busy` while a process is at work on it."""
+    with store(LIVE).owned(spec.name, wait=False):
+        shutil.rmtree(folder(spec), ignore_errors=True)
+
+
 def speed() -> float:
     """How many times as long as a published run's a step takes here, by the newest run made here; 1 where none is."""
     for spec in reversed(earlier()):
@@ -133,11 +140,11 @@ def forecast(spec: RunSpec) -> Forecast:
     if pace.until and known.steps_to(pace.until) < spec.steps:
         steps = round(known.steps_to(pace.until) * 1.25)
 
-    def minutes(n: int) -> float:
+    def needed(n: int) -> float:
         marks = sum(step <= n for step in pace.sparse | pace.dense)
         return factor * (START + each * n + MARKS * marks) / 60
 
-    return Forecast(steps, pace.most, minutes(steps), minutes(pace.most), factor != 1.0)
+    return Forecast(steps, pace.most, needed(steps), needed(pace.most), factor != 1.0)
 
 
 class Child:
@@ -188,3 +195,46 @@ class Child:
     def words(self) -> str:
         """The last thing that a failed one said."""
         return jobs.last_words(self.process)
+
+
+def status(one: Child | None) -> str:
+    """What the newest run is at, in one line."""
+    if one is None:
+        return "Choose, then press Start: the curves grow while the run goes on."
+    now, state = progress(one.spec), one.state
+    most = "at most " if "until" in one.spec.settings and now.end >= one.spec.steps else ""
+    at, marks = f"step {now.step} of {most}{now.end}", f"exact {now.exact:.2f}, prior {now.prior:.2f}"
+    left = "" if math.isnan(one.left) else f", {minutes(one.left / 60)} left"
+    waits = f"Starting (libraries, boards, the base's marks: some {START:.0f} s), {one.elapsed:.0f} s so far."
+    return {
+        "starting": waits,
+        "training": f"Training: {at}, {marks}; {minutes(one.elapsed / 60)} so far{left}.",
+        "stopping": f"Stopping at {at} ...",
+        "stopped": f"Stopped at {at}. Press Continue to go on from its last evaluation.",
+        "failed": f"The run ended before its time: {one.words}",
+        "finished": f"Finished at step {now.step}: {marks}; kept in {folder(one.spec)}.",
+    }[state]
+
+
+def minutes(count: float) -> str:
+    """Minutes in words, seconds where they are few."""
+    return f"{count * 60:.0f} s" if count < 1.5 else f"{count:.0f} min"
+
+
+def title(spec: RunSpec) -> str:
+    """A run in words: what it is, and how far it came."""
+    now = progress(spec)
+    came = f"exact {now.exact:.2f}, prior {now.prior:.2f} at step {now.step}" if now.step else "not begun"
+    more = f", KL {spec.beta:g}" if spec.beta else ""
+    return f"{spec.arm} {spec.asked}, {spec.base}, rate {spec.learning_rate:g}{more}; {came}"
+
+
+def expectation(spec: RunSpec) -> str:
+    """How many steps and minutes a run will take, and where that is known from; what is there of it already."""
+    known, left = forecast(spec), progress(spec)
+    if is_finished(folder(spec)):
+        return f"This very run is finished: exact {left.exact:.2f}, prior {left.prior:.2f}."
+    source = "at the speed of your last run" if known.measured else "on an idle core"
+    most = f" (at most {minutes(known.most_minutes)})" if known.most > known.steps else ""
+    begun = f" It was stopped at step {left.step} and goes on from there." if left.step else ""
+    return f"About {known.steps} steps, {minutes(known.minutes)}{most}, {source}.{begun}"

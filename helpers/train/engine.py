@@ -1,4 +1,4 @@
-"""What one run works with: its settings, its base model, and its marks along the way."""
+"""What one run works with: its settings, its base model, its boards and its corpus."""
 
 from __future__ import annotations
 
@@ -12,39 +12,12 @@ from transformers import ProcessorMixin
 from helpers.model import build
 from helpers.model.flops import Tally
 from helpers.model.forward import Model
-from helpers.model.processor import BASES
+from helpers.study.bases import BASES
 from helpers.study.checkpoints import checkpoint_at
-from helpers.study.profiles import LIVE, Profile
 from helpers.study.records import Run
 from helpers.study.spec import RunSpec
+from helpers.train.settings import Settings
 from helpers.world.boards import Boards, Corpus, Graded
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a run is evaluated and executed; a profile fixes it.
-
-    Nothing here changes what a run learns in a number of steps. One that goes `until` an exact match ends by what its
-    evaluations say: how often, and on how many boards, it is evaluated decides its length.
-    `puzzle_tests` held-out boards and `battery` samples per prior task at each checkpoint; `final_tests` and
-    `final_battery` at the last one and for the base model. `fast` packs forward passes and shares prefixes.
-    `groups_at_once`: groups of completions whose gradients are taken together, all of a step's where it is 0; with a
-    vocabulary of 150,000 the logits of a whole step do not fit. `per_octave`: evaluations per doubling of the steps,
-    `dense` of them once the puzzle moves (0: no more). `ways`: outcomes are kept item by item, and at the run's
-    mark and at its end the battery is put in every other way too. `brief`: not so; nor are checkpoints kept but the
-    last ones, and what a step came to is on disk a second later, for a reader who waits.
-    """
-
-    puzzle_tests: int = 250
-    final_tests: int = 500
-    battery: int = 20
-    final_battery: int = 200
-    fast: bool = True
-    per_octave: int = 2
-    groups_at_once: int = 0
-    dense: int = 0
-    ways: bool = False
-    brief: bool = False
 
 
 @dataclass
@@ -100,14 +73,3 @@ def start_of(spec: RunSpec, root: Path) -> Path:
 def dtype(spec: RunSpec) -> str:
     """Name of the number format a run computes in: float32 unless its profile says otherwise."""
     return str(spec.settings.get("dtype", "float32"))
-
-
-def settings(profile: Profile) -> Settings:
-    """Evaluation settings of a profile: the same prior items at every step, or drops would be offset."""
-    items = profile.battery_per_task
-    groups = 0 if profile.model in BASES else 1
-    boards = profile.puzzle_test_size
-    if profile.ways:
-        brief = profile == LIVE
-        return Settings(boards, boards, items, items, groups_at_once=groups, dense=6, ways=True, brief=brief)
-    return Settings(boards // 4, boards, items, items, groups_at_once=groups)

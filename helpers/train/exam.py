@@ -14,7 +14,7 @@ from helpers.train.engine import Engine, identity_columns
 from helpers.train.few import SHOWN, recovered
 from helpers.world import answers, seeds
 from helpers.world.battery import SIDE
-from helpers.world.boards import held_out_boards
+from helpers.world.boards import LEARNED, Boards, held_out_boards, learned_boards
 from helpers.world.forms import HELD_OUT, Asked
 from helpers.world.puzzles import PuzzleSpec
 from helpers.world.ways import Way
@@ -89,7 +89,7 @@ def _in_ways(engine: Engine, step: int, full: bool) -> Rows:
     exact, boards = _solved(engine, step, spec.asked)
     means = {"puzzle": (exact, settings.puzzle_tests)} | {task: (marks.means, n) for task, marks in prior.items()}
     outcomes = [boards, *_item_rows(step, own, prior)]
-    for task in transfers(spec) if full or spec.after else ():
+    for task in (*(transfers(spec) if full or spec.after else ()), *([LEARNED] if spec.pictures else [])):
         found, boards = _solved(engine, step, spec.asked, task)
         means[task], outcomes = (found, settings.puzzle_tests), [*outcomes, boards]
     if full:
@@ -104,11 +104,17 @@ def _in_ways(engine: Engine, step: int, full: bool) -> Rows:
     return {"evaluations": _mean_rows(spec, step, means), "outcomes": outcomes}
 
 
+def _tests(spec: RunSpec, task: str, n: int) -> Boards:
+    """The boards behind a task: held-out ones, of the run's puzzle or another, or the learned pictures cut anew."""
+    if task == LEARNED:
+        return learned_boards(spec.puzzle, n, spec.pictures)
+    return held_out_boards(transfers(spec).get(task, spec.puzzle), n, pictures=spec.pictures)
+
+
 def _solved(engine: Engine, step: int, asked: Asked, task: str = "puzzle") -> tuple[dict[str, float], dict[str, Any]]:
     """Means over held-out boards that ask for a form, and their row of outcomes. `task`: or of `transfers`."""
     spec, n = engine.spec, engine.settings.puzzle_tests
-    puzzle = transfers(spec).get(task, spec.puzzle)
-    tests = held_out_boards(puzzle, n, pictures=spec.pictures).asking(asked, seeds.HELD_OUT)
+    tests = _tests(spec, task, n).asking(asked, seeds.HELD_OUT)
     texts, scores = zip(*solve(engine.model, engine.processor, tests, spec.max_completion_length), strict=True)
     right, kept = [s.exact == 1.0 for s in scores], [s.format == 1.0 for s in scores]
     means = {
@@ -117,7 +123,7 @@ def _solved(engine: Engine, step: int, asked: Asked, task: str = "puzzle") -> tu
         "kept": sum(kept) / n,
         "format_failure": sum(s.reason != answers.REASONS[0] for s in scores) / n,
     }
-    way = Way(asked, size=puzzle.size).columns
+    way = Way(asked, size=tests.spec.size).columns
     marks = {"right": right, "kept": kept, "likely": None, "said": list(texts[:SAID_BOARDS])}
     return means, {"step": step, "task": task, "regained": 0} | way | marks
 

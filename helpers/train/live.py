@@ -20,8 +20,8 @@ from helpers.study.arms import get_arm
 from helpers.study.profiles import Profile, specs
 from helpers.study.records import RunStore, load_table
 from helpers.study.schema import TABLES
-from helpers.train.engine import Settings
 from helpers.train.run import make_trainer, prepare
+from helpers.train.settings import Settings
 from helpers.world import seeds
 from helpers.world.boards import Corpus
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from helpers.study.checkpoints import evaluation_steps
 from helpers.study.profiles import checkpoint_steps
 from helpers.study.spec import RunSpec
-from helpers.train.engine import Settings
+from helpers.train.settings import Settings
 
 MOVED = 0.2  # exact match from which on a run is evaluated often
 EARLY = 64  # step whose checkpoint is kept: a model that has hardly been trained, from which `sft-self` learns

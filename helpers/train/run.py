@@ -28,11 +28,12 @@ from helpers.study.published import store
 from helpers.study.records import Run, RunStore
 from helpers.study.spec import RunSpec
 from helpers.train import trainers
-from helpers.train.engine import Engine, Settings, dtype, load_start, settings, start_of
+from helpers.train.engine import Engine, dtype, load_start, start_of
 from helpers.train.exam import evaluate
 from helpers.train.pace import DECAY_SHARE, WARM_UP, Pace
 from helpers.train.recipes import Rft, Sft, get_recipe, make_corpus, sampled_rows
 from helpers.train.recorder import Recorder, StudyCallback, evaluated, metric_row, reward_scale, training_minutes
+from helpers.train.settings import Settings, settings
 from helpers.world.boards import Corpus
 
 _HELPERS = Path(__file__).parents[1]

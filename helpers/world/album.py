@@ -26,7 +26,7 @@ ALBUMS = Path("runs/pictures")
 SHORT = 160  # pixels of a kept picture's shorter side: enough for the part of it that a board of 96 pixels is cut from
 LONGEST = 2  # times the shorter side: of a panorama the middle
 HELD_OUT_SHARE = 0.25
-SMALLEST = 0.6  # of the largest part with a board's shape: the smallest part that is cut out
+SMALLEST = 0.8  # of the largest part with a board's shape: the smallest part that is cut out
 NAMED = 10  # hex digits of the digest
 
 
@@ -122,7 +122,7 @@ def _part(folder: Path, names: Sequence[str]) -> tuple[Picture, ...]:
 
 
 def cut(picture: Picture, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """A part of a picture with the shape of `size` (width, height), at a random place, mirrored half of the time.
+    """A part of a picture with the shape of `size` (width, height), at a random place.
 
     From `SMALLEST` of the largest such part to all of it. Returns (height, width, 3) uint8 pixels.
     """
@@ -131,5 +131,4 @@ def cut(picture: Picture, size: tuple[int, int], rng: np.random.Generator) -> np
     width, height = scale * size[0], scale * size[1]
     left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
     part = image.resize(size, Image.Resampling.LANCZOS, box=(left, top, left + width, top + height))
-    pixels = np.asarray(part)
-    return np.ascontiguousarray(pixels[:, ::-1]) if rng.random() < 0.5 else pixels
+    return np.asarray(part)

@@ -19,6 +19,9 @@ from helpers.world.forms import Asked, Written, ask_text, written_as
 from helpers.world.pictures import Picture
 from helpers.world.scenes import Scene, puzzle_scene, tile_lands
 
+LEARNED = "puzzle of learned pictures"
+"""The task of boards that are cut anew from own pictures that a run learns from; no prior task, as its name tells."""
+
 
 @dataclass(frozen=True)
 class Prompted:
@@ -201,3 +204,9 @@ def held_out_boards(spec: puzzles.PuzzleSpec, n: int, seed: int = seeds.HELD_OUT
     """
     own = load_album(pictures).held_out if pictures else ()
     return photo_boards(spec, range(n), seed, own) if own else make_boards(spec, range(n), seed)
+
+
+@lru_cache(maxsize=4)
+def learned_boards(spec: puzzles.PuzzleSpec, n: int, pictures: str) -> Boards:
+    """`n` puzzles cut anew from the very pictures of an album that are learned from."""
+    return photo_boards(spec, range(n), seeds.HELD_OUT, load_album(pictures).training)

@@ -38,9 +38,9 @@ from helpers.study.published import PUBLISHED, load_published, published_specs
 from helpers.study.records import RunStore
 from helpers.study.spec import RunSpec
 from helpers.train import rows, trainers
-from helpers.train.engine import Settings
 from helpers.train.recorder import StudyCallback
 from helpers.train.run import make_trainer, prepare
+from helpers.train.settings import Settings
 from helpers.world.answers import REWARDS
 from helpers.world.boards import Boards, training_boards
 
