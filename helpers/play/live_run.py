@@ -18,7 +18,7 @@ from helpers.errors import UserError
 from helpers.play import live_picture
 from helpers.play.live_picture import Shown
 from helpers.show.widgets import front_end_present
-from helpers.stats.alike import NOTHING, alike, alike_of
+from helpers.stats.alike import NOTHING, alike_of
 from helpers.study.arms import ARM_DESCRIPTIONS, get_arm
 from helpers.study.bases import BASES
 from helpers.study.own import arms, forms, usual
@@ -67,7 +67,6 @@ class Panel:
         for spec in [spec for spec in child.earlier() if not spec.pictures][-MOST:]:
             self._list(spec, shown=False)
         self._arm_changed()
-        Thread(target=_warm, args=(base,), daemon=True).start()
 
     # What is set ----------------------------------------------------------------------------------------------------
     def spec(self) -> RunSpec:
@@ -208,7 +207,7 @@ class Panel:
         """Lay everything out, each part in a place of fixed size."""
         s = self._settings
         self._about = w.HTML(layout={"height": "34px", "width": "300px"})
-        self._note = w.HTML(layout={"height": "52px", "width": "300px"})
+        self._note = w.HTML(layout={"height": "84px", "width": "300px", "overflow": "hidden"})
         self._status = w.HTML(layout={"height": "22px", "width": "680px"})
         self._picture = w.HTML(layout={"height": f"{live_picture.HEIGHT + 4}px", "width": f"{live_picture.WIDTH}px"})
         self._start = w.Button(description="Start", button_style="primary", tooltip="Train what is set above")
@@ -220,7 +219,7 @@ class Panel:
         s["base"].observe(self._arm_changed, "value")
         for name in s.keys() - {"arm", "base"}:
             s[name].observe(self._check, "value")
-        still = w.HTML(_STILL, layout={"height": "0px"})
+        still = w.HTML(_STILL, layout={"height": "0px", "margin": "0"})
         rewards = w.HBox([s["hit"], s["exact"], s["format"]])
         order = [s["base"], s["arm"], self._about, s["form"], s["rate"], s["beta"]]
         order += [w.HTML("reward weights (RFT):"), rewards, s["steps"], s["until"], self._note]
@@ -267,14 +266,6 @@ def _controls(base: str) -> dict[str, w.ValueWidget]:
         "steps": steps,
         "until": menu("stop at exact", list(UNTIL.items()), 0.5),
     }
-
-
-def _warm(base: str) -> None:
-    """Read the published runs once, so that a choice is answered at once."""
-    for name in dict.fromkeys((base, "shipped")):
-        for arm in arms():
-            for rate in (2e-4, 6e-5):
-                alike(arm, usual(arm, name)[0], name, rate)
 
 
 def _set(widget: w.DOMWidget, text: str, name: str = "value") -> None:

@@ -10,17 +10,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers.errors import UserError
+from helpers.measure.kept_runs import kept
+from helpers.model.build import load, quiet_cpu, quiet_progress
+from helpers.model.evaluate import score_puzzles
 from helpers.show import marks, plots
 from helpers.show.marks import record, said
-from helpers.show.style import GREY, Label, arm_style, direct_labels, new_figure, spaced, use_style
+from helpers.show.style import GREY, Label, direct_labels, new_figure, spaced, use_style
 from helpers.show.widgets import front_end_present
 from helpers.stats.alike import alike_of
+from helpers.study.arms import arm_style
+from helpers.study.profiles import GRIDS
 from helpers.study.records import is_finished
 from helpers.study.schema import is_prior, read_table
 from helpers.study.spec import RunSpec
 from helpers.train import child
 from helpers.train.child import Child
-from helpers.world.boards import LEARNED, held_out_boards, training_boards
+from helpers.world import seeds
+from helpers.world.boards import LEARNED, held_out_boards, learned_boards, training_boards
 
 MARKS = ("learned", "held_out", "prior")
 LOOK_SECONDS = 0.5
@@ -47,7 +53,7 @@ def follow(spec: RunSpec) -> child.Progress:
             time.sleep(LOOK_SECONDS)
     except KeyboardInterrupt:
         one.end()
-        raise UserError(f"{child.status(one)} Run this cell again.") from None
+        raise UserError(child.status(one)) from None
     if one.state == "failed":
         raise UserError(child.status(one))
     (shown.update if shown is not None else display)(Markdown(child.status(one)))
@@ -77,8 +83,8 @@ def in_words(spec: RunSpec, held_out: int) -> str:
     was, now = ({name: f"{row[name]:.2f}" for name in MARKS} for _, row in rows.iloc[[0, -1]].iterrows())
     return (
         f"After {rows['step'].iloc[-1]} steps it solves {now['learned']} of the boards cut anew from pictures that it "
-        f"learned from ({was['learned']} before; chance is {spec.puzzle.chance_exact:.2f}) and {now['held_out']} of those "
-        f"from {held_out} pictures that it never saw ({was['held_out']} before). Its mean prior score went from "
+        f"learned from ({was['learned']} before; chance is {spec.puzzle.chance_exact:.2f}) and {now['held_out']} of "
+        f"those from {held_out} pictures that it never saw ({was['held_out']} before). Its mean prior score went from "
         f"{was['prior']} to {now['prior']}."
     )
 
@@ -90,6 +96,27 @@ def gallery(spec: RunSpec, each: int = 4) -> Figure:
     known = [(kind, part) for kind, part in (("to learn from", learned), ("held out", held_out))]
     titles = [f"{kind}\n{spaced(placement)}" for kind, part in known for placement in part.placements]
     return plots.board_gallery([*learned.pixels, *held_out.pixels], titles, columns=each)
+
+
+def carried_over(spec: RunSpec, n: int = 64) -> pd.DataFrame:
+    """Exact match of the kept models, which were taught drawn boards, on `n` of those and on boards of own pictures.
+
+    Columns: model, drawn scenes, pictures to learn from, held-out pictures; empty where no model is kept.
+    """
+    quiet_cpu()
+    quiet_progress()
+    puzzle, rows = GRIDS["2x2"], []
+    parts = {
+        "drawn scenes": held_out_boards(puzzle, n),
+        "pictures to learn from": learned_boards(puzzle, n, spec.pictures),
+        "held-out pictures": held_out_boards(puzzle, n, pictures=spec.pictures),
+    }
+    for cell, (taught, folder) in kept().items():
+        loaded = load(folder)
+        asked = {name: part.asking(taught.asked, seeds.HELD_OUT) for name, part in parts.items()}
+        marks_of = {name: score_puzzles(*loaded, part)["exact"] for name, part in asked.items()}
+        rows.append({"model": f"{cell} on {taught.base}"} | marks_of)
+    return pd.DataFrame(rows, columns=["model", *parts])
 
 
 @use_style()

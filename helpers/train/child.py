@@ -210,7 +210,7 @@ def status(one: Child | None) -> str:
         "starting": waits,
         "training": f"Training: {at}, {marks}; {minutes(one.elapsed / 60)} so far{left}.",
         "stopping": f"Stopping at {at} ...",
-        "stopped": f"Stopped at {at}. Press Continue to go on from its last evaluation.",
+        "stopped": f"Stopped at {at}: started again, it goes on from its last evaluation.",
         "failed": f"The run ended before its time: {one.words}",
         "finished": f"Finished at step {now.step}: {marks}; kept in {folder(one.spec)}.",
     }[state]
