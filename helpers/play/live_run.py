@@ -212,7 +212,7 @@ class Panel:
         self._picture = w.HTML(layout={"height": f"{live_picture.HEIGHT + 4}px", "width": f"{live_picture.WIDTH}px"})
         self._start = w.Button(description="Start", button_style="primary", tooltip="Train what is set above")
         self._stop = w.Button(description="Stop", tooltip="Stop the run; it can be gone on from", disabled=True)
-        self._listed = w.VBox(layout={"height": "86px", "overflow_y": "auto", "width": "680px"})
+        self._listed = w.VBox(layout={"height": "86px", "overflow": "auto", "width": "680px"})
         self._start.on_click(self.start)
         self._stop.on_click(self.stop)
         s["arm"].observe(self._arm_changed, "value")
