@@ -50,6 +50,13 @@ def live_run(base: str = "two-form-5") -> None:
         display(Panel(base).box)
 
 
+class _Box(w.HBox):
+    """The panel as it is displayed; without a kernel nothing but the line above it stands there."""
+
+    def __repr__(self) -> str:
+        return " "
+
+
 class Panel:
     """The panel's controls, its picture and the runs of this session; `box` is what is displayed."""
 
@@ -225,7 +232,7 @@ class Panel:
         order += [w.HTML("reward weights (RFT):"), rewards, s["steps"], s["until"], self._note]
         left = w.VBox([*order, w.HBox([self._start, self._stop]), still], layout={"width": "312px"})
         right = w.VBox([self._status, self._picture, self._listed], layout={"width": "690px"})
-        self.box = w.HBox([left, right], layout={"height": f"{HEIGHT}px", "overflow": "hidden"})
+        self.box = _Box([left, right], layout={"height": f"{HEIGHT}px", "overflow": "hidden"})
         self.box.add_class("jigsaw-live")
 
 
