@@ -34,3 +34,14 @@ def test_every_link_leads_to_a_notebook_or_a_figure() -> None:
 @pytest.mark.parametrize(("notebook", "last"), re.findall(r"\]\((\w+\.ipynb)\), sections? (?:\d+ to )?(\d+)", INDEX))
 def test_every_section_that_a_route_names_is_there(notebook: str, last: str) -> None:
     assert re.search(rf"^## {last} ", text(notebook), re.MULTILINE)
+
+
+def test_the_page_to_play_on_points_at_no_file_outside_its_folder() -> None:
+    """Voila answers a picture beside the notebook's folder with an error in place of the whole page."""
+    assert "](../" not in text("play.ipynb")
+
+
+def test_every_view_and_panel_of_the_page_to_play_on_is_a_cell_of_its_own() -> None:
+    cells = json.loads((NOTEBOOKS / "play.ipynb").read_text(encoding="utf-8"))["cells"]
+    tags = [tag for cell in cells for tag in cell["metadata"].get("tags", [])]
+    assert (tags.count("view"), tags.count("panel")) == (5, 3)
