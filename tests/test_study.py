@@ -19,7 +19,7 @@ from helpers.study.profiles import get_profile, specs
 from helpers.study.published import load_published, published_specs
 from helpers.study.records import RunStore
 from helpers.train import jobs as jobs_module
-from helpers.train.jobs import _last_words, _launch, ensure, run_all, run_missing
+from helpers.train.jobs import ensure, last_words, launch, run_all, run_missing
 from helpers.train.settings import settings
 
 ROOT = Path(__file__).parents[1]
@@ -111,7 +111,7 @@ def test_published_records_stand_in_at_cpu_unless_asked(elsewhere: Path, monkeyp
 
 def test_a_run_waits_for_its_source_and_no_more_than_two_run(monkeypatch: pytest.MonkeyPatch) -> None:
     log: list = []
-    swap(monkeypatch, jobs_module, "_launch", lambda profile, spec: Fake(spec, log))
+    swap(monkeypatch, jobs_module, "launch", lambda profile, spec: Fake(spec, log))
     run_all(get_profile("smoke"), smoke(), jobs=2)
     assert sorted(arm for event, arm in log if event == "end") == sorted(s.arm for s in smoke())
     for arm in ("sft-rollout", "sft-self"):
@@ -125,7 +125,7 @@ def test_a_run_waits_for_its_source_and_no_more_than_two_run(monkeypatch: pytest
 
 def test_a_source_that_is_done_already_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     log: list = []
-    swap(monkeypatch, jobs_module, "_launch", lambda profile, spec: Fake(spec, log))
+    swap(monkeypatch, jobs_module, "launch", lambda profile, spec: Fake(spec, log))
     run_all(get_profile("smoke"), smoke(["sft-rollout"]), jobs=1)
     assert log == [("start", "sft-rollout"), ("end", "sft-rollout")]
 
@@ -139,7 +139,7 @@ def test_a_failed_run_stops_the_others_and_is_named_with_its_last_words(monkeypa
         process.end += 0.0 if bad else 5.0
         return process
 
-    swap(monkeypatch, jobs_module, "_launch", launch)
+    swap(monkeypatch, jobs_module, "launch", launch)
     chosen = smoke(["sft-answer", "sft-expert"])
     with pytest.raises(UserError, match=f"{chosen[0].name} stopped: the disk is full."):
         run_all(get_profile("smoke"), chosen, jobs=2)
@@ -151,7 +151,7 @@ def test_where_the_others_go_on_only_what_needs_the_failed_run_is_left_out(monke
     swap(
         monkeypatch,
         jobs_module,
-        "_launch",
+        "launch",
         lambda profile, spec: Fake(spec, log, int(spec.arm == "rft"), "it diverged"),
     )
     chosen = {spec.arm: spec for spec in smoke(["rft", "sft-answer", "sft-rollout", "sft-self"])}
@@ -164,7 +164,7 @@ def test_where_the_others_go_on_only_what_needs_the_failed_run_is_left_out(monke
 
 def test_seeds_are_completed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     log: list = []
-    swap(monkeypatch, jobs_module, "_launch", lambda profile, spec: Fake(spec, log))
+    swap(monkeypatch, jobs_module, "launch", lambda profile, spec: Fake(spec, log))
     profile = replace(get_profile("smoke"), seeds=(0, 1))
     run_all(profile, specs(profile, ["sft-rollout", "rft"]), jobs=1)
     assert [arm for event, arm in log if event == "start"] == ["rft", "sft-rollout"] * 2
@@ -193,7 +193,7 @@ def test_a_process_that_says_nothing_gives_its_exit_status() -> None:
     process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
     process.words = words
     process.wait()
-    assert _last_words(process) == "exit status 3"
+    assert last_words(process) == "exit status 3"
 
 
 def test_a_talkative_process_does_not_block(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +201,7 @@ def test_a_talkative_process_does_not_block(monkeypatch: pytest.MonkeyPatch) -> 
     stock = subprocess.Popen
     code = "import sys; sys.stderr.write('x' * 300_000 + chr(10) + 'too late'); sys.exit(2)"
     monkeypatch.setattr(subprocess, "Popen", lambda command, **options: stock([sys.executable, "-c", code], **options))
-    process = _launch(get_profile("smoke"), smoke(["base"])[0])
+    process = launch(get_profile("smoke"), smoke(["base"])[0])
     try:
         deadline = time.time() + 5
         while process.poll() is None and time.time() < deadline:
