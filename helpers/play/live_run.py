@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Sequence
+from functools import cache
 from threading import Lock, Thread
 
 import ipywidgets as w
@@ -37,9 +38,14 @@ WEIGHTS = (0.0, 0.04, 0.12, 0.36, 1.0)  # of the KL term
 UNTIL = {"never: all steps": 0.0, "0.3": 0.3, "0.5": 0.5, "0.7": 0.7, "0.9": 0.9}
 FORMS = {"direct": "direct", "think": "think", "plain (no form asked)": "plain", "in full sentences": "sentences"}
 _STILL = (
-    # Keys typed here are the panel's: JupyterLab's own shortcuts (x cuts the cell) leave what is so marked alone.
-    "<img alt='' src='data:,' style='display:none' onerror=\""
-    "this.closest('.jigsaw-live').setAttribute('data-lm-suppress-shortcuts','true')\">"
+    # Keys typed in a control are its own: JupyterLab's shortcuts (x cuts the cell) leave alone what is so marked, which
+    # no widget can be. The picture that is none may fail before the panel stands on the page.
+    "<img alt='' src='data:,' style='display:none' onerror=\"(function find(node, tries) {"
+    " const panel = node.closest('.jigsaw-live');"
+    " if (!panel) return tries && setTimeout(() => find(node, tries - 1), 200);"
+    " const mark = () => panel.querySelectorAll('button, select, input').forEach("
+    "(control) => control.setAttribute('data-lm-suppress-shortcuts', 'true'));"
+    ' mark(); new MutationObserver(mark).observe(panel, { childList: true, subtree: true }); })(this, 300)">'
 )
 
 
@@ -47,7 +53,13 @@ def live_run(base: str = "two-form-5") -> None:
     """Display the panel, and one line that stays where there is no kernel. Raises UserError for an unknown base."""
     display(HTML(f'<p style="margin:4px 0;color:#555">{NEEDS}</p>'))
     if front_end_present():
-        display(Panel(base).box)
+        display(_panel(base).box)
+
+
+@cache
+def _panel(base: str) -> Panel:
+    """One panel a base: a cell that is run again shows the same one, with the run that is under way."""
+    return Panel(base)
 
 
 class _Box(w.HBox):

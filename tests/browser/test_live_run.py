@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from helpers.study.spec import RunSpec
+from helpers.train import child
+from helpers.world.seeds import LIVE
 from tests.browser.conftest import KERNEL, shoot
 from tests.browser.servers import LINKED, ROOT, serving, surroundings
 from tests.browser.test_lab import LAB, MINUTES, RAN
@@ -19,7 +23,7 @@ from tests.browser.test_lab import LAB, MINUTES, RAN
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CODE = 'import sys\nsys.path.insert(0, "..")\nfrom helpers.lab import start\n\nstart("cpu", quiet=True)'
+CODE = 'import sys\nsys.path.insert(0, "..")\nfrom helpers.lab import start\n\nstart("cpu", quiet=True);'
 SHOW = "from helpers.play.live_run import live_run\n\nlive_run()"
 FREE = "print('the kernel is', 'free')"
 WATCH = """() => {
@@ -46,10 +50,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def serving_live(patch: pytest.MonkeyPatch, place: Path) -> AbstractContextManager[str]:
+    """A server whose notebooks are not kept static, as the tests' own are."""
+    patch.delenv("JIGSAW_STATIC", raising=False)
+    return serving(LAB, place, "/api")
+
+
 @pytest.fixture(scope="module")
 def tab(browser: Browser, place: Path) -> Iterator[Page]:
     """JupyterLab with the panel on the page."""
-    with serving(LAB, place, "/api") as address:
+    with pytest.MonkeyPatch.context() as patch, serving_live(patch, place) as address:
         page = browser.new_page(viewport={"width": 1400, "height": 950})
         page.goto(f"{address}/lab/tree/live.ipynb", timeout=4 * MINUTES)
         page.wait_for_function(RAN, timeout=6 * MINUTES)
@@ -89,7 +99,7 @@ def test_a_refused_setting_is_told_in_a_sentence_and_cannot_be_started(tab: Page
     tab.get_by_label("arm", exact=True).select_option("rft-no-kl")
     weight.select_option("0.36")
     wait(tab, "has no KL term")
-    assert tab.get_by_role("button", name="Start").is_disabled()
+    assert tab.get_by_role("button", name="Start", exact=True).is_disabled()
     weight.select_option("0")
     tab.get_by_label("arm", exact=True).select_option("sft-answer")
     wait(tab, "About ")
@@ -104,20 +114,27 @@ def test_keys_in_the_panel_are_not_the_notebooks(tab: Page) -> None:
 
 
 def test_a_run_starts_by_keyboard_leaves_the_kernel_free_and_stops_by_mouse(tab: Page) -> None:
-    tab.get_by_label("steps at most", exact=True).fill("19")  # a run that no reader has
+    spec = RunSpec("sft-answer", LIVE, 19, 2e-4, 32, base="two-form-5", asked="direct", extra=(("until", 0.5),))
+    child.forget(spec)
+    tab.get_by_label("steps at most", exact=True).fill(str(spec.steps))  # a run that no reader has
     tab.keyboard.press("Tab")
-    start = tab.get_by_role("button", name="Start")
+    start = tab.get_by_role("button", name="Start", exact=True)
     start.focus()
     tab.keyboard.press("Enter")
     wait(tab, "so far")
-    tab.evaluate("() => jupyterapp.commands.execute('notebook:run-all-below')")
+    tab.evaluate("() => { jupyterapp.shell.currentWidget.content.activeCellIndex = 2; }")
+    tab.evaluate("() => jupyterapp.commands.execute('notebook:run-cell')")
     assert "the kernel is free" in tab.locator(".jp-OutputArea-output").last.inner_text()
-    tab.get_by_role("button", name="Stop").click()
+    tab.get_by_role("button", name="Stop", exact=True).click()
     tab.wait_for_function(
         "() => /Stopped at step/.test(document.querySelector('.jigsaw-live').innerText)", timeout=MINUTES
     )
     shoot(tab, "live_run_stopped")
     tab.get_by_role("button", name="Remove").last.click()
+    tab.evaluate("() => { jupyterapp.shell.currentWidget.content.activeCellIndex = 1; }")
+    tab.evaluate("() => jupyterapp.commands.execute('notebook:run-cell')")  # the same panel again
+    wait(tab, "Stopped at step")
+    child.forget(spec)
 
 
 def test_exported_html_says_that_it_needs_a_kernel(tab: Page, browser: Browser, place: Path) -> None:
