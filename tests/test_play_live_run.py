@@ -178,7 +178,7 @@ def test_the_picture_shows_runs_over_what_is_published() -> None:
     assert 'aria-label="a &quot;title&quot; &lt;b&gt;"' in drawn and ">64<" in drawn  # the axis: the next nice number
     # exact match 0.5 at step 8 of 64, between the axes' ends: 46 + 354 / 8, and 236 - 202 / 2
     assert 'cx="90.2" cy="135.0"' in drawn
-    assert {float(size) for size in re.findall(r'font-size="([\d.]+)"', drawn)} == {12.0}
+    assert {float(size) for size in re.findall(r'font-size="([\d.]+)"', drawn)} == {13.0}
 
 
 def test_the_picture_of_nothing_has_the_same_size() -> None:

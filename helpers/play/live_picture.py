@@ -62,9 +62,9 @@ def picture(runs: Sequence[Shown], known: Alike, expected: int, title: str) -> s
     plane = _Box(470, 34, 664, 236, (0, 1), (0, 1))
     parts = [*_curves(curves, runs, known), *_trace(below, runs), *_plane(plane, runs, known), *_key(runs, known)]
     about = f'role="img" aria-label="{html.escape(title)}"'
-    style = 'font-family="system-ui, sans-serif" font-size="12"'
+    style = 'font-family="system-ui, sans-serif" font-size="13"'
     size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
-    frame = "max-width:100%;background:#fff;display:block"
+    frame = "max-width:100%;height:auto;background:#fff;display:block"
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style} style="{frame}" {about}>{"".join(parts)}</svg>'
 
 
@@ -97,7 +97,7 @@ def _trace(box: _Box, runs: Sequence[Shown]) -> Iterable[str]:
 def _plane(box: _Box, runs: Sequence[Shown], known: Alike) -> Iterable[str]:
     ticks = (0, 0.25, 0.5, 0.75, 1)
     yield from _axes(box, "exact match", "prior score", ticks, ticks)
-    yield _text(box.left, 16, "what is learned, what is kept", weight="bold")
+    yield _text(box.left, 16, "learned and kept", weight="bold")
     yield _line(box, known.curve["exact"], known.curve["prior"], PALE, "3 3", 1.1)
     yield from (_dot(*box.at(*point), PALE, 2) for point in _pairs(known.curve, "exact", "prior"))
     for run in runs:

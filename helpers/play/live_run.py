@@ -225,13 +225,13 @@ class Panel:
     def _build(self) -> None:
         """Lay everything out, each part in a place of fixed size."""
         s = self._settings
-        self._about = w.HTML(layout={"height": "34px", "width": "300px"})
-        self._note = w.HTML(layout={"height": "84px", "width": "300px", "overflow": "hidden"})
-        self._status = w.HTML(layout={"height": "22px", "width": "680px"})
-        self._picture = w.HTML(layout={"height": f"{live_picture.HEIGHT + 4}px", "width": f"{live_picture.WIDTH}px"})
+        self._about = w.HTML(layout={"height": "34px", "width": "280px"})
+        self._note = w.HTML(layout={"height": "84px", "width": "280px", "overflow": "hidden"})
+        self._status = w.HTML(layout={"height": "22px", "width": "100%"})
+        self._picture = w.HTML(layout={"height": f"{live_picture.HEIGHT + 4}px", "width": "100%"})
         self._start = w.Button(description="Start", button_style="primary", tooltip="Train what is set above")
         self._stop = w.Button(description="Stop", tooltip="Stop the run; it can be gone on from", disabled=True)
-        self._listed = w.VBox(layout={"height": "86px", "overflow": "auto", "width": "680px"})
+        self._listed = w.VBox(layout={"height": "86px", "overflow": "auto", "width": "100%"})
         self._start.on_click(self.start)
         self._stop.on_click(self.stop)
         s["arm"].observe(self._arm_changed, "value")
@@ -242,16 +242,16 @@ class Panel:
         rewards = w.HBox([s["hit"], s["exact"], s["format"]])
         order = [s["base"], s["arm"], self._about, s["form"], s["rate"], s["beta"]]
         order += [w.HTML("reward weights (RFT):"), rewards, s["steps"], s["until"], self._note]
-        left = w.VBox([*order, w.HBox([self._start, self._stop]), still], layout={"width": "312px"})
-        right = w.VBox([self._status, self._picture, self._listed], layout={"width": "690px"})
-        self.box = _Box([left, right], layout={"height": f"{HEIGHT}px", "overflow": "hidden"})
+        left = w.VBox([*order, w.HBox([self._start, self._stop]), still], layout={"flex": "0 0 290px"})
+        right = w.VBox([self._status, self._picture, self._listed], layout={"flex": "1 1 680px", "min_width": "604px"})
+        self.box = _Box([left, right], layout={"height": f"{HEIGHT}px", "overflow": "auto hidden"})
         self.box.add_class("jigsaw-live")
 
 
-_ROW = {"width": "575px"}
-_SMALL = {"width": "76px"}
-_WIDE = {"width": "300px"}
-_NAMED = {"description_width": "96px"}
+_ROW = {"flex": "1 1 500px"}
+_SMALL = {"flex": "0 0 76px"}
+_WIDE = {"width": "280px"}
+_NAMED = {"description_width": "88px"}
 
 
 def _forms(base: str) -> list[tuple[str, str]]:
@@ -266,12 +266,12 @@ def _controls(base: str) -> dict[str, w.ValueWidget]:
         return w.Dropdown(options=options, value=value, description=words, style=_NAMED, layout=_WIDE)
 
     def weight(words: str) -> w.BoundedFloatText:
-        style = {"description_width": "38px"}
-        layout = {"width": "98px"}
+        style = {"description_width": "36px"}
+        layout = {"width": "91px"}
         return w.BoundedFloatText(value=1.0, min=0, max=10, step=0.5, description=words, style=style, layout=layout)
 
     steps = w.BoundedIntText(
-        value=240, min=8, max=4000, step=8, description="steps at most", style=_NAMED, layout=_WIDE
+        value=240, min=8, max=4000, step=8, description="most steps", style=_NAMED, layout=_WIDE
     )
     return {
         "base": menu("base", list(BASES), base),

@@ -116,7 +116,7 @@ def test_keys_in_the_panel_are_not_the_notebooks(tab: Page) -> None:
 def test_a_run_starts_by_keyboard_leaves_the_kernel_free_and_stops_by_mouse(tab: Page) -> None:
     spec = RunSpec("sft-answer", LIVE, 19, 2e-4, 32, base="two-form-5", asked="direct", extra=(("until", 0.5),))
     child.forget(spec)
-    tab.get_by_label("steps at most", exact=True).fill(str(spec.steps))  # a run that no reader has
+    tab.get_by_label("most steps", exact=True).fill(str(spec.steps))  # a run that no reader has
     tab.keyboard.press("Tab")
     start = tab.get_by_role("button", name="Start", exact=True)
     start.focus()
