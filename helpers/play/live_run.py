@@ -270,9 +270,7 @@ def _controls(base: str) -> dict[str, w.ValueWidget]:
         layout = {"width": "91px"}
         return w.BoundedFloatText(value=1.0, min=0, max=10, step=0.5, description=words, style=style, layout=layout)
 
-    steps = w.BoundedIntText(
-        value=240, min=8, max=4000, step=8, description="most steps", style=_NAMED, layout=_WIDE
-    )
+    steps = w.BoundedIntText(value=240, min=8, max=4000, step=8, description="most steps", style=_NAMED, layout=_WIDE)
     return {
         "base": menu("base", list(BASES), base),
         "arm": menu("arm", arms(), "sft-answer"),
