@@ -152,13 +152,10 @@ def test_an_unknown_base_is_told_in_a_sentence() -> None:
         Panel("nothing")
 
 
-def test_without_a_front_end_one_line_stands_there(capsys: pytest.CaptureFixture) -> None:
+def test_without_a_front_end_one_line_stands_there(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[object] = []
-    live_run_display, live_run.display = live_run.display, shown.append
-    try:
-        live_run.live_run()
-    finally:
-        live_run.display = live_run_display
+    monkeypatch.setattr("helpers.play.panel.display", shown.append)
+    live_run.live_run()
     assert len(shown) == 1 and "needs a running kernel" in shown[0].data
 
 

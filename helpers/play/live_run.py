@@ -13,12 +13,11 @@ from functools import cache
 from threading import Lock, Thread
 
 import ipywidgets as w
-from IPython.display import HTML, display
 
 from helpers.errors import UserError
 from helpers.play import live_picture
 from helpers.play.live_picture import Shown
-from helpers.show.widgets import front_end_present
+from helpers.play.panel import own_keys, put
 from helpers.stats.alike import NOTHING, alike_of
 from helpers.study.arms import ARM_DESCRIPTIONS, get_arm
 from helpers.study.bases import BASES
@@ -37,36 +36,17 @@ RATES = (2e-5, 6e-5, 1.1e-4, 2e-4, 4e-4, 6e-4)
 WEIGHTS = (0.0, 0.04, 0.12, 0.36, 1.0)  # of the KL term
 UNTIL = {"never: all steps": 0.0, "0.3": 0.3, "0.5": 0.5, "0.7": 0.7, "0.9": 0.9}
 FORMS = {"direct": "direct", "think": "think", "plain (no form asked)": "plain", "in full sentences": "sentences"}
-_STILL = (
-    # Keys typed in a control are its own: JupyterLab's shortcuts (x cuts the cell) leave alone what is so marked, which
-    # no widget can be. The picture that is none may fail before the panel stands on the page.
-    "<img alt='' src='data:,' style='display:none' onerror=\"(function find(node, tries) {"
-    " const panel = node.closest('.jigsaw-live');"
-    " if (!panel) return tries && setTimeout(() => find(node, tries - 1), 200);"
-    " const mark = () => panel.querySelectorAll('button, select, input').forEach("
-    "(control) => control.setAttribute('data-lm-suppress-shortcuts', 'true'));"
-    ' mark(); new MutationObserver(mark).observe(panel, { childList: true, subtree: true }); })(this, 300)">'
-)
 
 
 def live_run(base: str = "two-form-5") -> None:
     """Display the panel, and one line that stays where there is no kernel. Raises UserError for an unknown base."""
-    display(HTML(f'<p style="margin:4px 0;color:#555">{NEEDS}</p>'))
-    if front_end_present():
-        display(_panel(base).box)
+    put(lambda: _panel(base).box, NEEDS)
 
 
 @cache
 def _panel(base: str) -> Panel:
     """One panel a base: a cell that is run again shows the same one, with the run that is under way."""
     return Panel(base)
-
-
-class _Box(w.HBox):
-    """The panel as it is displayed; without a kernel nothing but the line above it stands there."""
-
-    def __repr__(self) -> str:
-        return " "
 
 
 class Panel:
@@ -238,13 +218,12 @@ class Panel:
         s["base"].observe(self._arm_changed, "value")
         for name in s.keys() - {"arm", "base"}:
             s[name].observe(self._check, "value")
-        still = w.HTML(_STILL, layout={"height": "0px", "margin": "0"})
         rewards = w.HBox([s["hit"], s["exact"], s["format"]])
         order = [s["base"], s["arm"], self._about, s["form"], s["rate"], s["beta"]]
         order += [w.HTML("reward weights (RFT):"), rewards, s["steps"], s["until"], self._note]
-        left = w.VBox([*order, w.HBox([self._start, self._stop]), still], layout={"flex": "0 0 290px"})
+        left = w.VBox([*order, w.HBox([self._start, self._stop])], layout={"flex": "0 0 290px"})
         right = w.VBox([self._status, self._picture, self._listed], layout={"flex": "1 1 680px", "min_width": "604px"})
-        self.box = _Box([left, right], layout={"height": f"{HEIGHT}px", "overflow": "auto hidden"})
+        self.box = w.HBox([own_keys(), left, right], layout={"height": f"{HEIGHT}px", "overflow": "auto hidden"})
         self.box.add_class("jigsaw-live")
 
 

@@ -53,7 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def serving_live(patch: pytest.MonkeyPatch, place: Path) -> AbstractContextManager[str]:
     """A server whose notebooks are not kept static, as the tests' own are."""
     patch.delenv("JIGSAW_STATIC", raising=False)
-    return serving(LAB, place, "/api")
+    return serving(LAB, place)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,7 @@ def tab(browser: Browser, place: Path) -> Iterator[Page]:
         page.evaluate("() => jupyterapp.commands.execute('notebook:run-all-cells')", None)
         page.wait_for_selector(".jigsaw-live svg", timeout=8 * MINUTES)
         page.wait_for_function(RAN, timeout=4 * MINUTES)
+        page.wait_for_timeout(2000)  # until the panel has its own keys
         yield page
         page.close()
 
@@ -97,6 +98,7 @@ def test_a_choice_by_keyboard_is_answered_at_once_and_nothing_moves(tab: Page) -
 def test_a_refused_setting_is_told_in_a_sentence_and_cannot_be_started(tab: Page) -> None:
     weight = tab.get_by_label("KL weight", exact=True)
     tab.get_by_label("arm", exact=True).select_option("rft-no-kl")
+    wait(tab, "RFT without the KL term")  # the kernel has set its usual weight
     weight.select_option("0.36")
     wait(tab, "has no KL term")
     assert tab.get_by_role("button", name="Start", exact=True).is_disabled()
