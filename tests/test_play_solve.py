@@ -184,14 +184,3 @@ def test_a_bad_file_is_told_in_one_sentence(panel, content, said) -> None:
     upload(panel, content, "mine.txt")
     assert said in panel.said.value and "#a33a00" in panel.said.value
     assert panel.boards.pixels[0, 0, 0].tolist() == [255, 0, 0]
-
-
-def test_without_a_kernel_a_sentence_stands_where_the_panel_would(capsys, monkeypatch) -> None:
-    shown: list = []
-    monkeypatch.setattr(try_models, "display", lambda item, **_: shown.append(item))
-    try_models.try_on()
-    assert "it needs the kernel" in shown[0].data
-    monkeypatch.setattr(try_models, "front_end_present", lambda: True)
-    try_models.try_on()
-    assert try_models.WIDGET in shown[1] and "it needs the kernel" in shown[1]["text/html"]
-    assert "VBox" not in shown[1]["text/plain"]

@@ -10,22 +10,20 @@ from collections.abc import Sequence
 
 import ipywidgets
 import numpy as np
-from IPython.display import HTML, display
 from PIL import Image
 
 from helpers.errors import UserError
 from helpers.play.page import png
+from helpers.play.panel import own_keys, put
 from helpers.play.tries import PUZZLE, Attempt, Solver, attempts, cut, photographs, solvers, telling
 from helpers.show.style import spaced
-from helpers.show.widgets import front_end_present
 from helpers.world import pictures, puzzles
 
-ABSENT = (
-    "To let the models try a picture of your own, run this cell in a live notebook: it needs the kernel. "
+NEEDS_KERNEL = (
+    "Your own picture: this panel asks the models themselves, so it needs a kernel. Run this cell to open it. "
     "Drawn boards and photographs are tried in the view above without one."
 )
 BOARD = "the board: all that a model sees"
-WIDGET = "application/vnd.jupyter.widget-view+json"
 CELL = "text-align:left;padding:1px 9px;white-space:nowrap"
 STRIDE = 1000  # between the numbers of one shuffle and the next
 HEIGHT = 490  # pixels of the panel, with six rows that think
@@ -36,13 +34,7 @@ def try_on(picture: Image.Image | None = None) -> None:
 
     It starts with `picture`, or with a packaged photograph. Without a kernel a sentence stands in its place.
     """
-    if not front_end_present():
-        display(HTML(f"<p>{ABSENT}</p>"))
-        return
-    panel = Panel(picture or photographs()[2].image)
-    # Of the panel's own text a page without a kernel would show "VBox(...)": the sentence takes its place.
-    view = panel.box._repr_mimebundle_()[WIDGET]
-    display({WIDGET: view, "text/html": f"<p>{ABSENT}</p>", "text/plain": ABSENT}, raw=True)
+    put(lambda: Panel(picture or photographs()[2].image).box, NEEDS_KERNEL)
 
 
 class Panel:
@@ -61,7 +53,7 @@ class Panel:
         self.upload.observe(lambda _: self._take(), names="value")
         again.on_click(lambda _: self._shuffle())
         ask.on_click(lambda _: self.ask())
-        rows = [ipywidgets.HBox([self.upload, again, ask]), self.said, self.board, self.table]
+        rows = [own_keys(), ipywidgets.HBox([self.upload, again, ask]), self.said, self.board, self.table]
         self.box = ipywidgets.VBox(rows, layout=ipywidgets.Layout(height=f"{HEIGHT}px"))
         self._show()
 

@@ -46,7 +46,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tab(browser: Browser, place: Path) -> Iterator[Page]:
     """JupyterLab with the panel open."""
-    with serving(LAB, place, "/api") as address:
+    with serving(LAB, place) as address:
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
         page.goto(f"{address}/lab/tree/t.ipynb")
         page.wait_for_function(
