@@ -14,9 +14,8 @@ import pandas as pd
 
 from helpers.play.page import look
 from helpers.stats.alike import Alike
-from helpers.study.arms import get_arm
 from helpers.study.spec import RunSpec
-from helpers.train.child import TRACES, Progress
+from helpers.train.child import Progress, traced
 
 WIDTH, HEIGHT = 680, 440
 PALE, GREY, INK = "#8a8a8a", "#5a5a5a", "#222222"
@@ -120,7 +119,7 @@ def _key(runs: Sequence[Shown], known: Alike) -> Iterable[str]:
 
 
 def _what(run: Shown) -> str:
-    return TRACES[get_arm(run.spec.arm).family][1]
+    return traced(run.spec)[1]
 
 
 def _range(runs: Sequence[Shown]) -> tuple[float, float]:

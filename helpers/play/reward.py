@@ -13,6 +13,7 @@ import pandas as pd
 from helpers.errors import UserError
 from helpers.play import page
 from helpers.play.page import Json, View
+from helpers.study.arms import get_arm
 from helpers.study.published import PUBLISHED, load_published, published_specs
 from helpers.study.spec import RunSpec
 from helpers.world import answers, seeds
@@ -27,7 +28,8 @@ PUZZLE = PuzzleSpec()
 def study_view() -> View:
     """The designer, with the groups that the published runs of RFT drew in their first step, when each was the base."""
     rows, known = load_published(PUBLISHED, "completions"), published_specs(PUBLISHED)
-    return view(rows[rows["step"] == 1], {name: spec for name, spec in known.items() if spec.arm == "rft"})
+    own = {name: spec for name, spec in known.items() if get_arm(spec.arm).data == "own"}
+    return view(rows[rows["step"] == 1], own)
 
 
 def view(rows: pd.DataFrame, known: dict[str, RunSpec]) -> View:

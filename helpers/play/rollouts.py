@@ -22,6 +22,7 @@ from helpers.model.generate import Sampling
 from helpers.play import page
 from helpers.play.page import Json, View
 from helpers.study import cells
+from helpers.study.arms import get_arm
 from helpers.study.profiles import FAIR, Profile, specs
 from helpers.study.published import table
 from helpers.study.spec import RunSpec
@@ -86,9 +87,10 @@ def study_view(profile: Profile) -> View:
 
 
 def study_writers(profile: Profile) -> list[Writer]:
-    """The runs of `rft` of a profile that has records. Raises UserError where there are none."""
+    """The runs of a profile's study that learn from their own samples. Raises UserError where there are no records."""
     rows = table(profile.name, "completions")
-    named = [(spec, f"RFT, seed {spec.seed}") for spec in specs(profile, ["rft"])]
+    own = [arm for arm in profile.study_arms if get_arm(arm).data == "own"]
+    named = [(spec, f"{get_arm(spec.arm).spoken or spec.arm}, seed {spec.seed}") for spec in specs(profile, own)]
     return [_run(spec, label, rows[rows["run"] == spec.name]) for spec, label in named]
 
 

@@ -23,6 +23,7 @@ from helpers.model.build import Loaded
 from helpers.model.evaluate import solve
 from helpers.model.score import completion_logps
 from helpers.show.style import spaced
+from helpers.study.arms import get_arm
 from helpers.study.cells import base_name
 from helpers.world import answers, puzzles, seeds
 from helpers.world.boards import Boards, held_out_boards
@@ -30,7 +31,6 @@ from helpers.world.forms import Asked, written_as
 from helpers.world.pictures import Picture, packaged_photos
 from helpers.world.puzzles import PuzzleSpec
 
-NAMES = {"base": "base", "sft-answer": "SFT on bare answers", "rft": "RFT", "sft-rollout": "SFT on RFT's rollouts"}
 PUZZLE = PuzzleSpec()  # what the kept models were taught
 TRIES = Path(__file__).parent / "tries.csv"
 COLUMNS = ["model", "asked", "boards", "number", "placement", "said", "logp"]
@@ -50,7 +50,7 @@ class Solver:
     @property
     def name(self) -> str:
         """How a reader knows it: "RFT"."""
-        return NAMES.get(self.arm, self.arm)
+        return get_arm(self.arm).spoken or self.arm
 
     @property
     def model(self) -> str:

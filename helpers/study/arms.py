@@ -45,7 +45,8 @@ class Arm:
     "thinks" with the true placement. `reference`: whether the runs of its seed are rescaled to its update's length, and
     (of RFT) joined with its end by a line; `recovered`: whether it is measured how what it forgot comes back.
     `written`: the form of what it learns to write: what the prompt asks for ("asked"), the answer alone ("direct"), a
-    model's own think ("think") or the teacher's voice ("sentences").
+    model's own think ("think") or the teacher's voice ("sentences"). `spoken`: what it is called beside a reader, where
+    its name alone would say little.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Arm:
     reference: bool = False
     recovered: bool = False
     written: Literal["asked", "direct", "think", "sentences"] = "asked"
+    spoken: str = ""
 
     @property
     def trains(self) -> bool:
@@ -81,15 +83,18 @@ _ENTRIES = (
     Arm("base", "the base model, trained on nothing: the start", "none", "", ArmStyle("#333333", "o", ":"),
         in_study=True),
     Arm("rft", "GRPO on hit rate + exact match + format, with a KL term to the base model: the paper's RFT",
-        "rft", "own", ArmStyle("#0072B2", "s", "-"), in_study=True, stand_in="groups", reference=True),
+        "rft", "own", ArmStyle("#0072B2", "s", "-"), in_study=True, stand_in="groups", reference=True,
+        spoken="RFT"),
     Arm("sft-answer", "SFT on the bare true placement", "sft", "corpus", ArmStyle("#A84300", "^", "--"),
-        written="direct", in_study=True, stand_in="rules", reference=True, recovered=True),
+        written="direct", in_study=True, stand_in="rules", reference=True, recovered=True,
+        spoken="SFT on bare answers"),
     Arm("sft-expert", "SFT on the true placement with an outside teacher's reasoning, in its own voice",
         "sft", "corpus", ArmStyle("#C58900", "v", "-."), in_study=True, written="sentences", stand_in="rules",
         differs_from="sft-answer", differs_in="a teacher's reasoning before the placement"),
     Arm("sft-rollout", "SFT on correct rollouts of the RFT model: the decisive arm",
         "sft", "corpus", ArmStyle("#007A59", "D", (0, (7, 2))), source="rft", in_study=True, stand_in="late",
-        differs_from="sft-expert", differs_in="the writer: the RFT model instead of a teacher"),
+        differs_from="sft-expert", differs_in="the writer: the RFT model instead of a teacher",
+        spoken="SFT on RFT's rollouts"),
     Arm("sft-self", "SFT on reasoning from a model after a short RFT, with the true placement",
         "sft", "corpus", ArmStyle("#CC79A7", "P", (0, (3, 1, 1, 1, 1, 1))), source="rft", in_study=True,
         written="think", stand_in="thinks", differs_from="sft-rollout",

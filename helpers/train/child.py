@@ -31,7 +31,6 @@ from helpers.train.settings import settings
 State = Literal["starting", "training", "stopping", "stopped", "failed", "finished"]
 START = 14.0  # seconds until the first step: libraries, model, boards, the base's marks
 MARKS = 1.3  # seconds of one evaluation
-TRACES = {"rft": ("reward", "reward of a step"), "sft": ("loss", "loss of a step")}
 _KNOWN: dict[Path, tuple[tuple[float, ...], Progress]] = {}
 
 
@@ -59,6 +58,11 @@ class Progress:
         return float(self.curve["prior"].iloc[-1]) if len(self.curve) else math.nan
 
 
+def traced(spec: RunSpec) -> tuple[str, str]:
+    """What is drawn of every step of a run: the metric's name, and what it is called."""
+    return ("reward", "reward of a step") if get_arm(spec.arm).family == "rft" else ("loss", "loss of a step")
+
+
 def folder(spec: RunSpec) -> Path:
     """Where the record of a run is kept that a reader trains."""
     return store(LIVE).folder(spec)
@@ -80,7 +84,7 @@ def _written(path: Path) -> float:
 def _read(spec: RunSpec, place: Path) -> Progress:
     evaluations, metrics = (_table(place, name) for name in ("evaluations", "metrics"))
     known = curve(evaluations)
-    name, _ = TRACES[get_arm(spec.arm).family]
+    name, _ = traced(spec)
     trace = metrics.loc[metrics["name"] == name, ["step", "value"]].reset_index(drop=True)
     took = metrics.loc[metrics["name"] == "seconds"]
     pace = Pace(spec, settings(LIVE))
