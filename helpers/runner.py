@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ PROFILES = {
 
 
 POLL_SECONDS = 0.1
+LEAST_FREE = 1 << 16  # bytes on a disk below which nothing more can be told of an error
 SAY_SECONDS = 20.0  # between two lines on where a notebook is
 READ = (".py", ".toml", ".csv", ".md")  # code, claims, marks of bases, texts: what notebooks show of helpers/
 
@@ -315,9 +317,11 @@ def _failed_cell(copy: Path) -> tuple[int, dict[str, Any]] | None:
 def _last_words(log: Path) -> str:
     """What a dead process said last that says something: in a log, lines of carets and of code are no reason."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    if any("[Errno 28]" in line or "No space left" in line for line in lines):
-        return "the disk is full: free some space and run again"
     told = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt|Exit|Killed)\b", line)]
+    # A full disk may have had no room for its own error.
+    full = not told and shutil.disk_usage(log.parent).free < LEAST_FREE
+    if full or any("[Errno 28]" in line or "No space left" in line for line in lines):
+        return "the disk is full: free some space and run again"
     return _one_line((told or lines)[-1]) if lines else "its process ended without a word"
 
 

@@ -11,6 +11,7 @@ from helpers.play import tokens
 from helpers.play.page import View
 from helpers.study import cells
 from helpers.study.cells import base_name
+from helpers.study.spec import RunSpec
 from helpers.train.corpora import answer
 from helpers.world import seeds
 from helpers.world.boards import Corpus, make_boards
@@ -57,4 +58,10 @@ def test_rollouts_are_correct_and_late_and_on_boards_of_their_own() -> None:
     boards = make_boards(spec.puzzle, late.tolist(), seeds.training(spec.seed))
     true = dict(zip([pixels.tobytes() for pixels in boards.pixels], boards.placements.tolist(), strict=True))
     assert [own.completion for own in found] == [answer(true[own.prompt.pixels.tobytes()]) for own in found]
-    assert tokens.correct_rollouts("rft think", 0) == []
+    unrun = next(name for name, cell in cells.CELLS.items() if STEM in cell.stems and not cells.is_published(at(name)))
+    assert tokens.correct_rollouts(unrun, 4) == []
+
+
+def at(cell: str) -> RunSpec:
+    """The run of a cell that the view reads."""
+    return cells.get_cell(cell).at(STEM, cells.SOURCE_RATE)

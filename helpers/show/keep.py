@@ -31,7 +31,6 @@ TOLERANCES: Mapping[str, Mapping[str, float]] = MappingProxyType(
         "dynamics_bound": dict.fromkeys(("g", "kernel", "gradient", "words", "target", "measured", "lbk"), 1e-3),
         "dynamics_cosine": dict.fromkeys(("mean", "low", "high"), 1e-3),
         "dynamics_errors": dict.fromkeys(("error", "low", "high", "gain", "gain_low", "gain_high"), 1e-3),
-        "dynamics_forms": dict.fromkeys(("mean", "low", "high"), 1e-3),
         "dynamics_forecast": dict.fromkeys(("change", "first order", "linear logits"), 1e-3),
         "dynamics_influence": dict.fromkeys(("mean", "low", "high"), 1e-4),
         "dynamics_kernel": dict.fromkeys(("mean", "low", "high"), 1e-4),
