@@ -23,6 +23,7 @@ run_tests() {
 # tests themselves, which are then skipped.
 browser() {
     local packages=out/browser/packages
+    mkdir -p out/browser
     [ -d $packages/playwright ] || .venv/bin/python -m pip install -q --target $packages playwright==1.65.2
     if ! command -v chromium chromium-browser google-chrome google-chrome-stable > /dev/null && [ -z "${CHROMIUM:-}" ]; then
         [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null || { apt-get -q update && apt-get -qy install chromium; } > out/browser/apt.log 2>&1
