@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import html
+import io
 import math
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
@@ -20,22 +19,21 @@ from PIL import Image
 
 from helpers.errors import UserError
 from helpers.measure import kept_runs
-from helpers.model import build, generate, score
+from helpers.model import generate, score
 from helpers.model.build import Loaded
 from helpers.play import taught
+from helpers.play.models import BASE, loaded
 from helpers.play.page import png
 from helpers.play.panel import menu, own_keys, put
-from helpers.study.cells import base_name
 from helpers.world import answers
 from helpers.world.battery import SIDE, battery_samples, battery_tasks
 from helpers.world.boards import held_out_boards
 from helpers.world.forms import Asked, wordings
-from helpers.world.pictures import centred, load_picture, packaged_photos
+from helpers.world.pictures import centred, packaged_photos, read_picture
 from helpers.world.puzzles import PuzzleSpec, prompt_text
 from helpers.world.questions import Question
 from helpers.world.scenes import KINDS, draw_scene
 
-BASE = base_name("two-form", kept_runs.STEM)
 MOST_BYTES, MOST_PIXELS = 8_000_000, 40_000_000  # of an own picture; what is longer, a notebook's channel may refuse
 MOST_LETTERS = 400  # of a question
 MOST_TOKENS = 96  # of an answer: twice the longest that is taught
@@ -110,24 +108,18 @@ def own_picture(name: str, content: bytes) -> np.ndarray:
     if len(content) > MOST_BYTES:
         size = f"{len(content) / 1e6:.0f} MB; {MOST_BYTES / 1e6:.0f} MB are the most"
         raise UserError(f"{name} has {size}: save it smaller, the models see {SIDE} x {SIDE} pixels of it.")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / (Path(name).name[-100:] or "picture")
-        file.write_bytes(content)
-        try:
-            _refuse_huge(file)
-            return np.asarray(centred(load_picture(file).image, (SIDE, SIDE)))
-        except UserError as error:
-            raise UserError(str(error).replace(f"{folder}/", "")) from None
+    _refuse_huge(content, name)
+    return np.asarray(centred(read_picture(content, name).image, (SIDE, SIDE)))
 
 
-def _refuse_huge(file: Path) -> None:
+def _refuse_huge(content: bytes, name: str) -> None:
     try:
-        with Image.open(file) as picture:
+        with Image.open(io.BytesIO(content)) as picture:
             width, height = picture.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return  # reading it will say what is wrong with it
     if width * height > MOST_PIXELS:
-        raise UserError(f"{file.name} has {width} x {height} pixels, far more than are needed: save it smaller.")
+        raise UserError(f"{name} has {width} x {height} pixels, far more than are needed: save it smaller.")
 
 
 def asking(question: str, asked: Asked) -> str:
@@ -140,13 +132,13 @@ def asking(question: str, asked: Asked) -> str:
     return " ".join([plain, *wordings(asked)[:1]])
 
 
-def answer(loaded: Loaded, pixels: np.ndarray, prompt: str) -> Answer:
+def answer(model: Loaded, pixels: np.ndarray, prompt: str) -> Answer:
     """What a model answers greedily to a prompt about a picture (H, W, 3) uint8."""
-    begin, tokenizer = time.perf_counter(), loaded.processor.tokenizer
-    patches = score.patches(loaded.processor, [pixels])
+    begin, tokenizer = time.perf_counter(), model.processor.tokenizer
+    patches = score.patches(model.processor, [pixels])
     ids = score.prompt_ids(tokenizer, prompt, patches.grid)
     sampling = generate.Sampling(temperature=0.0, max_tokens=MOST_TOKENS)
-    (said,) = generate.generate(loaded.model, tokenizer, [ids], patches, sampling)[0]
+    (said,) = generate.generate(model.model, tokenizer, [ids], patches, sampling)[0]
     seconds = time.perf_counter() - begin
     return Answer(tuple(tokenizer.decode([i]) for i in said.ids), said.logps, seconds, said.finished)
 
@@ -155,12 +147,6 @@ def choices() -> dict[str, str]:
     """The models that can be asked, by what the panel calls them: what `build.load` takes; the base first."""
     kept = {f"trained: {cell}": str(folder) for cell, (_, folder) in kept_runs.kept().items()}
     return {f"base: {BASE}": BASE} | kept
-
-
-@lru_cache(maxsize=8)
-def _loaded(source: str) -> Loaded:
-    build.quiet_progress()
-    return build.load(source)
 
 
 def show() -> None:
@@ -191,7 +177,7 @@ class Panel:
         self.shown, self.status = widgets.HTML(), widgets.HTML(layout={"height": "56px"})
         self.said = [widgets.HTML(layout={"width": "50%", "height": "262px"}) for _ in range(2)]
         for one in (self.left, self.right):
-            _loaded(self.sources[one.value])  # now, so that the first answer is as quick as the others
+            loaded(self.sources[one.value])  # now, so that the first answer is as quick as the others
         self._suggest()
         self._listen()
         self.box = self._box()
@@ -286,7 +272,7 @@ class Panel:
             return
         for place, chosen in zip(self.said, (self.left, self.right), strict=True):
             try:
-                said = answer(_loaded(self.sources[chosen.value]), self.pixels, prompt)
+                said = answer(loaded(self.sources[chosen.value]), self.pixels, prompt)
             except UserError as error:
                 self._tell(html.escape(str(error)), "wrong")
                 return

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 
 from helpers.errors import UserError
 from helpers.measure.influence import over_batches, per_token
-from helpers.play.page import Json, View, numbers, png
+from helpers.play.page import Json, Pictures, View, numbers
 from helpers.show.dynamics import CELL
 from helpers.show.marks import in_order
+from helpers.show.style import colour_steps
 from helpers.world.boards import Sample
 
 LEARNED = 2
@@ -35,7 +34,7 @@ def influence_pairs(
     known = items["kind"].tolist() == [sample.kind for sample in probed] and len(before) == len(probed)
     if not known or not set(rows["corpus"]) <= set(learned):
         raise UserError("The rows are of other corpora or probes: pass what was measured, in that order.")
-    pictures = _Pictures()
+    pictures = Pictures()
     corpora = in_order(rows["corpus"])
     data: dict[str, Json] = {
         "unit": CELL,
@@ -48,34 +47,19 @@ def influence_pairs(
         ],
         "cells": _cells(rows),
         "moved": _moved(rows),
-        "colours": [to_hex(colormaps["PuOr"](k / 40)) for k in range(41)],
+        "colours": list(colour_steps("PuOr", 41)),
         "pictures": pictures.shown,
     }
     return View("influence", "What one update on a corpus does to everything else, pair by pair", 668, data)
 
 
-class _Pictures:
-    """Each different picture once: `shown` as data addresses; called with a sample, the place of its picture."""
-
-    def __init__(self) -> None:
-        self.shown: list[Json] = []
-        self._places: dict[bytes, int] = {}
-
-    def __call__(self, sample: Sample) -> int:
-        key = sample.prompt.pixels.tobytes()
-        if key not in self._places:
-            self._places[key] = len(self.shown)
-            self.shown.append(png(sample.prompt.pixels))
-        return self._places[key]
-
-
-def _probe(sample: Sample, pictures: _Pictures) -> dict[str, Json]:
+def _probe(sample: Sample, pictures: Pictures) -> dict[str, Json]:
     """A sample as the page shows it."""
     texts = {"kind": sample.kind, "asked": sample.prompt.text, "text": sample.completion}
-    return {**texts, "picture": pictures(sample), "weight": float(f"{sample.weight:.3g}")}
+    return {**texts, "picture": pictures(sample.prompt.pixels), "weight": float(f"{sample.weight:.3g}")}
 
 
-def _taught(batches: Sequence[Sequence[Sample]], pictures: _Pictures) -> dict[str, Json]:
+def _taught(batches: Sequence[Sequence[Sample]], pictures: Pictures) -> dict[str, Json]:
     """What a corpus teaches: how much, and its first samples on boards of their own that pull at all."""
     pulling = {id(sample.prompt): sample for batch in batches for sample in reversed(batch) if sample.weight != 0}
     samples: list[Json] = [_probe(sample, pictures) for sample in list(pulling.values())[:LEARNED]]

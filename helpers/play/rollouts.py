@@ -10,16 +10,16 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import pandas as pd
 
 from helpers.errors import UserError
 from helpers.measure.kept_runs import STEM, kept
-from helpers.model import build, score
+from helpers.model import score
 from helpers.model.build import Loaded
 from helpers.model.generate import Sampling
 from helpers.play import page
+from helpers.play.models import BASE, loaded
 from helpers.play.page import Json, View
 from helpers.study import cells
 from helpers.study.arms import get_arm
@@ -122,14 +122,12 @@ def model_writers(count: int = HELD_OUT, forms: Sequence[Asked] = FORMS) -> list
 
     At temperature 1, always the same draws. The log-prob under the base is the base's own for itself.
     """
-    base = cells.base_name("two-form", STEM)
-    folders: dict[str, str | Path] = {f"Base {base}": base}
-    folders |= {f"End of {cell}": folder for cell, (_, folder) in kept().items()}
-    loaded = {name: build.load(folder) for name, folder in folders.items()}
-    judge, found = loaded[f"Base {base}"], []
+    sources = {f"Base {BASE}": BASE} | {f"End of {cell}": str(folder) for cell, (_, folder) in kept().items()}
+    models = {name: loaded(source) for name, source in sources.items()}
+    judge, found = loaded(BASE), []
     for asked in forms:
         boards = held_out_boards(FAIR.puzzle, count).asking(asked, seeds.HELD_OUT)
-        for name, model in loaded.items():
+        for name, model in models.items():
             rows = drawn(model, judge, boards, FAIR.group_size)
             label = f"{name}, asked {asked}"
             found.append(Writer(label, boards.spec, seeds.HELD_OUT, boards.written, rows, unit="held-out board"))

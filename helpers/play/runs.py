@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.errors import UserError
-from helpers.play.page import Json, dashes, jpeg, look, numbers
+from helpers.play.page import Json, Pictures, dashes, jpeg, look, numbers
 from helpers.show.style import FORM_DASHES
 from helpers.stats.curves import rising, rows_of
 from helpers.stats.front_table import own_outcomes
@@ -195,7 +195,7 @@ class _Shared:
 
     def __init__(self) -> None:
         self.texts: dict[str, int] = {}
-        self.pictures: dict[str, int] = {}
+        self.pictures = Pictures(jpeg)
         self.blocks: dict[Asked, list[dict[str, Json]]] = {}
         self.right: dict[tuple[Asked, int], set[int]] = {}
 
@@ -208,7 +208,7 @@ class _Shared:
         return [self._changes(place, *pair, asked) for place, pair in enumerate(pairs)]
 
     def _item(self, item: Item) -> dict[str, Json]:
-        picture = self.pictures.setdefault(jpeg(item.prompt.pixels), len(self.pictures))
+        picture = self.pictures(item.prompt.pixels)
         return {"task": item.task, "text": item.prompt.text, "picture": picture, "truth": item.truth}
 
     def _changes(self, place: int, item: Item, texts: Sequence[str], asked: Asked) -> list[Json]:
@@ -239,7 +239,7 @@ def payload(studies: Sequence[Study]) -> dict[str, Json]:
         "studies": told,
         "items": shared.items(),
         "texts": list(shared.texts),
-        "pictures": list(shared.pictures),
+        "pictures": shared.pictures.shown,
     }
 
 

@@ -5,16 +5,13 @@ No board starts with a placement that is its own inverse, so that placement and 
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from helpers.errors import UserError
 from helpers.play import tries
-from helpers.play.page import Json, View, look, numbers
+from helpers.play.page import Json, View, look, numbers, webp
 from helpers.play.tries import DRAWN, ROUNDS, Attempt, Solver, photographs, published, solvers, telling_boards
 from helpers.world import puzzles
 from helpers.world.boards import Boards
@@ -98,10 +95,3 @@ def _listed(pictures: Sequence[int], placements: np.ndarray, made: Sequence[Sequ
 def _attempt(one: Attempt) -> dict[str, Json]:
     score = one.score
     return {"said": one.said, "terms": [score.hit, score.exact, score.format], "logp": numbers([one.logp])[0]}
-
-
-def webp(pixels: np.ndarray, quality: int = 95) -> str:
-    """A picture as a data address, a quarter as long as a PNG: grain is what makes drawn scenes long."""
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "WEBP", quality=quality, method=6)
-    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.colors import to_hex
 
 from helpers.measure import own_words
 from helpers.measure.kept_runs import STEM, kept
 from helpers.measure.perplexity import token_views
-from helpers.model import build
 from helpers.model.build import Loaded
-from helpers.play.page import Json, View, numbers, png
+from helpers.play.models import loaded
+from helpers.play.page import Json, Pictures, View, numbers
 from helpers.show.marks import visible
+from helpers.show.style import colour_steps
 from helpers.study import cells
 from helpers.study.schema import is_correct
 from helpers.world import seeds
@@ -48,15 +47,13 @@ def token_heat(each: int = 3, models: Mapping[str, Loaded] | None = None) -> Vie
     The first of `models` is what the others are compared with. Scoring takes a few seconds.
     """
     base, samples = _texts(each)
-    scoring = models or {"base": base, **{cell: build.load(str(folder)) for cell, (_, folder) in kept().items()}}
+    scoring = models or {"base": base, **{cell: loaded(str(folder)) for cell, (_, folder) in kept().items()}}
     corpus = Corpus("shown", [s.prompt for s in samples], [s.completion for s in samples])
     views = {name: token_views(model, corpus) for name, model in scoring.items()}
-    pictures, places = _pictures(samples)
-    texts: list[Json] = [_row(sample, i, places[i], views) for i, sample in enumerate(samples)]
-    scales: dict[str, Json] = {
-        name: _colours(map_name) for name, map_name in {"logp": "cividis", "change": "PuOr"}.items()
-    }
-    data: dict[str, Json] = {"models": list(scoring), "texts": texts, "pictures": pictures, "scales": scales}
+    pictures = Pictures()
+    texts: list[Json] = [_row(sample, i, pictures(sample.prompt.pixels), views) for i, sample in enumerate(samples)]
+    scales: dict[str, Json] = {"logp": list(colour_steps("cividis", 33)), "change": list(colour_steps("PuOr", 33))}
+    data: dict[str, Json] = {"models": list(scoring), "texts": texts, "pictures": pictures.shown, "scales": scales}
     return View(
         "tokens", "Token by token: how probable is it, and what did training move?", 510 + 24 * len(scoring), data
     )
@@ -94,22 +91,9 @@ def _spread(rows: pd.DataFrame, n: int) -> pd.DataFrame:
     return rows.iloc[:: max(1, len(rows) // n)].head(n)
 
 
-def _pictures(samples: Sequence[Sample]) -> tuple[list[Json], list[int]]:
-    """Each different picture once, and which of them each sample has."""
-    found: dict[bytes, int] = {}
-    places = [found.setdefault(sample.prompt.pixels.tobytes(), len(found)) for sample in samples]
-    first = {place: i for i, place in reversed(list(enumerate(places)))}
-    return [png(samples[first[place]].prompt.pixels) for place in range(len(found))], places
-
-
 def _row(sample: Sample, i: int, picture: int, views: Mapping[str, list[tuple[list[str], list[float]]]]) -> Json:
     """One text: what it is, what is asked and shown, its tokens, and their log-probs under each model."""
     tokens = next(iter(views.values()))[i][0]
     logps: list[Json] = [numbers(own[i][1], 5) for own in views.values()]
     words: list[Json] = [visible(token) for token in tokens]
     return {"kind": sample.kind, "asked": sample.prompt.text, "picture": picture, "tokens": words, "logps": logps}
-
-
-def _colours(name: str, steps: int = 33) -> list[Json]:
-    """A colour map of matplotlib as a list from its low to its high end."""
-    return [to_hex(colormaps[name](k / (steps - 1))) for k in range(steps)]

@@ -17,14 +17,13 @@ import pandas as pd
 from PIL import Image
 
 from helpers.errors import UserError
-from helpers.measure.kept_runs import STEM, kept
-from helpers.model import build
+from helpers.measure.kept_runs import kept
 from helpers.model.build import Loaded
 from helpers.model.evaluate import solve
 from helpers.model.score import completion_logps
+from helpers.play.models import BASE, loaded
 from helpers.show.style import spaced
 from helpers.study.arms import get_arm
-from helpers.study.cells import base_name
 from helpers.world import answers, puzzles, seeds
 from helpers.world.boards import Boards, held_out_boards
 from helpers.world.forms import Asked, written_as
@@ -76,30 +75,25 @@ def solvers() -> list[Solver]:
     """The kept ends of runs, each behind its base, form by form; a form that none is asked in is left out."""
     ends = [Solver(spec.arm, spec.asked, str(folder)) for spec, folder in kept().values()]
     forms = dict.fromkeys(end.asked for end in ends) or {"direct": None}
-    bases = {asked: Solver("base", asked, base_name("two-form", STEM)) for asked in forms}
+    bases = {asked: Solver("base", asked, BASE) for asked in forms}
     return [solver for asked in forms for solver in (bases[asked], *(end for end in ends if end.asked == asked))]
 
 
 def attempts(solver: Solver, boards: Boards) -> list[Attempt]:
     """What one model makes of boards (2 x 2, 64 pixels), asked in its own form."""
     asking = boards.asking(solver.asked, seeds.HELD_OUT)
-    loaded = _loaded(solver.source)
-    solved = solve(*loaded, asking)
-    logps = _true_logps(loaded, asking, [said for said, _ in solved])
+    model = loaded(solver.source)
+    solved = solve(*model, asking)
+    logps = _true_logps(model, asking, [said for said, _ in solved])
     return [Attempt(said, score, logp) for (said, score), logp in zip(solved, logps, strict=True)]
 
 
-@lru_cache(maxsize=8)
-def _loaded(source: str) -> Loaded:
-    return build.load(source)
-
-
-def _true_logps(loaded: Loaded, boards: Boards, said: Sequence[str]) -> list[float]:
+def _true_logps(model: Loaded, boards: Boards, said: Sequence[str]) -> list[float]:
     """Log-prob of each board's true answer, end token included, behind what was thought before the answer."""
     true = [f"<answer>{' '.join(map(str, placement))}</answer>" for placement in boards.placements]
     thoughts = [text.partition("<answer>")[0] for text in said]
     pairs = [[answer, thought + answer] for answer, thought in zip(true, thoughts, strict=True)]
-    rows = completion_logps(*loaded, boards.prompted(), pairs)
+    rows = completion_logps(*model, boards.prompted(), pairs)
     # A tag is a token of its own, so the answer is as many tokens behind a think as alone.
     return [float(behind[-len(alone) :].sum()) for alone, behind in rows]
 

@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
@@ -188,3 +189,8 @@ def wrap_words(widths: Sequence[int], limit: int) -> list[tuple[int, int]]:
         spots.append((column, row))
         column += width
     return spots
+
+
+def colour_steps(name: str, steps: int) -> list[str]:
+    """A colour map of matplotlib as hex colours from its low to its high end."""
+    return [to_hex(matplotlib.colormaps[name](k / (steps - 1))) for k in range(steps)]

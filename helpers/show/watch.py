@@ -107,6 +107,7 @@ def pulse(file: Path) -> Callable[[str], Line]:
     """Lines that are written to a file, each in place of the one before; none is left when the cell ends."""
 
     def begin(cell: str) -> Line:
+        """The line of a cell with this code."""
         first = next((line.strip() for line in cell.splitlines() if line.strip()), "")
 
         def line(seconds: float, ended: bool) -> None:
