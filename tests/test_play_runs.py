@@ -140,9 +140,10 @@ def test_what_is_not_there_is_said_in_a_sentence() -> None:
     with pytest.raises(UserError, match="there is no cell 'nothing'"):
         runs.several_bases([STEM], ["nothing"])
     with pytest.raises(UserError, match="There is no finished run to show"):
-        plane.plane(runs.several_bases([2], ["rft direct"]))
+        runs.payload([runs.several_bases([2], ["rft direct"])])
 
 
 def test_pages_stay_small(old: runs.Study, bases: runs.Study) -> None:
-    for view in (plane.plane(old, bases), plane.time_machine(old, bases)):
+    data = runs.payload([old, bases])
+    for view in (plane.plane(data), plane.time_machine(data)):
         assert len(view.page()) < 400_000

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from helpers.play.page import View
+from helpers.play import runs
+from helpers.play.page import Json, View
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Frame, Page
@@ -59,6 +60,18 @@ def browser() -> Iterator[Browser]:
         running = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
         yield running
         running.close()
+
+
+@pytest.fixture(scope="session")
+def studies() -> tuple[runs.Study, runs.Study]:
+    """The study on one base, and the direct runs on one of several."""
+    return runs.one_base(), runs.several_bases([5], ["sft-answer direct", "rft direct"])
+
+
+@pytest.fixture(scope="session")
+def payload(studies: tuple[runs.Study, runs.Study]) -> dict[str, Json]:
+    """What the views of runs are made of."""
+    return runs.payload(studies)
 
 
 @pytest.fixture

@@ -11,19 +11,48 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_notebook
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 ROOT = Path(__file__).resolve().parents[2]
 LINKED = ("helpers", "figures")
+LAB = ("jupyterlab", "--ServerApp.token=", "--LabApp.expose_app_in_browser=True", "--allow-root")
+MINUTES = 60_000  # milliseconds
+RAN = "() => jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+RUN_ALL = """async () => {
+    const { context, sessionContext } = jupyterapp.shell.currentWidget;
+    await context.ready;
+    await sessionContext.ready;
+    await jupyterapp.commands.execute('notebook:run-all-cells');
+}"""
 NO_NEWS = '{"fetchNews": "false"}'  # the question whether to fetch news would lie over the notebook
 
 
 def copied(notebook: str, place: Path) -> Path:
     """A copy of a notebook in a folder that looks like the repository, so that a save changes nothing of ours."""
+    return Path(shutil.copy(ROOT / "notebooks" / notebook, _notebooks(place)))
+
+
+def written(notebook: str, place: Path, cells: Sequence[NotebookNode]) -> Path:
+    """A notebook of some cells in such a folder."""
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    path = _notebooks(place) / notebook  # without a kernel's name JupyterLab asks which
+    nbformat.write(new_notebook(cells=list(cells), metadata=kernel), path)
+    return path
+
+
+def _notebooks(place: Path) -> Path:
     folder = place / "notebooks"
     folder.mkdir(parents=True, exist_ok=True)
     for name in LINKED:
         (place / name).symlink_to(ROOT / name)
-    return Path(shutil.copy(ROOT / "notebooks" / notebook, folder))
+    return folder
 
 
 def surroundings(place: Path) -> dict[str, str]:
@@ -58,6 +87,22 @@ def serving(words: Sequence[str], place: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(20)
+
+
+@contextmanager
+def opened(browser: Browser, place: Path, notebook: str, size: tuple[int, int] = (1280, 900)) -> Iterator[Page]:
+    """A tab of so many pixels with a notebook open in JupyterLab and its kernel idle."""
+    with serving(LAB, place) as address:
+        tab = browser.new_page(viewport={"width": size[0], "height": size[1]})
+        tab.goto(f"{address}/lab/tree/{notebook}", timeout=4 * MINUTES)
+        tab.wait_for_function(RAN, timeout=6 * MINUTES)
+        yield tab
+        tab.close()
+
+
+def run_all(tab: Page) -> None:
+    """Run all cells of the open notebook; returns when they are asked to run."""
+    tab.evaluate(RUN_ALL)
 
 
 def _wait(port: int, process: subprocess.Popen, seconds: float = 120) -> None:

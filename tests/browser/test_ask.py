@@ -10,23 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from helpers.lab import STOPPED
 from helpers.play.ask import NEEDS_KERNEL
 from tests.browser.conftest import KERNEL, shoot
-from tests.browser.servers import LINKED, ROOT, serving, surroundings
+from tests.browser.servers import MINUTES, opened, surroundings, written
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
-LAB = ("jupyterlab", "--ServerApp.token=", "--LabApp.expose_app_in_browser=True", "--allow-root")
 START = 'import sys\nsys.path.insert(0, "..")\nfrom helpers.lab import start\nlab = start("smoke", quiet=True)'
 PANEL = "from helpers.play import ask\nask.show()"
 LONG = 'import time\nfrom helpers.progress import counted\nfor _ in counted(range(400), "naps"): time.sleep(0.5)'
-MINUTES = 60_000  # milliseconds
 LINE = "section[aria-label]"
 
 
@@ -34,31 +31,20 @@ LINE = "section[aria-label]"
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that looks like the repository, with a notebook of a panel and a long cell."""
     folder = tmp_path_factory.mktemp("ask")
-    (folder / "notebooks").mkdir()
-    for name in LINKED:
-        (folder / name).symlink_to(ROOT / name)
     cells = [new_code_cell(START), new_code_cell(PANEL), new_markdown_cell("below"), new_code_cell(LONG)]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(new_notebook(cells=cells, metadata=kernel), folder / "notebooks" / "t.ipynb")
+    written("t.ipynb", folder, cells)
     return folder
 
 
 @pytest.fixture(scope="module")
 def tab(browser: Browser, place: Path) -> Iterator[Page]:
     """JupyterLab with the panel open."""
-    with serving(LAB, place) as address:
-        page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        page.goto(f"{address}/lab/tree/t.ipynb")
-        page.wait_for_function(
-            "() => jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
-            timeout=2 * MINUTES,
-        )
+    with opened(browser, place, "t.ipynb", (1300, 1000)) as page:
         page.evaluate("() => { const n = jupyterapp.shell.currentWidget.content; n.activeCellIndex = 0; }")
         for _ in range(2):
             page.evaluate("() => jupyterapp.commands.execute('notebook:run-cell-and-select-next')", None)
         page.get_by_role("button", name="Ask", exact=True).wait_for(timeout=4 * MINUTES)
         yield page
-        page.close()
 
 
 def answers(tab: Page) -> Locator:
@@ -103,9 +89,12 @@ def test_unknown_words_are_named_while_one_types(tab: Page) -> None:
 def test_by_keyboard_alone(tab: Page) -> None:
     before = places(tab)
     tab.get_by_label("Suggestion").focus()
+    asked = tab.get_by_label("Question").input_value()
     tab.keyboard.press("ArrowUp")
     for _ in range(4):
         tab.keyboard.press("Tab")
+    # the kernel writes the suggestion's question there, and would write it behind what is typed sooner
+    tab.wait_for_function("(old) => document.querySelector('.widget-textarea textarea').value !== old", arg=asked)
     type_question(tab, "What shape is the red thing?")
     tab.keyboard.press("Enter")
     assert answers(tab).count() == 2

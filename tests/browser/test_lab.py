@@ -8,19 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import nbformat
 import pytest
 
 from tests.browser.conftest import shoot
-from tests.browser.servers import copied, serving, surroundings
+from tests.browser.servers import MINUTES, RAN, ROOT, copied, opened, run_all, serving, surroundings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Frame, Page
 
 NOTEBOOK = "play.ipynb"
-LAB = ("jupyterlab", "--ServerApp.token=", "--LabApp.expose_app_in_browser=True", "--allow-root")
 VOILA = ("voila", NOTEBOOK, "--ServerApp.token=")
-MINUTES = 60_000  # milliseconds
-RAN = "() => jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 
 pytestmark = pytest.mark.core
 
@@ -36,15 +34,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def saved(browser: Browser, place: Path) -> Iterator[Page]:
     """JupyterLab with the notebook run and saved, as a reader does it."""
-    with serving(LAB, place) as address:
-        tab = browser.new_page(viewport={"width": 1280, "height": 900})
-        tab.goto(f"{address}/lab/tree/{NOTEBOOK}")
-        tab.wait_for_function(RAN, timeout=2 * MINUTES)
-        tab.evaluate("() => jupyterapp.commands.execute('notebook:run-all-cells')", None)
+    with opened(browser, place, NOTEBOOK) as tab:
+        run_all(tab)
         tab.wait_for_function(RAN, timeout=4 * MINUTES)
         tab.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
         yield tab
-        tab.close()
 
 
 def cells(tab: Page) -> int:
@@ -75,10 +69,6 @@ def drawn(tab: Page) -> dict[str, Frame]:
 
 def views_of_source() -> int:
     """How many views the notebook is to show: that many cells end in one."""
-    import nbformat
-
-    from tests.browser.servers import ROOT
-
     notebook = nbformat.read(ROOT / "notebooks" / NOTEBOOK, as_version=4)
     return sum("view" in cell.metadata.get("tags", []) for cell in notebook.cells)
 

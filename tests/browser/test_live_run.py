@@ -5,20 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell
 
 from helpers.study.spec import RunSpec
 from helpers.train import child
 from helpers.world.seeds import LIVE
 from tests.browser.conftest import KERNEL, shoot
-from tests.browser.servers import LINKED, ROOT, serving, surroundings
-from tests.browser.test_lab import LAB, MINUTES, RAN
+from tests.browser.servers import MINUTES, RAN, opened, run_all, surroundings, written
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -41,34 +38,19 @@ SAYS = "(said) => document.querySelector('.jigsaw-live').innerText.includes(said
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that looks like the repository, with a notebook that shows the panel and goes on."""
     folder = tmp_path_factory.mktemp("live")
-    (folder / "notebooks").mkdir()
-    for name in LINKED:
-        (folder / name).symlink_to(ROOT / name)
-    cells = [new_code_cell(code) for code in (CODE, SHOW, FREE)]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(new_notebook(cells=cells, metadata=kernel), folder / "notebooks" / "live.ipynb")
+    written("live.ipynb", folder, [new_code_cell(code) for code in (CODE, SHOW, FREE)])
     return folder
-
-
-def serving_live(patch: pytest.MonkeyPatch, place: Path) -> AbstractContextManager[str]:
-    """A server whose notebooks are not kept static, as the tests' own are."""
-    patch.delenv("JIGSAW_STATIC", raising=False)
-    return serving(LAB, place)
 
 
 @pytest.fixture(scope="module")
 def tab(browser: Browser, place: Path) -> Iterator[Page]:
     """JupyterLab with the panel on the page."""
-    with pytest.MonkeyPatch.context() as patch, serving_live(patch, place) as address:
-        page = browser.new_page(viewport={"width": 1400, "height": 950})
-        page.goto(f"{address}/lab/tree/live.ipynb", timeout=4 * MINUTES)
-        page.wait_for_function(RAN, timeout=6 * MINUTES)
-        page.evaluate("() => jupyterapp.commands.execute('notebook:run-all-cells')", None)
+    with opened(browser, place, "live.ipynb", (1400, 950)) as page:
+        run_all(page)
         page.wait_for_selector(".jigsaw-live svg", timeout=8 * MINUTES)
         page.wait_for_function(RAN, timeout=4 * MINUTES)
         page.wait_for_timeout(2000)  # until the panel has its own keys
         yield page
-        page.close()
 
 
 def wait(tab: Page, said: str) -> None:

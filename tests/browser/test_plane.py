@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from helpers.play import runs
-from helpers.play.page import View
+from helpers.play.page import Json, View
 from helpers.play.plane import plane
 from helpers.stats.curves import crossings, drops_at, rows_of
 from helpers.study.cells import SOURCE_RATE
@@ -24,13 +24,8 @@ STUDIES = ("one form, one base", "several bases")
 
 
 @pytest.fixture(scope="module")
-def studies() -> tuple[runs.Study, runs.Study]:
-    return runs.one_base(), runs.several_bases([5], ["sft-answer direct", "rft direct"])
-
-
-@pytest.fixture(scope="module")
-def view(studies: tuple[runs.Study, runs.Study]) -> View:
-    return plane(*studies)
+def view(payload: dict[str, Json]) -> View:
+    return plane(payload)
 
 
 def at_accuracy(frame: Frame, accuracy: float) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from helpers.play import runs
-from helpers.play.page import View
+from helpers.play.page import Json, View
 from helpers.play.plane import time_machine
 from helpers.stats.curves import crossings
 from helpers.study.cells import SOURCE_RATE
@@ -21,13 +21,8 @@ Show = Callable[[View], "Frame"]
 
 
 @pytest.fixture(scope="module")
-def studies() -> tuple[runs.Study, runs.Study]:
-    return runs.one_base(), runs.several_bases([5], ["sft-answer direct", "rft direct"])
-
-
-@pytest.fixture(scope="module")
-def view(studies: tuple[runs.Study, runs.Study]) -> View:
-    return time_machine(*studies)
+def view(payload: dict[str, Json]) -> View:
+    return time_machine(payload)
 
 
 def record(studies: tuple[runs.Study, runs.Study], arm: str) -> runs.Record:

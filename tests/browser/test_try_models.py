@@ -9,14 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell
 from PIL import Image
 
 from tests.browser.conftest import shoot
-from tests.browser.servers import ROOT, serving, surroundings
-from tests.browser.test_lab import LAB, MINUTES, RAN
+from tests.browser.servers import MINUTES, RAN, opened, run_all, surroundings, written
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -31,12 +29,6 @@ start("cpu", quiet=True)  # which also goes to the repository's root, where the 
 from helpers.play import try_models
 
 try_models.try_on()"""
-RUN = """async () => {
-    const { context, sessionContext } = jupyterapp.shell.currentWidget;
-    await context.ready;
-    await sessionContext.ready;
-    await jupyterapp.commands.execute('notebook:run-all-cells');
-}"""
 KERNEL_S = 6  # seconds for six models; one to two with the machine to itself
 
 
@@ -44,12 +36,7 @@ KERNEL_S = 6  # seconds for six models; one to two with the machine to itself
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that looks like the repository, with a notebook of one cell."""
     folder = tmp_path_factory.mktemp("own")
-    (folder / "notebooks").mkdir()
-    for name in ("helpers", "figures"):
-        (folder / name).symlink_to(ROOT / name)
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    notebook = new_notebook(cells=[new_code_cell(START)], metadata=kernel)  # without one JupyterLab asks which
-    nbformat.write(notebook, folder / "notebooks" / NOTEBOOK)
+    written(NOTEBOOK, folder, [new_code_cell(START)])
     (folder / "bad.png").write_bytes(b"no picture")
     Image.effect_mandelbrot((300, 200), (-3, -2.5, 2, 2.5), 100).save(folder / "mine.png")
     return folder
@@ -58,14 +45,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def live(browser: Browser, place: Path) -> Iterator[Page]:
     """JupyterLab with the cell run."""
-    with serving(LAB, place) as address:
-        tab = browser.new_page(viewport={"width": 1280, "height": 800})
-        tab.goto(f"{address}/lab/tree/{NOTEBOOK}")
-        tab.wait_for_function(RAN, timeout=2 * MINUTES)
-        tab.evaluate(RUN)
+    with opened(browser, place, NOTEBOOK, (1280, 800)) as tab:
+        run_all(tab)
         tab.get_by_role("button", name="Let the models try").wait_for(timeout=4 * MINUTES)
         yield tab
-        tab.close()
 
 
 def edges(tab: Page) -> list[object]:
