@@ -107,6 +107,14 @@ install_packages() {
     mv .venv/installed.tmp .venv/installed.txt
 }
 
+# What JupyterLab is told in this environment: it opens the folder that it is started in, so that notebooks find the
+# figures beside them; and a saved notebook keeps what its panels last showed, for when there is no kernel any more.
+tell_jupyter() {
+    mkdir -p .venv/etc/jupyter .venv/share/jupyter/lab/settings
+    echo '{"ServerApp": {"root_dir": "."}}' > .venv/etc/jupyter/jupyter_server_config.json
+    echo '{"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": true}}' > .venv/share/jupyter/lab/settings/overrides.json
+}
+
 set_up() {
     lock_set_up
     is_recent .venv/bin/python || make_venv "$python"
@@ -114,6 +122,7 @@ set_up() {
         fail ".venv has no pip; delete the folder .venv and start again."
     cmp -s requirements.txt .venv/installed.txt || install_packages
     follow_move
+    tell_jupyter
     exec 9>&-
 }
 

@@ -127,6 +127,19 @@ class Lab:
         """A table of all runs of this profile: evaluations, metrics, completions or probes."""
         return self._published().table(self.name, name)
 
+    def measured(self, name: str, make: Callable[[], pd.DataFrame], again: bool = False) -> pd.DataFrame:
+        """A table that takes long to measure: as published at `cpu` with its records, else as `make` makes it now.
+
+        `again` measures it anew, whatever is published. What the runner's run at `cpu` makes is published.
+        """
+        published = self._published()
+        records = published.records_digest(self.name)
+        known = None if again or self.name != "cpu" else published.find_measured(name, records)
+        if known is not None:
+            print(f"{name}: as published. `again = True` measures it here.")
+            return known
+        return published.keep_measured(name, make(), records) if self.figures == PUBLISHED else make()
+
     def _save(self) -> ModuleType:
         """The module that writes figures; it brings matplotlib along."""
         from helpers.show import save

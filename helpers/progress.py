@@ -88,6 +88,11 @@ def span(seconds: float) -> str:
     return f"{big} {one} {small} {two}" if small else f"{big} {one}"
 
 
+def about(seconds: float) -> str:
+    """Seconds as far as a forecast knows them: whole minutes, seconds where they are few."""
+    return span(seconds if seconds < 90 else 60 * round(seconds / 60))
+
+
 def told(seconds: float) -> str:
     """A line on work that has taken so many seconds: how far it is, and how long it may still take."""
     found = now()

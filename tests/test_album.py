@@ -56,6 +56,12 @@ def test_an_album_hangs_on_its_pictures_and_not_on_their_order() -> None:
     assert make_album(pictures).name != make_album([*pictures[:4], flat(77)]).name
 
 
+def test_another_name_makes_no_other_album() -> None:
+    pictures = [flat(10 * k) for k in range(8)]
+    renamed = [replace(picture, name=f"{8 - k}.png") for k, picture in enumerate(pictures)]
+    assert make_album(pictures).name == make_album(renamed).name
+
+
 def test_a_copy_under_another_name_is_never_held_out_from_itself() -> None:
     copies = [replace(flat(10 * k), name=f"{part}{k}") for k in range(3) for part in "ab"]
     made = make_album(copies)

@@ -31,7 +31,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder without runs or published records."""
     monkeypatch.chdir(tmp_path)
     alike.alike.cache_clear()
-    child._KNOWN.clear()
     yield tmp_path
     alike.alike.cache_clear()
 
@@ -68,7 +67,7 @@ def test_only_the_tables_that_are_named_are_flushed(here: Path) -> None:
 def test_nothing_is_known_of_a_run_that_has_not_begun(here: Path) -> None:
     now = child.progress(SPEC)
     assert (now.step, now.end, now.seconds, len(now.curve)) == (0, 200, 0.0, 0) and math.isnan(now.exact)
-    assert child.earlier() == [] and child.speed() == 1.0
+    assert child.earlier() == [] and child.speed(SPEC) == 1.0
 
 
 def test_progress_is_what_the_tables_say_and_follows_them(here: Path) -> None:
@@ -88,14 +87,21 @@ def test_a_forecast_counts_the_steps_and_seconds_of_the_run_that_is_most_like(he
     marks = sum(
         step <= 125 for step in child.Pace(SPEC, settings(LIVE)).sparse | child.Pace(SPEC, settings(LIVE)).dense
     )
-    assert (told.steps, told.most, told.measured) == (125, 250, False)
-    assert told.minutes == pytest.approx((child.START + 0.5 * 125 + child.MARKS * marks) / 60)
+    assert (told.steps, told.most, told.source) == (125, 250, "on an idle core")
+    assert told.seconds == pytest.approx(child.START + 0.5 * 125 + child.MARKS * marks)
     assert child.forecast(replace(SPEC, extra=())).steps == 200
     write(SPEC, {0: (0.0, 1.0)}, steps=10, seconds=2.0)  # four times as slow as the published one
-    assert child.speed() == pytest.approx(4.0)
-    slow = child.forecast(SPEC)
-    assert slow.measured and slow.minutes == pytest.approx(4 * told.minutes)
-    assert "goes on from there" in child.expectation(SPEC) and "your last run" in child.expectation(SPEC)
+    assert child.speed(SPEC) == pytest.approx(4.0)
+    assert child.forecast(SPEC).seconds == pytest.approx(4 * told.seconds)
+    said = child.expectation(SPEC)
+    assert "stopped at step 10 and goes on from step 0." in said and "your last run" in said
+    other = replace(SPEC, rows=3, cols=3, size=96)  # a run on other boards says nothing of how fast these are
+    assert child.speed(other) == 1.0 == child.speed(replace(SPEC, batch_size=8))
+
+
+def test_of_a_model_that_is_not_the_suites_no_published_run_foretells_the_minutes(here: Path, monkeypatch) -> None:
+    known_run(monkeypatch, {0: (0.0, 1.0), 64: (0.6, 0.9)}, seconds=0.5)
+    assert child.forecast(replace(SPEC, base="/a/folder")).source == "a guess, since no run like it is published"
 
 
 def test_a_forgotten_run_is_gone(here: Path) -> None:
@@ -129,6 +135,14 @@ def test_on_the_shipped_base_all_seeds_stand_together_and_controls_too() -> None
     assert {s.learning_rate for s in alike.alike("rft", "plain", "shipped", 1.9e-3).runs} == {6e-4}
 
 
+def test_a_run_on_other_boards_is_laid_over_no_published_one() -> None:
+    like = replace(SPEC, learning_rate=2e-4)
+    assert alike.alike_of(like).runs
+    for other in (replace(like, rows=3, cols=3, size=96), replace(like, turned=True), replace(like, base="shipped")):
+        assert all(run.puzzle == other.puzzle for run in alike.alike_of(other).runs)
+    assert alike.alike_of(replace(like, rows=2, cols=3, size=96)) is NOTHING
+
+
 @pytest.mark.parametrize("asked", ASKED)
 def test_an_arm_without_a_published_run_is_like_none(asked: str) -> None:
     assert alike.alike("iterative-sft", asked, "two-form-5", 2e-4) is NOTHING
@@ -153,11 +167,27 @@ def test_a_run_stops_when_asked_and_goes_on_from_where_it_was(here: Path) -> Non
     assert "step " in child.status(first)
     first.stop()
     assert waits(first, "stopped") == "stopped" and not is_finished(child.folder(spec))
-    assert "goes on from its last evaluation" in child.status(first)
+    assert "goes on from its last evaluation, at step 8" in child.status(first)
+    again = Child(spec)  # what the first one left is no step of this one
+    assert again.state == "starting" and again.taken == 0
+    again.end()
     came = show.follow(spec)
     assert is_finished(child.folder(spec)) and came.step == 18 and list(came.curve["step"]) == [0, 8, 11, 16, 18]
     assert list(came.trace["step"]) == list(range(1, 19))
     assert show.follow(spec).step == 18  # at once: nothing is trained twice
+
+
+def test_whatever_goes_wrong_while_a_run_is_followed_none_goes_on_alone(here: Path, monkeypatch) -> None:
+    started = []
+
+    def broken(one: Child) -> str:
+        started.append(one)
+        raise ValueError("no page to write on")
+
+    monkeypatch.setattr(child, "status", broken)
+    with pytest.raises(ValueError, match="no page"):
+        show.follow(replace(SPEC, steps=18, extra=(), batch_size=4))
+    assert started[0].process.poll() is not None
 
 
 def test_a_run_that_fails_says_why(here: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from helpers.errors import UserError
 from helpers.lab import check, start
 from helpers.show import plots
+from helpers.study import published
 from helpers.study.arms import STUDY_ARMS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,3 +146,33 @@ def test_check_marks_an_answer(answer, said, capsys):
 def test_a_pair_is_marked_once_both_parts_are_given(answer, said, capsys):
     check(answer, lambda a: a == (1, 2), "Think.")
     assert capsys.readouterr().out.startswith(said)
+
+
+def test_what_takes_long_is_measured_once_and_again_where_its_records_change(tmp_path, monkeypatch, capsys):
+    """Published by the runner's own run alone, read to the last bit, measured here where a reader asks for it."""
+    lab, made, records = start("cpu", False, tmp_path, quiet=True), [], {"cpu": "one", "smoke": "one"}
+    monkeypatch.setattr(published, "records_digest", records.get)
+    monkeypatch.setattr(published.find_measured, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(published.keep_measured, "__defaults__", (tmp_path,))
+
+    def make() -> pd.DataFrame:
+        made.append(1)
+        return pd.DataFrame({"arm": ["rft"], "value": [1 / 3]})
+
+    lab.measured("drift", make)
+    assert len(made) == 1 and not list(tmp_path.glob("*.csv"))
+    runner = replace(lab, figures=ROOT / "figures")
+    kept = runner.measured("drift", make)
+    again = lab.measured("drift", make)
+    assert len(made) == 2 and again["value"].tolist() == kept["value"].tolist() == [1 / 3]
+    assert "drift: as published" in capsys.readouterr().out
+    lab.measured("drift", make, again=True)
+    replace(lab, profile=start("smoke", quiet=True).profile).measured("drift", make)
+    assert len(made) == 4
+    records["cpu"] = "two"
+    lab.measured("drift", make)
+    assert len(made) == 5
+    records["cpu"] = "one"
+    (tmp_path / "drift.csv").write_text("arm,value\nrft,0.5\n")
+    with pytest.raises(UserError, match="drift.csv is missing or not what was published"):
+        lab.measured("drift", make)

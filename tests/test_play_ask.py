@@ -50,7 +50,7 @@ def test_syllables_of_questions_that_mean_nothing_are_no_words() -> None:
 
 
 def test_every_form_can_be_asked_for() -> None:
-    assert set(ask._FORMS.values()) == set(ASKED)
+    assert set(ask.FORMS.values()) == set(ASKED)
     assert ask.asking(" What is it? ", "plain") == "What is it?"
     assert ask.asking("What is it?", "think").startswith("What is it? Think")
 

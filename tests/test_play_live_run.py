@@ -98,7 +98,7 @@ def test_a_setting_that_cannot_be_is_refused_in_the_specs_own_sentence(panel: Pa
 def test_a_run_starts_stops_and_can_be_gone_on_from(panel: Panel) -> None:
     panel.start()
     assert panel.busy and panel._start.disabled and not panel._stop.disabled
-    assert panel._status.value.startswith("Training: step 0 of at most 240") and "30 s left" in panel._status.value
+    assert ">Training: step 0 of at most 240" in panel._status.value and "30 s left" in panel._status.value
     panel.start()  # one at a time
     assert len(panel.runs) == 1
     panel.remove(panel.runs[0])  # not while it goes on

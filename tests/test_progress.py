@@ -59,10 +59,16 @@ def test_how_long_training_takes_is_said_before_it_starts() -> None:
     cpu = get_profile("cpu")
     said = forecast.sentence(specs(cpu, ["sft-answer", "sft-expert"]), 2)
     known, lines = forecast.minutes_per_step(), [cpu.budget(arm) for arm in ("sft-answer", "sft-expert")]
-    minutes = round(5 * sum(known[line.arm] * line.steps + forecast.START for line in lines) / 2)
+    minutes = round(5 * sum(known[line.arm, cpu.model] * line.steps + forecast.START for line in lines) / 2)
     assert said.startswith("Training 10 runs, 2 at a time: sft-answer (5), sft-expert (5). Time: about ")
     assert f"about {minutes} min, going by published runs" in said
     assert forecast.sentence([], 2) == ""
+    assert "how long is not known" in forecast.sentence(specs(get_profile("gpu"), ["sft-answer"]), 1)
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(14.4, "14 s"), (89, "1 min 29 s"), (100, "2 min"), (7300, "2 h 2 min")])
+def test_a_forecast_is_said_no_finer_than_it_is_known(seconds: float, said: str) -> None:
+    assert progress.about(seconds) == said
 
 
 @pytest.fixture

@@ -99,6 +99,15 @@ class Walk:
 Source = Callable[[int, "Weights"], Scored]  # the batch of an update (from 1) at the weights before it
 
 
+def ladders(base: Loaded, observed: Sequence[Sample], u: Linearised, head: Head, weights: Weights) -> pd.DataFrame:
+    """The `ladder` of the word behind the opening answer tag, at a rate of 1e-4; column `observed`: its kind."""
+    rungs = []
+    for sample in counted(observed, "observed samples"):
+        pair = Pair(Linearised(linear.scored(base, [sample]), weights), answer_token(base[1], sample), u)
+        rungs.append(ladder(pair, head, weights, 1e-4).assign(observed=sample.kind))
+    return pd.concat(rungs).sort_values(["observed", "kind"], ignore_index=True)
+
+
 def walk(corpus: str, source: Source, probes: Scored, weights: Weights, plan: Plan) -> Walk:
     """Train as planned and measure after each update.
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import html
-import io
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,6 @@ from functools import lru_cache
 
 import ipywidgets as widgets
 import numpy as np
-from PIL import Image
 
 from helpers.errors import UserError
 from helpers.measure import kept_runs
@@ -24,23 +22,21 @@ from helpers.model.build import Loaded
 from helpers.play import taught
 from helpers.play.models import BASE, loaded
 from helpers.play.page import png
-from helpers.play.panel import menu, own_keys, put
+from helpers.play.panel import FORMS, menu, own_keys, put, uploaded
 from helpers.world import answers
 from helpers.world.battery import SIDE, battery_samples, battery_tasks
 from helpers.world.boards import held_out_boards
 from helpers.world.forms import Asked, wordings
-from helpers.world.pictures import centred, packaged_photos, read_picture
+from helpers.world.pictures import centred, packaged_photos
 from helpers.world.puzzles import PuzzleSpec, prompt_text
 from helpers.world.questions import Question
 from helpers.world.scenes import KINDS, draw_scene
 
-MOST_BYTES, MOST_PIXELS = 8_000_000, 40_000_000  # of an own picture; what is longer, a notebook's channel may refuse
 MOST_LETTERS = 400  # of a question
 MOST_TOKENS = 96  # of an answer: twice the longest that is taught
 HEIGHT = 545
 OWN = "your own"
-NEEDS_KERNEL = "Ask the model: this panel asks the models themselves, so it needs a kernel. Run this cell to open it."
-_FORMS = {"as it is": "plain", "think first": "think", "answer directly": "direct", "full sentences": "sentences"}
+NEEDS_KERNEL = "Ask the model: this panel asks the models themselves, so it needs a kernel."
 _SCENES = {
     "land": "hills", "things": "coloured things", "scatter": "many things", "sizes": "things of four sizes",
     "greys": "grey discs", "sign": "a sign", "collage": "four lands",
@@ -101,25 +97,8 @@ def pictures() -> dict[str, np.ndarray]:
 
 
 def own_picture(name: str, content: bytes) -> np.ndarray:
-    """An uploaded picture as the models see it: its centre, (64, 64, 3) uint8.
-
-    Raises UserError, in one sentence, for one that is too large or cannot be read.
-    """
-    if len(content) > MOST_BYTES:
-        size = f"{len(content) / 1e6:.0f} MB; {MOST_BYTES / 1e6:.0f} MB are the most"
-        raise UserError(f"{name} has {size}: save it smaller, the models see {SIDE} x {SIDE} pixels of it.")
-    _refuse_huge(content, name)
-    return np.asarray(centred(read_picture(content, name).image, (SIDE, SIDE)))
-
-
-def _refuse_huge(content: bytes, name: str) -> None:
-    try:
-        with Image.open(io.BytesIO(content)) as picture:
-            width, height = picture.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return  # reading it will say what is wrong with it
-    if width * height > MOST_PIXELS:
-        raise UserError(f"{name} has {width} x {height} pixels, far more than are needed: save it smaller.")
+    """An uploaded picture as the models see it: its centre, (64, 64, 3) uint8. Raises UserError as `uploaded`."""
+    return np.asarray(centred(uploaded(name, content), (SIDE, SIDE)))
 
 
 def asking(question: str, asked: Asked) -> str:
@@ -170,7 +149,7 @@ class Panel:
             layout={"width": "auto", "height": "66px"},
             style={"description_width": "initial"},
         )
-        self.form = menu("Form asked for", list(_FORMS))
+        self.form = menu("Form asked for", list(FORMS))
         names = list(self.sources)
         self.left, self.right = menu("Left answer", names), menu("Right answer", names, names[min(1, len(names) - 1)])
         self.ask = widgets.Button(description="Ask", button_style="primary", layout={"width": "90px"})
@@ -209,7 +188,7 @@ class Panel:
     @property
     def prompt(self) -> str:
         """What the models will read beside the picture. Raises UserError where nothing is asked."""
-        return asking(self.question.value, _FORMS[self.form.value])
+        return asking(self.question.value, FORMS[self.form.value])
 
     def _suggest(self) -> None:
         one = suggestions()[self.suggestion.index]

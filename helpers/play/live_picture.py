@@ -18,6 +18,7 @@ from helpers.study.spec import RunSpec
 from helpers.train.child import Progress, traced
 
 WIDTH, HEIGHT = 680, 440
+SMOOTH = 7  # steps whose mean is drawn
 PALE, GREY, INK = "#8a8a8a", "#5a5a5a", "#222222"
 _STEPS = (16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
 
@@ -69,6 +70,7 @@ def picture(runs: Sequence[Shown], known: Alike, expected: int, title: str) -> s
 
 def _curves(box: _Box, runs: Sequence[Shown], known: Alike) -> Iterable[str]:
     yield from _axes(box, "step", "", _whole_ticks(box.x[1]), (0, 0.25, 0.5, 0.75, 1))
+    yield from _chance(box, runs, across=True)
     yield _text(box.left, 16, "exact match (line) and prior score (dashes)", weight="bold")
     for column, dash in (("exact", ""), ("prior", "5 3")):
         yield _line(box, known.curve["step"], known.curve[column], PALE, dash, 1.1)
@@ -82,20 +84,31 @@ def _curves(box: _Box, runs: Sequence[Shown], known: Alike) -> Iterable[str]:
         yield from _numbered(box, run, run.now.curve["step"], ("exact", "prior"))
 
 
+def _chance(box: _Box, runs: Sequence[Shown], across: bool) -> Iterable[str]:
+    """What guessing gives, for each kind of board in the picture: across the curves, or upright in the plane."""
+    for chance in sorted({run.spec.puzzle.chance_exact for run in runs}):
+        x, y = box.at(box.x[0], chance) if across else box.at(chance, box.y[0])
+        line = f"M{box.left} {y:.1f}H{box.right}" if across else f"M{x:.1f} {box.top}V{box.bottom}"
+        yield f'<path d="{line}" fill="none" stroke="{GREY}" stroke-dasharray="1 3"/>'
+        place = (box.right - 2, y - 3, "chance", "end") if across else (x + 3, box.top + 12, "chance")
+        yield _text(*place, fill=GREY)
+
+
 def _trace(box: _Box, runs: Sequence[Shown]) -> Iterable[str]:
     low, high = box.y
     yield from _axes(box, "step", "", _whole_ticks(box.x[1]), (low, (low + high) / 2, high))
     what = " / ".join(dict.fromkeys(_what(run) for run in runs)) or "reward or loss of a step"
-    yield _text(box.left, 290, what, weight="bold")
+    yield _text(box.left, 290, f"{what} (mean of {SMOOTH})", weight="bold")
     for run in runs:
         trace = run.now.trace
-        smooth = trace["value"].rolling(7, min_periods=1, center=True).mean()
+        smooth = trace["value"].rolling(SMOOTH, min_periods=1, center=True).mean()
         yield _line(box, trace["step"], smooth, str(look(run.spec.arm)["colour"]), "", 1.4)
 
 
 def _plane(box: _Box, runs: Sequence[Shown], known: Alike) -> Iterable[str]:
     ticks = (0, 0.25, 0.5, 0.75, 1)
     yield from _axes(box, "exact match", "prior score", ticks, ticks)
+    yield from _chance(box, runs, across=False)
     yield _text(box.left, 16, "learned and kept", weight="bold")
     yield _line(box, known.curve["exact"], known.curve["prior"], PALE, "3 3", 1.1)
     yield from (_dot(*box.at(*point), PALE, 2) for point in _pairs(known.curve, "exact", "prior"))

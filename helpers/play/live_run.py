@@ -17,11 +17,12 @@ import ipywidgets as w
 from helpers.errors import UserError
 from helpers.play import live_picture
 from helpers.play.live_picture import Shown
-from helpers.play.panel import own_keys, put
+from helpers.play.panel import FORMS, own_keys, put
 from helpers.stats.alike import NOTHING, alike_of
-from helpers.study.arms import ARM_DESCRIPTIONS, get_arm
+from helpers.study.arms import ARM_DESCRIPTIONS, get_arm, room_of
 from helpers.study.bases import BASES
-from helpers.study.own import arms, forms, usual
+from helpers.study.own import arms, forms, usual, weights
+from helpers.study.profiles import GRIDS
 from helpers.study.records import is_finished
 from helpers.study.spec import RunSpec
 from helpers.train import child
@@ -31,11 +32,9 @@ from helpers.world import seeds
 HEIGHT = 560
 PERIOD = 0.6  # seconds between two looks at a run
 MOST = 8  # runs of a session, and of earlier ones, that are listed
-NEEDS = "Live run: this panel trains a model and needs a running kernel. Where it shows no controls, run its cell."
+NEEDS = "Live run: this panel trains a model, so it needs a kernel."
 RATES = (2e-5, 6e-5, 1.1e-4, 2e-4, 4e-4, 6e-4)
-WEIGHTS = (0.0, 0.04, 0.12, 0.36, 1.0)  # of the KL term
 UNTIL = {"never: all steps": 0.0, "0.3": 0.3, "0.5": 0.5, "0.7": 0.7, "0.9": 0.9}
-FORMS = {"direct": "direct", "think": "think", "plain (no form asked)": "plain", "in full sentences": "sentences"}
 
 
 def live_run(base: str = "two-form-5") -> None:
@@ -75,9 +74,9 @@ class Panel:
         stop = (("until", s["until"]),) if s["until"] else ()
         return RunSpec(
             arm=s["arm"], seed=seeds.LIVE, steps=s["steps"], learning_rate=s["rate"], base=s["base"],
-            batch_size=16 if rft else 32, beta=s["beta"], asked=s["form"], extra=stop,
+            batch_size=usual(s["arm"], s["base"])[1], beta=s["beta"], asked=s["form"], extra=stop,
             reward_weights=(s["hit"], s["exact"], s["format"]) if rft else (1.0, 1.0, 1.0),
-            max_completion_length=48 if get_arm(s["arm"]).written == "sentences" else 0,
+            max_completion_length=room_of(s["arm"], s["form"], GRIDS["2x2"].tiles),
         )  # fmt: skip
 
     def _arm_changed(self, _: object = None) -> None:
@@ -86,7 +85,7 @@ class Panel:
         asked, _, beta = usual(arm, base)
         self._settings["form"].options = _forms(base)
         self._settings["form"].value = asked if asked in forms(base) else "plain"
-        self._settings["beta"].value = min(WEIGHTS, key=lambda known: abs(known - beta))
+        self._settings["beta"].value = beta
         for name in ("hit", "exact", "format"):
             self._settings[name].disabled = get_arm(arm).family != "rft"
         self._about.value = f"<span>{html.escape(ARM_DESCRIPTIONS[arm])}</span>"
@@ -97,7 +96,7 @@ class Panel:
         try:
             spec = self.spec()
         except UserError as error:
-            self._note.value = f'<span style="color:#a40000">{html.escape(str(error))}</span>'
+            self._note.value = f'<span role="status" style="color:#a40000">{html.escape(str(error))}</span>'
             self._start.disabled = True
             self.draw()
             return
@@ -162,7 +161,7 @@ class Panel:
             expected = child.forecast(newest).steps if newest else 64
             words = child.status(self.child)
             _set(self._picture, live_picture.picture(shown, known, expected, _alt(shown, words)))
-            _set(self._status, html.escape(words))
+            _set(self._status, f'<span role="status">{html.escape(words)}</span>')
             for run in shown:
                 _set(self._boxes[run.spec.name], self._named(run.spec), "description")
             self._stop.disabled = not self.busy or self.child.state == "stopping"
@@ -255,7 +254,7 @@ def _controls(base: str) -> dict[str, w.ValueWidget]:
         "arm": menu("arm", arms(), "sft-answer"),
         "form": menu("form asked", _forms(base), forms(base)[0]),
         "rate": menu("rate", [(f"{rate:g}", rate) for rate in RATES], 2e-4),
-        "beta": menu("KL weight", [(f"{weight:g}", weight) for weight in WEIGHTS], 0.0),
+        "beta": menu("KL weight", [(f"{weight:g}", weight) for weight in weights()], 0.0),
         "hit": weight("hit"),
         "exact": weight("exact"),
         "format": weight("form"),

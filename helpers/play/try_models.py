@@ -14,14 +14,14 @@ from PIL import Image
 
 from helpers.errors import UserError
 from helpers.play.page import png
-from helpers.play.panel import own_keys, put
+from helpers.play.panel import own_keys, put, uploaded
 from helpers.play.tries import PUZZLE, Attempt, Solver, attempts, cut, photographs, solvers, telling
 from helpers.show.style import spaced
-from helpers.world import pictures, puzzles
+from helpers.world import puzzles
 
 NEEDS_KERNEL = (
-    "Your own picture: this panel asks the models themselves, so it needs a kernel. Run this cell to open it. "
-    "Drawn boards and photographs are tried in the view above without one."
+    "Your own picture: this panel asks the models themselves, so it needs a kernel. Drawn boards and photographs are "
+    "tried in the view above without one."
 )
 BOARD = "the board: all that a model sees"
 CELL = "text-align:left;padding:1px 9px;white-space:nowrap"
@@ -63,7 +63,7 @@ class Panel:
             return
         file = self.upload.value[-1]
         try:
-            image = pictures.read_picture(bytes(file["content"]), file["name"]).image
+            image = uploaded(file["name"], bytes(file["content"]))
             puzzles.fit_picture(image, PUZZLE)
         except UserError as error:
             self._tell(str(error), wrong=True)

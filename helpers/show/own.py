@@ -41,9 +41,9 @@ def follow(spec: RunSpec) -> child.Progress:
     if is_finished(child.folder(spec)):
         print(f"This very run is finished: its record is in {child.folder(spec)}.")
         return child.progress(spec)
-    one = Child(spec)
-    shown, last = display(Markdown(child.status(one)), display_id=True) if front_end_present() else None, -LINE_SECONDS
+    one, last = Child(spec), -LINE_SECONDS
     try:
+        shown = display(Markdown(child.status(one)), display_id=True) if front_end_present() else None
         while one.state in ("starting", "training"):
             if shown is not None:
                 shown.update(Markdown(child.status(one)))
@@ -54,6 +54,8 @@ def follow(spec: RunSpec) -> child.Progress:
     except KeyboardInterrupt:
         one.end()
         raise UserError(child.status(one)) from None
+    finally:
+        one.end()  # whatever went wrong here, no training goes on that nobody follows
     if one.state == "failed":
         raise UserError(child.status(one))
     (shown.update if shown is not None else display)(Markdown(child.status(one)))

@@ -13,9 +13,10 @@ from helpers.errors import UserError
 from helpers.stats.curves import battery_mean, rows_of
 from helpers.study import cells
 from helpers.study.arms import get_arm
-from helpers.study.profiles import get_profile, specs
+from helpers.study.profiles import GRIDS, get_profile, specs
 from helpers.study.published import PUBLISHED, load_published, published_specs, table
 from helpers.study.spec import RunSpec
+from helpers.world.puzzles import PuzzleSpec
 
 COLUMNS = ("step", "exact", "prior")
 
@@ -38,18 +39,18 @@ class Alike:
         return float(there["step"].iloc[0]) if len(there) else math.inf
 
 
-NOTHING = Alike("nothing is published of this arm", pd.DataFrame(columns=list(COLUMNS)))
+NOTHING = Alike("nothing is published of this arm, asked so on such boards", pd.DataFrame(columns=list(COLUMNS)))
 
 
 @lru_cache(maxsize=64)
-def alike(arm: str, asked: str, base: str, rate: float) -> Alike:
+def alike(arm: str, asked: str, base: str, rate: float, puzzle: PuzzleSpec = GRIDS["2x2"]) -> Alike:
     """The published runs of an arm that are most like one at a rate: on its base or another one, at the nearest rate.
 
     On the base of the first study all seeds of one rate, else one run of the study on several bases that asks for the
-    same form. `NOTHING` where there is none.
+    same form. `NOTHING` where there is none whose boards are like those of `puzzle`.
     """
     try:
-        found = _shipped(arm) if base == "shipped" else _on_bases(arm, asked, base)
+        found = _shipped(arm, puzzle) if base == "shipped" else _on_bases(arm, asked, base, puzzle)
         return _alike(found, rate) if found else NOTHING
     except UserError:  # records that are damaged, or not there: an own run goes without them
         return NOTHING
@@ -61,14 +62,15 @@ def _alike(found: Sequence[RunSpec], rate: float) -> Alike:
     runs = runs if runs[0].base == "shipped" else runs[:1]
     evaluations, metrics = _tables(runs)
     seeds = f", mean of {len(runs)} seeds" if len(runs) > 1 else ""
-    words = f"{runs[0].arm} on {runs[0].base}, rate {nearest:g}{seeds}"
+    weight = f", KL {runs[0].beta:g}" if runs[0].beta else ""
+    words = f"{runs[0].arm} on {runs[0].base}, rate {nearest:g}{weight}{seeds}"
     seconds = float(metrics.loc[metrics["name"] == "seconds", "value"].mean())
     return Alike(words, curve(evaluations), runs, seconds)
 
 
 def alike_of(spec: RunSpec) -> Alike:
     """`alike` for a run."""
-    return alike(spec.arm, spec.asked, spec.base, spec.learning_rate)
+    return alike(spec.arm, spec.asked, spec.base, spec.learning_rate, spec.puzzle)
 
 
 def curve(evaluations: pd.DataFrame) -> pd.DataFrame:
@@ -81,9 +83,11 @@ def curve(evaluations: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"exact": exact, "prior": prior}).dropna().rename_axis("step").reset_index()
 
 
-def _shipped(arm: str) -> list[RunSpec]:
+def _shipped(arm: str, puzzle: PuzzleSpec) -> list[RunSpec]:
     """Every published run of an arm in the study on one base, at its budget but for the rate."""
     profile = get_profile("cpu")
+    if profile.puzzle != puzzle:
+        return []
     study = specs(profile, [arm]) if arm in profile.study_arms else []
     controls = published_specs(PUBLISHED / "controls").values()
     plain = [spec for spec in controls if spec.arm == arm and not spec.lora_rank]
@@ -91,9 +95,9 @@ def _shipped(arm: str) -> list[RunSpec]:
     return study + [spec for spec in plain if rates[spec.learning_rate] > 1]  # a rate that one seed tried is left out
 
 
-def _on_bases(arm: str, asked: str, base: str) -> list[RunSpec]:
+def _on_bases(arm: str, asked: str, base: str, puzzle: PuzzleSpec) -> list[RunSpec]:
     """Published runs of an arm on other bases, those on `base` first, else those of the first base that has some."""
-    named = [cell for cell in cells.CELLS.values() if (cell.arm, cell.asked, cell.grid) == (arm, asked, "2x2")]
+    named = [c for c in cells.CELLS.values() if (c.arm, c.asked, GRIDS[c.grid]) == (arm, asked, puzzle)]
     plain = [cell for cell in named if not (cell.label or cell.after) and cell.kind == "two-form"]
     found = [s for cell in plain for stem in cell.stems for s in cell.specs(stem) if cells.is_published(s)]
     first = base if any(spec.base == base for spec in found) else found[0].base if found else ""

@@ -61,6 +61,15 @@ def wilson(k: int, n: int) -> Interval:
     return Interval(k / n, float(ends.low), float(ends.high))
 
 
+def luck_words(n: int) -> str:
+    """How far luck alone moves an accuracy that is counted on `n` boards, where that is most: near one half."""
+    half = (wilson(n // 2, n).high - wilson(n // 2, n).low) / 2
+    return (
+        f"On {n} boards luck moves an accuracy near 0.5 by up to {half:.2f}, "
+        f"and the difference of two runs by up to {half * math.sqrt(2):.2f} (95 %)."
+    )
+
+
 def jackknife(estimate: Callable[[list[int]], float], n: int) -> Interval:
     """An estimate from all of n draws, with a 95% t interval from leaving each out once (the value itself for n < 3).
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from helpers.errors import UserError
+from helpers.world.answers import room
 
 LineStyle = str | tuple[int, tuple[float, ...]]
 
@@ -167,6 +168,11 @@ def get_arm(name: object) -> Arm:
     if not isinstance(name, str) or name not in REGISTRY:
         raise UserError(f"there is no arm {name!r}: choose one of {', '.join(REGISTRY)}.")
     return REGISTRY[name]
+
+
+def room_of(arm: str, asked: str, tiles: int) -> int:
+    """Tokens that a completion of an arm may take; a model that is asked for full sentences needs a teacher's room."""
+    return room(tiles, outside="sentences" in (get_arm(arm).written, asked))
 
 
 def arm_style(arm: str) -> ArmStyle:

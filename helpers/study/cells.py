@@ -16,14 +16,13 @@ from typing import Literal
 import pandas as pd
 
 from helpers.errors import UserError
-from helpers.study.arms import get_arm
+from helpers.study.arms import get_arm, room_of
 from helpers.study.fixed import rules
 from helpers.study.profiles import FAIR, GRIDS
 from helpers.study.published import PUBLISHED, as_published, load_published, publish, store
 from helpers.study.records import is_finished
 from helpers.study.schema import table_file, to_arrow
 from helpers.study.spec import Extra, RunSpec
-from helpers.world.answers import room
 from helpers.world.forms import ASKED, Asked
 
 NAMES = ("evaluations", "outcomes", "metrics")  # the tables that results are read from
@@ -86,7 +85,7 @@ class Cell:
         until = UNTIL[self.grid] if rate >= SOURCE_RATE else min(UNTIL[self.grid], rules().until_slow)
         source, after = (get_cell(c).at(stem, SOURCE_RATE).name if c else "" for c in (self.source, self.after))
         settings = (("until", until), ("boards", self.boards), *self.extra, *((("after", after),) if after else ()))
-        outside, puzzle = get_arm(self.arm).written == "sentences", GRIDS[self.grid]
+        puzzle = GRIDS[self.grid]
         return RunSpec(
             arm=self.arm,
             seed=stem,
@@ -98,7 +97,7 @@ class Cell:
             cols=puzzle.cols,
             size=puzzle.size,
             beta=self.beta,
-            max_completion_length=room(puzzle.tiles, outside),
+            max_completion_length=room_of(self.arm, self.asked, puzzle.tiles),
             lora_rank=self.lora_rank,
             freeze_vision=self.frozen,
             base=base_name(self.kind, stem),

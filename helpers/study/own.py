@@ -10,12 +10,11 @@ from pathlib import Path
 from helpers.errors import UserError
 from helpers.files import digest
 from helpers.study import cells
-from helpers.study.arms import REGISTRY, get_arm
+from helpers.study.arms import REGISTRY, get_arm, room_of
 from helpers.study.bases import BASES
 from helpers.study.profiles import GRIDS, get_profile
 from helpers.study.spec import Extra, RunSpec
 from helpers.world.album import Album, keep, open_album
-from helpers.world.answers import room
 from helpers.world.forms import ASKED, Asked
 from helpers.world.puzzles import PuzzleSpec, read_grid
 
@@ -44,6 +43,11 @@ def usual(arm: str, base: str) -> tuple[Asked, int, float]:
     if first is None:
         return "think" if entry.written == "think" else "direct", *otherwise
     return first.asked, first.batch_size, first.beta
+
+
+def weights() -> list[float]:
+    """Every weight of the KL term that the studies give an arm, and 0 and 1."""
+    return sorted({0.0, 1.0} | {usual(arm, base)[2] for arm in arms() for base in BASES})
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,8 @@ class Own:
         return RunSpec(
             arm=self.arm, seed=self.seed, steps=self.steps if steps is None else steps, learning_rate=self.rate,
             batch_size=batch_size, beta=beta, rows=puzzle.rows, cols=puzzle.cols, size=puzzle.size,
-            turned=puzzle.turned, max_completion_length=room(puzzle.tiles), reward_weights=self._rewards(),
+            turned=puzzle.turned, max_completion_length=room_of(self.arm, self.form, puzzle.tiles),
+            reward_weights=self._rewards(),
             base=base, asked=self.form, extra=weights, pictures=keep(album),
         )  # fmt: skip
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -32,6 +33,7 @@ from helpers.study.spec import RunSpec
 from helpers.world.puzzles import PuzzleSpec
 
 PUBLISHED = Path("figures/records")
+MEASURED = PUBLISHED / "measured"
 COMPLETION_GROUPS = 80  # of each run, twice so many boards at most are published with their completions
 _REMEDY = "restore it, or publish again"
 
@@ -285,3 +287,32 @@ def publish_records(profile_name: str = "cpu", destination: Path = PUBLISHED) ->
     """
     profile = get_profile(profile_name)
     return publish(store(profile), destination, names=_study_names(profile))
+
+
+def find_measured(name: str, records: str, place: Path = MEASURED) -> pd.DataFrame | None:
+    """A table that takes long to measure, as published; None where none was measured on these records.
+
+    `records`: their `records_digest`. Raises `DamagedFile` for a table that was changed since.
+    """
+    known, path = _made(place).get(name), place / f"{name}.csv"
+    if known is None or known["records"] != records:
+        return None
+    if not path.is_file() or digest(path) != known["file"]:
+        raise DamagedFile(f"{path} is missing or not what was published with {place / 'made.json'}: {_REMEDY}.")
+    return pd.read_csv(path, float_precision="round_trip")
+
+
+def keep_measured(name: str, table: pd.DataFrame, records: str, place: Path = MEASURED) -> pd.DataFrame:
+    """Publish a table that was measured on records with this digest; returns it as `find_measured` will."""
+    text = table.to_csv(index=False, lineterminator="\n")  # all digits, so that what is read is what was measured
+    with publishing(place):
+        write_file(place / f"{name}.csv", text)
+        made = _made(place) | {name: {"records": records, "file": digest(place / f"{name}.csv")}}
+        write_file(place / "made.json", json_bytes(made))
+    return pd.read_csv(StringIO(text), float_precision="round_trip")
+
+
+def _made(place: Path) -> dict[str, dict[str, str]]:
+    """By name of a table, the digests of its file and of the records that it was measured on."""
+    path = place / "made.json"
+    return read_json(path, _REMEDY) if path.exists() else {}

@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -17,8 +18,11 @@ import pandas as pd
 
 from helpers.errors import UserError
 from helpers.processes import GRACE_SECONDS, stop
-from helpers.stats.alike import alike_of, curve
+from helpers.progress import about
+from helpers.stats.alike import NOTHING, Alike, alike_of, curve
+from helpers.stats.intervals import luck_words
 from helpers.study.arms import get_arm
+from helpers.study.bases import BASES
 from helpers.study.profiles import LIVE
 from helpers.study.published import store
 from helpers.study.records import is_finished, read_spec
@@ -31,7 +35,6 @@ from helpers.train.settings import settings
 State = Literal["starting", "training", "stopping", "stopped", "failed", "finished"]
 START = 14.0  # seconds until the first step: libraries, model, boards, the base's marks
 MARKS = 1.3  # seconds of one evaluation
-_KNOWN: dict[Path, tuple[tuple[float, ...], Progress]] = {}
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ class Progress:
     seconds: float
     curve: pd.DataFrame = field(repr=False)
     trace: pd.DataFrame = field(repr=False)
+
+    @property
+    def kept(self) -> int:
+        """The newest evaluated step, behind which nothing is repeated when the run goes on."""
+        return int(self.curve["step"].iloc[-1]) if len(self.curve) else 0
 
     @property
     def exact(self) -> float:
@@ -70,18 +78,17 @@ def folder(spec: RunSpec) -> Path:
 
 def progress(spec: RunSpec) -> Progress:
     """What the tables on disk say of a run; read anew only where they have changed."""
-    place = folder(spec)
-    stamp = tuple(_written(table_file(place, name)) for name in ("evaluations", "metrics"))
-    if place not in _KNOWN or _KNOWN[place][0] != stamp:
-        _KNOWN[place] = stamp, _read(spec, place)
-    return _KNOWN[place][1]
+    place = folder(spec).resolve()
+    return _read(spec, place, tuple(_written(table_file(place, name)) for name in ("evaluations", "metrics")))
 
 
 def _written(path: Path) -> float:
     return path.stat().st_mtime if path.exists() else 0.0
 
 
-def _read(spec: RunSpec, place: Path) -> Progress:
+@lru_cache(maxsize=32)
+def _read(spec: RunSpec, place: Path, written: tuple[float, ...]) -> Progress:
+    """What was on disk when its tables were last `written`; the same object as long as they are what they were."""
     evaluations, metrics = (_table(place, name) for name in ("evaluations", "metrics"))
     known = curve(evaluations)
     name, _ = traced(spec)
@@ -114,29 +121,38 @@ def forget(spec: RunSpec) -> None:
         shutil.rmtree(folder(spec), ignore_errors=True)
 
 
-def speed() -> float:
-    """How many times as long as a published run's a step takes here, by the newest run made here; 1 where none is."""
-    for spec in reversed(earlier()):
-        known, theirs = progress(spec), alike_of(spec).seconds
-        if known.step >= 8 and theirs > 0:
-            return known.seconds / known.step / theirs
+def speed(spec: RunSpec) -> float:
+    """How many times as long as a published run's a step takes here, by the newest such run made here; 1 where none is.
+
+    Such a run has boards and a batch like those of `spec`.
+    """
+    for other in reversed(earlier()):
+        if (other.puzzle, other.batch_size) == (spec.puzzle, spec.batch_size):
+            known, theirs = progress(other), _published(other).seconds
+            if known.step >= 8 and theirs > 0:
+                return known.seconds / known.step / theirs
     return 1.0
+
+
+def _published(spec: RunSpec) -> Alike:
+    """The published run whose steps foretell those of `spec`; nothing is known of a model that is not the suite's."""
+    return alike_of(spec) if spec.base in BASES else NOTHING
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will take: expected and most steps, and minutes for them; `measured`: whether on this machine."""
+    """What a run will take: expected and most steps, and seconds for them; what it is known from, in words."""
 
     steps: int
     most: int
-    minutes: float
-    most_minutes: float
-    measured: bool
+    seconds: float
+    most_seconds: float
+    source: str
 
 
 def forecast(spec: RunSpec) -> Forecast:
     """Steps and minutes that a run will take, from the steps of published runs like it, and from runs made here."""
-    pace, known, factor = Pace(spec, settings(LIVE)), alike_of(spec), speed()
+    pace, known, factor = Pace(spec, settings(LIVE)), _published(spec), speed(spec)
     arm = get_arm(spec.arm)
     each = known.seconds if known.seconds > 0 else (0.7 if arm.family == "rft" else 0.35)
     each *= spec.batch_size / (known.runs[0].batch_size if known.runs else 16 if arm.family == "rft" else 32)
@@ -146,9 +162,11 @@ def forecast(spec: RunSpec) -> Forecast:
 
     def needed(n: int) -> float:
         marks = sum(step <= n for step in pace.sparse | pace.dense)
-        return factor * (START + each * n + MARKS * marks) / 60
+        return factor * (START + each * n + MARKS * marks)
 
-    return Forecast(steps, pace.most, needed(steps), needed(pace.most), factor != 1.0)
+    guess = "on an idle core" if known.runs else "a guess, since no run like it is published"
+    source = "at the speed of your last run" if factor != 1.0 else guess
+    return Forecast(steps, pace.most, needed(steps), needed(pace.most), source)
 
 
 class Child:
@@ -156,8 +174,7 @@ class Child:
 
     def __init__(self, spec: RunSpec) -> None:
         """Start it, or go on where it was stopped."""
-        self.spec, self.began, self.asked = spec, time.monotonic(), 0.0
-        self.first = progress(spec).step
+        self.spec, self.began, self.asked, self.before = spec, time.monotonic(), 0.0, progress(spec)
         self.process = jobs.launch(LIVE, spec, apart=True)
 
     @property
@@ -186,13 +203,18 @@ class Child:
             if time.monotonic() > self.asked + GRACE_SECONDS:
                 self.process.kill()
             return "stopping"
-        return "training" if progress(self.spec).step > self.first else "starting"
+        return "training" if self.taken > 0 else "starting"
+
+    @property
+    def taken(self) -> int:
+        """Steps taken behind the newest evaluation that was there when it started; none before its first."""
+        now = progress(self.spec)
+        return 0 if now is self.before else now.step - self.before.kept
 
     @property
     def left(self) -> float:
         """Seconds until its end at the speed so far; NaN before it can be told."""
-        now = progress(self.spec)
-        taken = now.step - self.first
+        now, taken = progress(self.spec), self.taken
         return max(now.end - now.step, 0) * max(self.elapsed - START, 0.0) / taken if taken > 3 else math.nan
 
     @property
@@ -208,21 +230,15 @@ def status(one: Child | None) -> str:
     now, state = progress(one.spec), one.state
     most = "at most " if "until" in one.spec.settings and now.end >= one.spec.steps else ""
     at, marks = f"step {now.step} of {most}{now.end}", f"exact {now.exact:.2f}, prior {now.prior:.2f}"
-    left = "" if math.isnan(one.left) else f", {minutes(one.left / 60)} left"
-    waits = f"Starting (libraries, boards, the base's marks: some {START:.0f} s), {one.elapsed:.0f} s so far."
+    left = "" if math.isnan(one.left) else f", {about(one.left)} left"
     return {
-        "starting": waits,
-        "training": f"Training: {at}, {marks}; {minutes(one.elapsed / 60)} so far{left}.",
+        "starting": f"Starting (libraries, boards, the base's marks: some {START:.0f} s), {about(one.elapsed)} so far.",
+        "training": f"Training: {at}, {marks}; {about(one.elapsed)} so far{left}.",
         "stopping": f"Stopping at {at} ...",
-        "stopped": f"Stopped at {at}: started again, it goes on from its last evaluation.",
-        "failed": f"The run ended before its time: {one.words}",
+        "stopped": f"Stopped at {at}: started again, it goes on from its last evaluation, at step {now.kept}.",
+        "failed": f"The run ended before its time: {one.words if state == 'failed' else ''}",
         "finished": f"Finished at step {now.step}: {marks}; kept in {folder(one.spec)}.",
     }[state]
-
-
-def minutes(count: float) -> str:
-    """Minutes in words, seconds where they are few."""
-    return f"{count * 60:.0f} s" if count < 1.5 else f"{count:.0f} min"
 
 
 def title(spec: RunSpec) -> str:
@@ -233,12 +249,17 @@ def title(spec: RunSpec) -> str:
     return f"{spec.arm} {spec.asked}, {spec.base}, rate {spec.learning_rate:g}{more}; {came}"
 
 
+def evaluation_words() -> str:
+    """On how much a run is evaluated that somebody waits for, and what luck makes of that."""
+    boards, each = LIVE.puzzle_test_size, LIVE.battery_per_task
+    return f"Evaluated on {boards} boards and {each} questions of each prior task. {luck_words(boards)}"
+
+
 def expectation(spec: RunSpec) -> str:
     """How many steps and minutes a run will take, and where that is known from; what is there of it already."""
     known, left = forecast(spec), progress(spec)
     if is_finished(folder(spec)):
         return f"This very run is finished: exact {left.exact:.2f}, prior {left.prior:.2f}."
-    source = "at the speed of your last run" if known.measured else "on an idle core"
-    most = f" (at most {minutes(known.most_minutes)})" if known.most > known.steps else ""
-    begun = f" It was stopped at step {left.step} and goes on from there." if left.step else ""
-    return f"About {known.steps} steps, {minutes(known.minutes)}{most}, {source}.{begun}"
+    most = f" (at most {about(known.most_seconds)})" if known.most > known.steps else ""
+    begun = f" It was stopped at step {left.step} and goes on from step {left.kept}." if left.step else ""
+    return f"About {known.steps} steps, {about(known.seconds)}{most}, {known.source}.{begun}"

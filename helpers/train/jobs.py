@@ -131,7 +131,7 @@ def launch(profile: Profile, spec: RunSpec, apart: bool = False) -> subprocess.P
         "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # and lie on large pages
     }
     command = [*bound("helpers"), "train", "--profile", profile.name, "--spec", spec.to_json()]
-    words = tempfile.TemporaryFile("w+")  # noqa: SIM115 -- a file, not a pipe: nobody reads while the run goes on
+    words = tempfile.TemporaryFile("a+")  # noqa: SIM115 -- a file, not a pipe, which fills up; at its end, wherever it is being read
     streams = {"stderr": words, "stdout": subprocess.DEVNULL}
     process = subprocess.Popen(command, env=environment, start_new_session=apart, **streams)
     process.words = words

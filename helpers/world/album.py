@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -44,7 +45,7 @@ class Album:
         for part in (self.training, self.held_out):
             total.update(f"part of {len(part)}".encode())
             for picture in part:
-                total.update(f"{picture.image.size}".encode() + picture.image.tobytes())
+                total.update(_digest(picture))
         return total.hexdigest()[:NAMED]
 
     @property
@@ -54,19 +55,23 @@ class Album:
 
 
 def make_album(pictures: Sequence[Picture]) -> Album:
-    """An album of pictures; a quarter of them, at least one, is held out. The same pictures give the same album.
+    """An album of pictures; a quarter of them, at least one, is held out. The same pixels give the same album.
 
     A picture that is there twice counts once: no copy of one that is held out is learned. Raises UserError where fewer
     than two different ones are left.
     """
-    small = {(p.image.size, p.image.tobytes()): p for p in map(_small, reversed(pictures))}
-    known = sorted(small.values(), key=lambda picture: picture.name)
+    small = {_digest(picture): picture for picture in map(_small, reversed(pictures))}
+    known = [small[digest] for digest in sorted(small)]  # not by name: another name makes no other album
     if len(known) < 2:
         raise UserError("Own pictures need two that differ, one to learn from and one to be tested on: add some.")
     order = np.random.default_rng(seeds.ALBUM).permutation(len(known))
     chosen = {int(i) for i in order[: math.ceil(HELD_OUT_SHARE * len(known))]}
     held_out = tuple(picture for i, picture in enumerate(known) if i in chosen)
     return Album(tuple(picture for i, picture in enumerate(known) if i not in chosen), held_out)
+
+
+def _digest(picture: Picture) -> bytes:
+    return hashlib.sha256(f"{picture.image.size}".encode() + picture.image.tobytes()).digest()
 
 
 def _small(picture: Picture) -> Picture:
@@ -91,15 +96,20 @@ def keep(album: Album, root: Path = ALBUMS) -> str:
     """Keep an album where runs find it; returns its name. Does nothing where it is kept already."""
     place = root / album.name
     if not place.is_dir():
-        staged = root / f".{album.name}"
-        shutil.rmtree(staged, ignore_errors=True)
+        root.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=".", dir=root))  # of this process alone: another may keep the same album
         for part, pictures in (("training", album.training), ("held_out", album.held_out)):
             (staged / part).mkdir(parents=True)
             for i, picture in enumerate(pictures):
                 picture.image.save(staged / part / f"{i:05}.png")
         names = {"training": [p.name for p in album.training], "held_out": [p.name for p in album.held_out]}
         write_file(staged / "names.json", json_bytes(names))
-        staged.rename(place)
+        try:
+            staged.rename(place)
+        except OSError:
+            shutil.rmtree(staged)
+            if not place.is_dir():  # else another process has kept it meanwhile
+                raise
     return album.name
 
 

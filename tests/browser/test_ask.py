@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 from helpers.lab import STOPPED
 from helpers.play.ask import NEEDS_KERNEL
 from tests.browser.conftest import KERNEL, shoot
-from tests.browser.servers import MINUTES, opened, surroundings, written
+from tests.browser.servers import MINUTES, RAN, opened, surroundings, written
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -149,3 +149,18 @@ def test_an_exported_file_says_in_a_line_that_it_needs_a_kernel(tab: Page, place
     subprocess.run(words, cwd=place, env=surroundings(place), check=True, capture_output=True)
     page = (place / "notebooks" / "t.html").read_text("utf-8")
     assert page.count(NEEDS_KERNEL) == 1 and "VBox(" not in page
+
+
+def test_saved_and_opened_without_its_kernel_the_panel_shows_what_it_last_showed(tab: Page) -> None:
+    tab.get_by_label("Question").fill("What colour is the sky?")
+    tab.get_by_role("button", name="Ask", exact=True).click()
+    said = answers(tab).all_inner_texts()
+    tab.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
+    tab.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+    tab.reload()
+    tab.wait_for_function(RAN, timeout=4 * MINUTES)
+    tab.evaluate("() => jupyterapp.shell.currentWidget.content.scrollToItem(0)")
+    tab.locator("button", has_text="Ask").wait_for(timeout=MINUTES)  # its name has a mark now: a broken link
+    assert answers(tab).all_inner_texts() == said
+    assert tab.get_by_text("model not found").count() == 0 and tab.get_by_text(NEEDS_KERNEL).count() == 1
+    shoot(tab, "ask_without_kernel")
