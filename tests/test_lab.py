@@ -152,8 +152,7 @@ def test_what_takes_long_is_measured_once_and_again_where_its_records_change(tmp
     """Published by the runner's own run alone, read to the last bit, measured here where a reader asks for it."""
     lab, made, records = start("cpu", False, tmp_path, quiet=True), [], {"cpu": "one", "smoke": "one"}
     monkeypatch.setattr(published, "records_digest", records.get)
-    monkeypatch.setattr(published.find_measured, "__defaults__", (tmp_path,))
-    monkeypatch.setattr(published.keep_measured, "__defaults__", (tmp_path,))
+    monkeypatch.setattr(published, "MEASURED", tmp_path)
 
     def make() -> pd.DataFrame:
         made.append(1)

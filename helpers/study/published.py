@@ -289,30 +289,30 @@ def publish_records(profile_name: str = "cpu", destination: Path = PUBLISHED) ->
     return publish(store(profile), destination, names=_study_names(profile))
 
 
-def find_measured(name: str, records: str, place: Path = MEASURED) -> pd.DataFrame | None:
+def find_measured(name: str, records: str) -> pd.DataFrame | None:
     """A table that takes long to measure, as published; None where none was measured on these records.
 
     `records`: their `records_digest`. Raises `DamagedFile` for a table that was changed since.
     """
-    known, path = _made(place).get(name), place / f"{name}.csv"
+    known, path = _made().get(name), MEASURED / f"{name}.csv"
     if known is None or known["records"] != records:
         return None
     if not path.is_file() or digest(path) != known["file"]:
-        raise DamagedFile(f"{path} is missing or not what was published with {place / 'made.json'}: {_REMEDY}.")
-    return pd.read_csv(path, float_precision="round_trip")
+        raise DamagedFile(f"{path} is missing or not what was published with {MEASURED / 'made.json'}: {_REMEDY}.")
+    return pd.read_csv(path)
 
 
-def keep_measured(name: str, table: pd.DataFrame, records: str, place: Path = MEASURED) -> pd.DataFrame:
+def keep_measured(name: str, table: pd.DataFrame, records: str) -> pd.DataFrame:
     """Publish a table that was measured on records with this digest; returns it as `find_measured` will."""
     text = table.to_csv(index=False, lineterminator="\n")  # all digits, so that what is read is what was measured
-    with publishing(place):
-        write_file(place / f"{name}.csv", text)
-        made = _made(place) | {name: {"records": records, "file": digest(place / f"{name}.csv")}}
-        write_file(place / "made.json", json_bytes(made))
-    return pd.read_csv(StringIO(text), float_precision="round_trip")
+    with publishing(MEASURED):
+        write_file(MEASURED / f"{name}.csv", text)
+        made = _made() | {name: {"records": records, "file": digest(MEASURED / f"{name}.csv")}}
+        write_file(MEASURED / "made.json", json_bytes(made))
+    return pd.read_csv(StringIO(text))
 
 
-def _made(place: Path) -> dict[str, dict[str, str]]:
+def _made() -> dict[str, dict[str, str]]:
     """By name of a table, the digests of its file and of the records that it was measured on."""
-    path = place / "made.json"
+    path = MEASURED / "made.json"
     return read_json(path, _REMEDY) if path.exists() else {}
