@@ -156,7 +156,7 @@ def forecast(spec: RunSpec) -> Forecast:
     arm = get_arm(spec.arm)
     each = known.seconds if known.seconds > 0 else (0.7 if arm.family == "rft" else 0.35)
     each *= spec.batch_size / (known.runs[0].batch_size if known.runs else 16 if arm.family == "rft" else 32)
-    steps = pace.most
+    steps = spec.steps
     if pace.until and known.steps_to(pace.until) < spec.steps:
         steps = round(known.steps_to(pace.until) * 1.25)
 

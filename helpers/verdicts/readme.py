@@ -62,11 +62,14 @@ def _cell(row: SummaryRow | None) -> str:
     return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
+def answers(figures: Path = Path("figures")) -> list[str]:
+    """The answer in three sentences. Raises UserError where summary.csv is missing."""
+    return list(told_bases.three_sentences(on_shipped(_table(figures / "summary.csv")), front_table.reported()))
+
+
 def answer(figures: Path = Path("figures")) -> str:
-    """The answer in three sentences, as a list in Markdown. Raises UserError where summary.csv is missing."""
-    summary = on_shipped(_table(figures / "summary.csv"))
-    sentences = told_bases.three_sentences(summary, front_table.reported())
-    return "\n".join(f"* {sentence}" for sentence in sentences)
+    """The answer in three sentences, as a list in Markdown. Raises UserError as `answers`."""
+    return "\n".join(f"* {sentence}" for sentence in answers(figures))
 
 
 def written(text: str, figures: Path) -> str:

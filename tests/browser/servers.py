@@ -80,7 +80,7 @@ def serving(words: Sequence[str], place: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", *words, f"--port={port}", "--no-browser"]
     with (place / f"{words[0]}.log").open("w") as log:
-        process = subprocess.Popen(command, env=surroundings(place), stdout=log, stderr=log, cwd=place / "notebooks")
+        process = subprocess.Popen(command, env=surroundings(place), stdout=log, stderr=log, cwd=place)
     try:
         _wait(port, process)
         yield f"http://127.0.0.1:{port}"
@@ -94,7 +94,7 @@ def opened(browser: Browser, place: Path, notebook: str, size: tuple[int, int] =
     """A tab of so many pixels with a notebook open in JupyterLab and its kernel idle."""
     with serving(LAB, place) as address:
         tab = browser.new_page(viewport={"width": size[0], "height": size[1]})
-        tab.goto(f"{address}/lab/tree/{notebook}", timeout=4 * MINUTES)
+        tab.goto(f"{address}/lab/tree/notebooks/{notebook}", timeout=4 * MINUTES)
         tab.wait_for_function(RAN, timeout=6 * MINUTES)
         yield tab
         tab.close()

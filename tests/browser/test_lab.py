@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Frame, Page
 
 NOTEBOOK = "play.ipynb"
-VOILA = ("voila", NOTEBOOK, "--ServerApp.token=")
+VOILA = ("voila", f"notebooks/{NOTEBOOK}", "--ServerApp.token=")
 
 pytestmark = pytest.mark.core
 
