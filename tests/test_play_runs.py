@@ -90,6 +90,11 @@ def test_a_page_says_again_what_was_said_and_which_of_it_is_right(bases: runs.St
             assert (shown["task"], shown["truth"], shown["text"]) == (item.task, item.truth, item.prompt.text)
 
 
+def test_guesses_get_one_board_in_twenty_three_right(data: dict[str, Any]) -> None:
+    every = [run for study in data["studies"] for run in study["runs"]]
+    assert {run["chance"] for run in every} == {1 / 23}  # 24 orders of four tiles, less the solved one
+
+
 def read_off(run: dict[str, Any], accuracy: float) -> float | None:
     """The mean loss where the curve of a page first reaches an accuracy; None where it never does."""
     curve = run["reach"] or run["exact"]

@@ -279,6 +279,7 @@ def _run(record: Record, study: Study, tasks: Sequence[str], shared: _Shared) ->
         "step": exact["step"].tolist(),
         "samples": exact["samples"].tolist(),
         "exact": numbers(exact["value"]),
+        "chance": record.spec.puzzle.chance_exact,
         "reach": [] if not study.monotone else numbers(curve["value"], 12),
         "start": numbers([start[task] for task in tasks], 12),
         "prior": [numbers(row) for row in prior.loc[exact["step"]].to_numpy()],

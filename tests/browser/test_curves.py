@@ -57,6 +57,17 @@ def test_pointing_and_keys_move_the_cursor_and_nothing_else(show, view, page) ->
     check_latency(frame, 8)
 
 
+def test_only_pointing_that_changes_something_is_timed_and_few_times_are_kept(show, view) -> None:
+    frame = show(view)
+    move = """(times) => new Promise((done) => { const node = document.querySelector("svg[role=img]");
+        const left = node.getBoundingClientRect().left, at = (k) => left + (times > 9 && k % 2 ? 420 : 90);
+        for (let k = 0; k < times; k++) document.querySelector("svg[role=img]").dispatchEvent(
+            new PointerEvent("pointermove", { clientX: at(k), bubbles: true }));
+        setTimeout(() => done(latencies.length), 1500); })"""
+    assert frame.evaluate(move, 9) == 1  # nine times to the same place
+    assert 100 < frame.evaluate(move, 1000) <= 400
+
+
 def test_arms_go_and_come_by_mouse_and_by_keyboard(show, view, page) -> None:
     frame = show(view)
     lines = frame.locator("svg[role=img] path[fill=none]")

@@ -36,6 +36,19 @@ def test_the_most_lowered_cell_is_open_and_another_opens_by_click(show, view, pa
     shoot(page, "influence")
 
 
+def test_a_state_that_cannot_be_drawn_gives_way_and_leaves_no_keys_behind(show, view, page) -> None:
+    frame = show(view)
+    # A probe is drawn last, after the keys are bound.
+    frame.evaluate("kit.remember('state', { ...kit.recall('state'), probe: 99 })")
+    frame = show(view)
+    assert frame.get_by_role("alert").count() == 0
+    frame.get_by_role("button", name="sft-answer on colour").click()
+    page.keyboard.press("ArrowRight")
+    first = frame.evaluate("document.activeElement.dataset.kind")
+    page.keyboard.press("ArrowLeft")
+    assert frame.evaluate("document.activeElement.dataset.kind") == "colour" != first
+
+
 def test_arrows_walk_and_enter_opens_and_nothing_moves(show, view, page) -> None:
     frame = show(view)
     frame.get_by_role("button", name="rft on colour").click()

@@ -89,6 +89,39 @@ def test_the_squeeze_plays_step_by_step_in_time(show, page) -> None:
     frame.get_by_role("button", name="play step").wait_for()
 
 
+def test_playing_from_the_last_but_one_step_ends_at_the_last(show, page) -> None:
+    frame = show(toys.squeeze())
+    slide(frame, "step", 49)
+    frame.get_by_role("button", name="play step").click()
+    page.wait_for_timeout(500)  # four steps' time; an error in the page fails the test
+    assert "After 50 steps" in frame.inner_text("[role=status]")
+    frame.get_by_role("button", name="play step").wait_for()
+    frame.get_by_role("button", name="play step").click()  # from the end: again from the start
+    frame.get_by_role("button", name="pause step").wait_for()
+    assert "After 50 steps" not in frame.inner_text("[role=status]")
+
+
+def test_a_page_with_other_data_in_the_same_tab_begins_as_it_was_asked(show) -> None:
+    frame = show(toys.squeeze())
+    slide(frame, "step", 3)
+    frame = show(toys.squeeze("word 1 down", prompts=3))
+    assert frame.get_by_label("lesson").input_value() == "word 1 down"
+    assert "stranger prompt" in frame.inner_text("main") and "After 10 steps" in frame.inner_text("[role=status]")
+    frame = show(toys.squeeze())  # the first one has kept what was set there
+    assert "After 3 steps" in frame.inner_text("[role=status]")
+
+
+def test_what_was_remembered_and_cannot_be_drawn_is_forgotten(show, page) -> None:
+    frame = show(toys.squeeze())
+    frame.evaluate("kit.remember('state', { ...kit.recall('state'), step: 1000 })")
+    frame = show(toys.squeeze())
+    assert frame.get_by_role("alert").count() == 0 and "After 10 steps" in frame.inner_text("[role=status]")
+    page.set_viewport_size({"width": 900, "height": 900})  # nor does the drawing that failed answer any longer
+    slide(frame, "step", 4)
+    frame = show(toys.squeeze())
+    assert "After 4 steps" in frame.inner_text("[role=status]")
+
+
 # --- mixture -----------------------------------------------------------------------------------------------
 
 

@@ -127,6 +127,6 @@ kit.start((data, root) => {
     kit.el("div", { class: "columns", style: "gap:8px" }, picture, table()),
     kit.el("p", { class: "quiet", style: "margin:2px 0 0" }, HELP));
   kit.keys({ ArrowLeft: () => move(place() - 1), ArrowRight: () => move(place() + 1) });
-  window.addEventListener("resize", draw);
+  kit.listen(window, "resize", draw);
   draw();
 });

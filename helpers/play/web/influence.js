@@ -24,10 +24,6 @@ kit.start((data, root) => {
     const share = (Math.sign(value) * Math.log1p((300 * Math.abs(value)) / most)) / Math.log1p(300);
     return data.colours[Math.round(((share + 1) / 2) * (data.colours.length - 1))];
   }
-  function ink(hex) {
-    const [red, green, blue] = [1, 3, 5].map((k) => (parseInt(hex.slice(k, k + 2), 16) / 255) ** 2.2);
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 ? "#000" : "#fff";
-  }
 
   const buttons = new Map(), key = (corpus, kind) => `${corpus}\n${kind}`;
   const BUTTON = "width:100%;height:25px;padding:0;border:1px solid #fff;border-radius:0;font-size:11.5px";
@@ -52,7 +48,7 @@ kit.start((data, root) => {
       const [corpus, kind] = name.split("\n"), own = cell(corpus, kind), back = colour(own[0], most);
       node.textContent = label(own);
       node.style.background = back;
-      node.style.color = ink(back);
+      node.style.color = kit.ink(back);
       node.setAttribute("aria-label", `${corpus} on ${kind}: ${kit.text(own[0] / unit)}${decided(own) ? "" : ", undecided"}`);
       node.dataset.value = own[0];
     }

@@ -4,7 +4,8 @@
 
 const kit = (() => {
   const SVG = "http://www.w3.org/2000/svg";
-  const latencies = []; // milliseconds from each input to the frame that shows it; the browser tests read them
+  const latencies = []; // milliseconds from an input to the frame that shows it, the last few hundred; the browser tests read them
+  const KEPT = 400;
   window.latencies = latencies;
 
   const fill = (node, attributes, children) => {
@@ -19,14 +20,31 @@ const kit = (() => {
   const el = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
   const svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
+  // Acts on an input and times it, where it changed something in the page. What one act sets off (a click) is part of it, and a focus
+  // is what a press or a key sets off: neither is an input of its own.
+  let acting = false;
   function react(event, act) {
-    act(event);
+    if (acting || event.type === "focus") return act(event);
+    const changes = new MutationObserver(() => {}), focused = document.activeElement;
+    changes.observe(document.documentElement, { subtree: true, childList: true, attributes: true, characterData: true });
+    acting = true;
+    try { act(event); } finally {
+      acting = false;
+      if (changes.takeRecords().length || document.activeElement !== focused) time(event);
+      changes.disconnect();
+    }
+  }
+  function time(event) {
     requestAnimationFrame(() => {
       const drawn = new MessageChannel(); // its message comes after the frame was painted
-      drawn.port1.onmessage = () => latencies.push(performance.now() - event.timeStamp);
+      drawn.port1.onmessage = () => { if (latencies.push(performance.now() - event.timeStamp) > KEPT) latencies.shift(); };
       drawn.port2.postMessage(0);
     });
   }
+
+  // A listener outside the view's own elements; it ends with the drawing that it belongs to.
+  let life = new AbortController();
+  const listen = (target, name, act, options) => target.addEventListener(name, act, { ...options, signal: life.signal });
 
   const put = (node, ...children) => { node.replaceChildren(...children.flat().filter((child) => child ?? false)); return node; };
 
@@ -40,9 +58,25 @@ const kit = (() => {
     return size >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(digits)));
   }
   const fixed = (value, places = 2) => (value === null || value === undefined ? "–" : value.toFixed(places));
+  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
-  // What a reader set stays while the page lives in a tab: a notebook takes a cell out and puts it back on scrolling.
-  const slot = (key) => `jigsaw/${data().view}/${key}`;
+  // What a reader set stays while the page lives in a tab: a notebook takes a cell out and puts it back on scrolling. Notebooks
+  // of one tab share its memory, so that a slot has the view's name and a digest of its data (FNV-1a).
+  const source = () => document.getElementById("data").textContent;
+  function digest(words) {
+    let hash = 0x811c9dc5;
+    for (let at = 0; at < words.length; at++) hash = Math.imul(hash ^ words.charCodeAt(at), 0x01000193);
+    return (hash >>> 0).toString(36);
+  }
+  const own = (() => { let known; return () => (known ??= `jigsaw/${data().view}/${digest(source())}/`); })();
+  const slot = (key) => own() + key;
+  function forget() { // whether there was anything to forget
+    try {
+      const kept = Object.keys(sessionStorage).filter((key) => key.startsWith(own()));
+      kept.forEach((key) => sessionStorage.removeItem(key));
+      return kept.length > 0;
+    } catch { return false; }
+  }
   function remember(key, value) { try { sessionStorage.setItem(slot(key), JSON.stringify(value)); } catch { /* not allowed here */ } }
   function recall(key, otherwise) {
     try { return JSON.parse(sessionStorage.getItem(slot(key))) ?? otherwise; } catch { return otherwise; }
@@ -90,30 +124,43 @@ const kit = (() => {
     return node;
   }
 
-  // A slider over `length` frames with a play button; it stops at the end, and when the frame is left.
+  // A slider over `length` frames with a play button; it stops at the end, and when it is taken out of the page.
   function player({ label, length, value = 0, show, act, pause = 500 }) {
+    const last = Math.max(0, length - 1);
     let timer = null;
     const stop = () => { clearInterval(timer); timer = null; start.textContent = "▶ play"; start.setAttribute("aria-label", `play ${label}`); };
-    const go = (to) => { bar.set(to); act(to); if (to >= length - 1) stop(); };
+    const go = (to) => {
+      if (to >= last) stop();
+      bar.set(Math.min(to, last));
+      act(Math.min(to, last));
+    };
+    const tick = () => (node.isConnected ? go(bar.value + 1) : stop());
     const start = button("▶ play", () => {
       if (timer !== null) return stop();
       start.textContent = "❚❚ pause";
       start.setAttribute("aria-label", `pause ${label}`);
-      go(bar.value >= length - 1 ? 0 : bar.value + 1);
-      timer = setInterval(() => go(bar.value + 1), pause);
+      timer = setInterval(tick, pause); // before the first step, which may be the last and stops it
+      go(bar.value >= last ? 0 : bar.value + 1);
     }, { "aria-label": `play ${label}` });
-    const bar = slider({ label, high: length - 1, value, show, width: 260, act: (to) => { stop(); act(to); } });
+    const bar = slider({ label, high: last, value, show, width: 260, act: (to) => { stop(); act(to); } });
     const node = el("div", { class: "row" }, start, bar);
     node.set = (to) => { stop(); bar.set(to); };
     return node;
   }
 
-  // Keys of a whole view: { ArrowLeft: act, ... }; a control that has the focus keeps its own.
-  function keys(acts) {
-    document.addEventListener("keydown", (event) => {
-      const own = event.target.closest?.("input, select, textarea");
+  // Keys of a whole view: { ArrowLeft: act, ... }; a control that has the focus keeps its own, and an area that scrolls the keys
+  // that scroll it. Letters act where nothing has the focus, or something in `home`: elsewhere they are typed by mistake.
+  const SCROLLING = /^(Arrow|Home|End|Page)/;
+  const scrolls = (node) => node !== document.body && /auto|scroll/.test(getComputedStyle(node).overflow);
+  function isKept({ key, target }, home) {
+    if (target.closest?.("input, select, textarea")) return true;
+    if (SCROLLING.test(key)) return scrolls(target);
+    return /^[a-z]$/i.test(key) && target !== document.body && !home?.contains(target);
+  }
+  function keys(acts, home) {
+    listen(document, "keydown", (event) => {
       const act = acts[event.key];
-      if (!act || own || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (!act || isKept(event, home) || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
       react(event, act);
     });
@@ -199,6 +246,12 @@ const kit = (() => {
     return svg("path", { d: `M${corners.map(([a, b]) => `${(x + a * size).toFixed(1)} ${(y + b * size).toFixed(1)}`).join("L")}Z`, ...common });
   }
 
+  // Black or white, whichever can be read on a colour (#rrggbb).
+  function ink(hex) {
+    const [red, green, blue] = [1, 3, 5].map((k) => (parseInt(hex.slice(k, k + 2), 16) / 255) ** 2.2);
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 ? "#000" : "#fff";
+  }
+
   // Groups --------------------------------------------------------------------------------------------------------
   // A bar to the right of the middle for a value above 0, to the left for one below; `most` fills a half.
   function balance(value, most, width = 90, height = 14) {
@@ -211,15 +264,15 @@ const kit = (() => {
   // What a group of completions teaches, in words. `right[i]`: whether completion i is right.
   function lesson(rewards, advantages, right) {
     const count = (some) => (some === 1 ? "1 is" : `${some} are`);
-    const n = rewards.length, mean = rewards.reduce((sum, reward) => sum + reward, 0) / n;
+    const n = rewards.length, average = text(mean(rewards));
     const [up, down] = [1, -1].map((sign) => advantages.map((a, i) => (a * sign > 0.01 ? i : -1)).filter((i) => i >= 0));
     const solved = right.filter(Boolean).length;
     if (!up.length) {
       const why = solved === n ? "All are right" : solved ? "Right or wrong" : "None is right";
-      return `${why}, and all ${n} earn ${text(mean)}: every advantage is 0, and nothing is learned from this board.`;
+      return `${why}, and all ${n} earn ${average}: every advantage is 0, and nothing is learned from this board.`;
     }
     const above = `${count(up.length)} above it and made more probable`;
-    const moved = `The mean is ${text(mean)}: ${above}, ${count(down.length)} made less probable.`;
+    const moved = `The mean is ${average}: ${above}, ${count(down.length)} made less probable.`;
     if (!solved) return `${moved} None is right: wrong answers are learned here, because they earn more than the others.`;
     const wrong = up.filter((i) => !right[i]).length, lost = down.filter((i) => right[i]).length;
     if (lost) return `${moved} Of the right ones ${count(lost)} pushed down too, for earning less than the mean.`;
@@ -246,6 +299,28 @@ const kit = (() => {
     return found;
   }
 
+  // The accuracies by which a run has reached one: its rising curve, where it is read on that.
+  const curveOf = (run) => (run.reach.length ? run.reach : run.exact);
+
+  // On which of the two curves the accuracies of each study are read, in a sentence.
+  function readings(studies) {
+    const rising = ({ runs }) => runs.every((run) => run.reach.length);
+    const told = (some, how) => (some.length ? [`in ${some.map(({ name }) => `“${name}”`).join(", ")} ${how}`] : []);
+    const ways = [...told(studies.filter(rising), "by the rising curve nearest to the evaluations"),
+      ...told(studies.filter((study) => !rising(study)), "by the evaluations themselves")];
+    return `An accuracy is reached: ${ways.join("; ")}.`;
+  }
+
+  // What guesses would get right, as a dotted line: { y } across, or { x } upright.
+  function chance(plot, { x, y }) {
+    const upright = x !== undefined, at = upright ? plot.px(x) : plot.py(y);
+    const ends = upright ? { x1: at, x2: at, y1: plot.top, y2: plot.height - plot.bottom }
+      : { x1: plot.left, x2: plot.width - plot.right, y1: at, y2: at };
+    const spot = upright ? { x: at + 4, y: plot.top + 10 } : { x: plot.width - plot.right - 3, y: at - 4, "text-anchor": "end" };
+    return svg("g", { class: "chance" }, svg("line", { ...ends, stroke: "#555", "stroke-width": 1.3, "stroke-dasharray": "1.5 3" }),
+      svg("text", { ...spot, stroke: "#fff", "stroke-width": 3, "paint-order": "stroke" }, "chance"));
+  }
+
   // Axes of shares over the boards that runs have seen, on a log scale; .at(samples): where a number lies, 0 at the left edge.
   function overBoards(runs, size) {
     const least = Math.min(...runs.map((run) => run.samples.find((seen) => seen > 0))) / 2;
@@ -254,6 +329,7 @@ const kit = (() => {
     const plot = axes({ ...size, left: 46, right: 10, alt: "accuracy and prior score over boards seen",
       y: { label: "share right", domain: [0, 1] },
       x: { label: "boards seen (log; 0: left edge)", domain: [least, most], log: true, show: thousands } });
+    plot.layer().append(...[...new Set(runs.map((run) => run.chance))].map((y) => chance(plot, { y })));
     return { ...plot, at: (samples) => Math.max(samples, least) };
   }
 
@@ -290,14 +366,32 @@ const kit = (() => {
     return canvas;
   }
 
-  const data = (() => { let read; return () => (read ??= JSON.parse(document.getElementById("data").textContent)); })();
+  const data = (() => { let read; return () => (read ??= JSON.parse(source())); })();
 
+  // Draws the view; where what was remembered cannot be drawn, it is forgotten, and the view begins anew.
   function start(draw) {
     const root = document.getElementById("view");
-    try { draw(data(), root); } catch (error) { root.append(el("p", { class: "wrong", role: "alert" }, `This view could not be drawn: ${error.message}`)); throw error; }
+    const begin = () => {
+      life.abort();
+      life = new AbortController();
+      root.removeAttribute("class");
+      root.replaceChildren();
+      draw(data(), root);
+    };
+    try {
+      try { begin(); } catch (error) {
+        if (!forget()) throw error;
+        console.warn(`What was remembered of this view could not be drawn: ${error.message}`);
+        begin();
+      }
+    } catch (error) {
+      root.append(el("p", { class: "wrong", role: "alert" }, `This view could not be drawn: ${error.message}`));
+      throw error;
+    }
     root.dataset.ready = "yes";
   }
 
-  return { el, svg, put, react, text, fixed, remember, recall, button, toggle, slider, select, check, player, keys, announcer,
-    ticks, axes, path, mark, balance, lesson, drawBoard, saidAt, overBoards, album, spoken, rate, putBack, start };
+  return { el, svg, put, react, listen, text, fixed, mean, remember, recall, button, toggle, slider, select, check, player, keys, announcer,
+    ticks, axes, path, mark, ink, balance, lesson, drawBoard, saidAt, curveOf, readings, chance, overBoards, album, spoken, rate, putBack,
+    start };
 })();

@@ -223,7 +223,7 @@ kit.start((data, root) => {
   root.append(kit.el("div", { class: "row" }, slow, rates, number("new mode at", "place", range(2.5, 0.25, 17))),
     kit.el("div", { class: "row", style: "margin:5px 0" }, draws, samples, modes, again), player, picture,
     kit.el("p", { class: "quiet", style: "margin:0" }, KEY), table, said);
-  window.addEventListener("resize", draw);
+  kit.listen(window, "resize", draw);
   settle("modes");
   train();
 });

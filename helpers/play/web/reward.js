@@ -4,7 +4,7 @@
 "use strict";
 
 kit.start((data, root) => {
-  const { el, put, text, fixed } = kit;
+  const { el, put, text, fixed, mean } = kit;
   const { placements, rows, cols, epsilon, groups, pictures } = data;
   const tiles = rows * cols, SOLVED = 0; // the first placement is the solved board, which is never a puzzle
   const NAMES = placements.map((placement) => placement.join(" "));
@@ -66,11 +66,10 @@ kit.start((data, root) => {
     const [hit, exact, format] = state.weights;
     return hit * SHAPES[state.shape](guess, truth) + exact * Number(hits(guess, truth) === 1) + format * form;
   }
-  const meanOf = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
-  const spreadOf = (values) => Math.sqrt(values.reduce((sum, value) => sum + (value - meanOf(values)) ** 2, 0) / (values.length - 1));
+  const spreadOf = (values) => Math.sqrt(values.reduce((sum, value) => sum + (value - mean(values)) ** 2, 0) / (values.length - 1));
   function advantages(rewards) {
-    const mean = meanOf(rewards), scale = state.scaled ? spreadOf(rewards) + epsilon : 1;
-    return rewards.map((value) => (value - mean) / scale);
+    const average = mean(rewards), scale = state.scaled ? spreadOf(rewards) + epsilon : 1;
+    return rewards.map((value) => (value - average) / scale);
   }
   const differ = (rewards) => Math.max(...rewards) - Math.min(...rewards) > 1e-9;
 
@@ -200,7 +199,7 @@ kit.start((data, root) => {
     board.setAttribute("aria-label", `the board; its tiles belong at ${NAMES[state.truth]}`);
     truth.textContent = NAMES[state.truth];
     const share = el("b", { class: "blind" }, `${fixed(100 * blind(values), 1)} %`), some = el("b", { class: "base" }, base());
-    put(facts, el("p", {}, "Blind guesses in form earn ", el("b", {}, fixed(meanOf(values))), " on average, and ", share,
+    put(facts, el("p", {}, "Blind guesses in form earn ", el("b", {}, fixed(mean(values))), " on average, and ", share,
       ` of groups of ${size} have a signal.`),
     el("p", {}, "Of ", groups.length, " groups that the base wrote in RFT's first step, ", some, " have one."));
   }
@@ -212,7 +211,7 @@ kit.start((data, root) => {
     columns.forEach((column, i) => column.set(state.group[i], rewards[i], gains[i], most));
     const moved = gains.filter((gain) => Math.abs(gain) > 0.01).length;
     const spread = differ(rewards) ? spreadOf(rewards) : 0;
-    const words = { mean: fixed(meanOf(rewards), 3), "standard deviation": fixed(spread, 3), "pushed up or down": `${moved} of ${size}` };
+    const words = { mean: fixed(mean(rewards), 3), "standard deviation": fixed(spread, 3), "pushed up or down": `${moved} of ${size}` };
     numbers.textContent = Object.entries(words).map((pair) => pair.join(" ")).join("   ");
     rule.textContent = (state.scaled
       ? `Advantage = (reward − mean) / (standard deviation + ${epsilon}), as TRL computes it, the deviation over n − 1. `
@@ -241,6 +240,6 @@ kit.start((data, root) => {
           `keys and press Enter: it becomes the true one. ${NAMES[SOLVED]} never is: no puzzle is solved already.`))),
     el("div", { class: "row presets" }, el("b", {}, "Group"), presets),
     el("div", { class: "answers" }, columns), el("div", { class: "row" }, numbers, scaled), told, rule);
-  picture.onload = update;
+  kit.listen(picture, "load", update);
   update();
 });

@@ -226,6 +226,6 @@ kit.start((data, root) => {
   const sizes = [number("rate", "rate", 0.05, 2, 0.05), number("peak of the start", "peak", 0, 3, 0.25), cosine];
   root.append(kit.el("div", { class: "row" }, lesson, layout, sizes),
     kit.el("div", push, kit.el("span", { style: "margin-right:6px" }, "push"), buttons), step, picture, key(), told);
-  window.addEventListener("resize", draw);
+  kit.listen(window, "resize", draw);
   change();
 });

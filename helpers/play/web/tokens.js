@@ -22,10 +22,6 @@ kit.start((data, root) => {
     const [low, high] = RANGE[change ? "change" : "logp"], scale = data.scales[change ? "change" : "logp"];
     return scale[Math.round(Math.min(1, Math.max(0, (value - low) / (high - low))) * (scale.length - 1))];
   }
-  function ink(hex) { // the darker or lighter of two inks, whichever can be read on it
-    const [red, green, blue] = [1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16) / 255).map((part) => part ** 2.2);
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 ? "#000" : "#fff";
-  }
 
   // Tokens -------------------------------------------------------------------------------------------------------------
   const row = kit.el("div", { role: "group", "aria-label": "tokens", class: "scroll grow", style: "height:310px;padding:3px" });
@@ -36,7 +32,7 @@ kit.start((data, root) => {
     const about = { type: "button", tabindex: "-1", "aria-label": `${token}: ${said} nats`, "data-value": value };
     const acts = { onclick: () => choose(k), onpointerenter: () => choose(k), onfocus: () => k !== state.token && choose(k) };
     const shown = [kit.el("span", { class: "words", style: "display:block" }, token), kit.el("span", { class: "number" }, said)];
-    return kit.el("button", { ...about, ...acts, style: `${BOX}background:${back};color:${ink(back)}` }, shown);
+    return kit.el("button", { ...about, ...acts, style: `${BOX}background:${back};color:${kit.ink(back)}` }, shown);
   }
   function drawTokens() {
     const view = VIEWS[state.view], had = row.contains(document.activeElement);
