@@ -139,6 +139,30 @@ def test_answers_are_those_of_the_moment(show: Show, view: View, studies) -> Non
         assert marked == ["right" if right else "wrong" for right in boards.loc[step, "right"][:3]]
 
 
+def test_what_was_chosen_for_the_reader_is_said(show: Show, view: View) -> None:
+    frame = show(view)
+    assert "those first that most runs end wrong on" in frame.locator(".said .order").inner_text()
+    assert "(lost most of those at 0.70)" in frame.locator("h3").first.inner_text()
+    at_accuracy(frame, 1.0)
+    assert "(none at 1.00: lost most at its end)" in frame.locator("h3").first.inner_text()
+    words = frame.inner_text("main")
+    assert "“several bases” by the rising curve" in words
+    assert "“one form, one base” by the evaluations themselves" in words
+    frame.get_by_label("task", exact=True).select_option("hill")  # both its questions: none was chosen
+    assert frame.locator(".said .order").inner_text() == ""
+
+
+def test_chance_is_a_line_at_what_guesses_get_right(show: Show, view: View, studies) -> None:
+    frame = show(view)
+    left, right = (float(frame.locator(".fixed .grid").nth(place).get_attribute("x1")) for place in (0, 5))
+    for study in STUDIES:
+        frame.get_by_label("study").select_option(study)
+        line = frame.locator(".fixed > svg > g > .chance line").first
+        share = (float(line.get_attribute("x1")) - left) / (right - left)
+        assert share == pytest.approx(studies[STUDIES.index(study)].records[0].spec.puzzle.chance_exact)
+    assert frame.locator(".panel .chance").count() == 1
+
+
 def test_the_old_study_says_that_no_answers_were_recorded(show: Show, page: Page, view: View) -> None:
     frame = show(view)
     frame.get_by_label("study").select_option("one form, one base")

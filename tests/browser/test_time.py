@@ -93,6 +93,42 @@ def test_by_mouse_and_it_plays_to_its_end_and_stops(show: Show, page: Page, view
     assert boxes(frame) == before
 
 
+def test_a_training_that_plays_stops_when_another_is_chosen(show: Show, page: Page, view: View) -> None:
+    frame = show(view)
+    frame.get_by_role("button", name="play the training").click()
+    frame.get_by_label("beside it", exact=True).select_option("none")
+    frame.get_by_role("button", name="play the training").wait_for()
+    said = frame.locator(".sentence").inner_text()
+    page.wait_for_timeout(1600)  # more than two frames' time
+    assert frame.locator(".sentence").inner_text() == said
+
+
+def test_keys_scroll_the_questions_while_these_have_the_focus(show: Show, page: Page, view: View) -> None:
+    frame = show(view)
+    said = frame.locator(".sentence").inner_text()
+    frame.locator(".questions").focus()
+    for key in ("ArrowDown", "ArrowRight", "End"):
+        page.keyboard.press(key)
+    frame.wait_for_function("document.querySelector('.questions').scrollTop > 0")
+    assert frame.locator(".sentence").inner_text() == said
+    frame.get_by_role("button", name="other question of each").focus()
+    page.keyboard.press("ArrowRight")
+    assert frame.locator(".sentence").inner_text() != said
+
+
+def test_chance_and_how_accuracies_are_read_are_said(show: Show, view: View, studies) -> None:
+    frame = show(view)
+    assert frame.locator(".curves .chance text").inner_html() == "chance"
+    heights = """(lines) => lines.map((line) => [line.y1.baseVal.value, line.y2.baseVal.value])
+        .filter(([one, other]) => one === other).map(([one]) => one)"""
+    levels, (at,) = (frame.eval_on_selector_all(f".curves {name}", heights) for name in (".grid", ".chance line"))
+    puzzle = studies[1].records[0].spec.puzzle
+    assert (max(levels) - at) / (max(levels) - min(levels)) == pytest.approx(puzzle.chance_exact)
+    words = frame.inner_text("main")
+    assert "“several bases” by the rising curve" in words
+    assert "“one form, one base” by the evaluations themselves" in words
+
+
 def test_the_old_study_shows_scores_and_says_that_no_answers_were_recorded(show: Show, page: Page, view: View) -> None:
     frame = show(view)
     frame.get_by_label("study").select_option("one form, one base")

@@ -2,15 +2,13 @@
 // line of equal accuracy; a run's marker stands where it first crosses that line. Click or Enter pins a run: its settings,
 // its curves, and what that model said there. Arrow keys up and down go from marker to marker, left and right move the line.
 (() => {
-  const { el, svg, put } = kit;
+  const { el, svg, put, mean, curveOf } = kit;
   const ALL = "all tasks",
     ANY = "all";
   const ACCURACIES = [...Array(96).keys()].map((k) => (k + 5) / 100);
   const PLOT = { width: 470, height: 372 };
 
   // Reading off -----------------------------------------------------------------------------------------------------
-  const curveOf = (run) => (run.reach.length ? run.reach : run.exact);
-
   // Where a run first reaches an accuracy, as the suite's `crossings` has it: between two evaluations; null where it never does.
   function crossing(run, accuracy) {
     const curve = curveOf(run),
@@ -22,7 +20,6 @@
   }
   const between = (values, { before, after, share }) => values[before] + share * (values[after] - values[before]);
   const end = (run) => ({ before: run.step.length - 1, after: run.step.length - 1, share: 1 });
-  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
   // The fall of each task, and of all of them, evaluation by evaluation.
   function withLosses(run, tasks) {
@@ -92,7 +89,8 @@
       arms.style.height = `${33 * (most > 5 ? 2 : 1) + 2}px`; // lines of buttons; more of them scroll
       const columns = el("div", { class: "columns", style: `height:${PLOT.height}px` }, plot, panel);
       const help = "Keys: Tab to a marker, ↑ ↓ from marker to marker, Enter pins; ← → move the line.";
-      this.root.append(controls, arms, sentence, columns, readout, cards, el("div", { class: "quiet" }, help));
+      const reading = el("div", { class: "quiet" }, kit.readings(this.data.studies));
+      this.root.append(controls, reading, arms, sentence, columns, readout, cards, el("div", { class: "quiet" }, help));
       kit.keys({ ArrowLeft: () => this.nudge(-0.01), ArrowRight: () => this.nudge(0.01) });
     }
 
@@ -193,6 +191,7 @@
           "stroke-dasharray": "2 3",
         }),
       );
+      lines.append(...[...new Set(study.runs.map((run) => run.chance))].map((x) => kit.chance(plot, { x })));
       for (const run of [...this.runs].reverse()) this.drawRun(run, plot, lines, markers);
       put(this.parts.plot, plot.node);
       const first = this.runs.find((run) => run.name === held) ?? this.runs[0];
@@ -332,7 +331,9 @@
           run === this.pinned ? "#000" : this.study.arms[run.arm].hollow ? this.study.arms[run.arm].colour : "#fff",
         );
       const run = this.pinned,
-        chosen = run.name === wanted ? "pinned" : "lost most of those shown";
+        at = kit.fixed(this.state.accuracy),
+        most = run.there ? `lost most of those at ${at}` : `none at ${at}: lost most at its end`,
+        chosen = run.name === wanted ? "pinned" : most;
       const settings = Object.entries(run.set).map(([name, value]) =>
         el(
           "tr",
@@ -424,9 +425,16 @@
         this.drawCards(this.pinned);
         this.other.focus();
       });
+      const order = this.state.task === ALL ? "Questions: those first that most runs end wrong on. Boards: as they were drawn." : "";
       put(
         this.parts.cards,
-        el("div", { class: "row", style: "height:30px;flex-wrap:nowrap" }, el("h3", {}, `Said at ${when}`), this.other),
+        el(
+          "div",
+          { class: "row", style: "height:30px;flex-wrap:nowrap" },
+          el("h3", {}, `Said at ${when}`),
+          this.other,
+          el("span", { class: "quiet order" }, order),
+        ),
         el(
           "div",
           { class: "cards" },
@@ -494,6 +502,9 @@
     .settings { flex: 1 1 180px; height: 212px; font-size: 12.5px; }
     .settings td { text-align: left; overflow-wrap: anywhere; }
     .said { height: 226px; }
+    .said h3, .said button { flex: none; }
+    .order { line-height: 1.2; min-width: 0; }
+    .panel h3 .quiet { font-weight: 400; }
     .cards { display: grid; grid-template-columns: repeat(3, 1.35fr) repeat(3, 1fr); gap: 8px; }
     .card { border: 1px solid #c4c4c4; border-radius: 4px; padding: 5px; height: 192px; overflow: auto; font-size: 12px; min-width: 0; }
     .card p { margin: 3px 0 0; overflow-wrap: anywhere; }
@@ -501,7 +512,8 @@
     .card .ask { color: #595959; line-height: 1.25; }
     .top { gap: 6px; flex-wrap: nowrap; }
     .top > div { min-width: 0; overflow-wrap: anywhere; line-height: 1.2; }
-    @media (max-width: 900px) { .sentence { height: 62px; } .wide { display: none; } .card .top { flex-wrap: wrap; } }`;
+    @media (max-width: 900px) { .sentence { height: 62px; } .wide { display: none; } .card .top { flex-wrap: wrap; }
+      .said h3, .order { flex: 1 1 0; line-height: 1.15; } }`;
 
   kit.start((data, root) => {
     root.append(el("style", {}, STYLE));

@@ -2,14 +2,12 @@
 // play, or use the arrow keys. Beside the scores stand what the model said to fixed boards and questions, and what changed
 // since the evaluation before: forgot (right, now wrong) and learned (wrong, now right). A second run can run beside it.
 (() => {
-  const { el, svg, put } = kit;
+  const { el, svg, put, mean, curveOf } = kit;
   const NONE = "none",
     BOARDS = "boards seen",
     LEVEL = "accuracy";
   const SIZE = { width: 340, height: 172 };
   const ROW = 27; // pixels of a task
-  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
-  const curveOf = (run) => (run.reach.length ? run.reach : run.exact);
   const last = (values, holds) => values.reduce((found, value, place) => (holds(value) ? place : found), 0);
 
   // Which evaluation of a run a frame shows: the last one by then, or the first one that reaches the accuracy (else the end).
@@ -65,7 +63,8 @@
       const right = el("div", { class: "grow" }, boards, el("div", { class: "row heading" }, this.asking, this.other), asked);
       const help = "Just now: since the evaluation before. Keys: ← → one step back or on, Home, End.";
       const columns = el("div", { class: "columns", style: "height:550px" }, left, right);
-      this.root.append(controls, player, sentence, columns, el("div", { class: "quiet" }, help));
+      const reading = el("div", { class: "quiet" }, kit.readings(this.data.studies));
+      this.root.append(controls, reading, player, sentence, columns, el("div", { class: "quiet" }, help));
       const to = (frame) => () => this.go(frame());
       const [back, on, end] = [() => this.state.frame - 1, () => this.state.frame + 1, () => this.frames.length - 1];
       kit.keys({ ArrowLeft: to(back), ArrowRight: to(on), Home: to(() => 0), End: to(end) });
