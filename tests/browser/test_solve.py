@@ -92,11 +92,12 @@ def test_a_board_is_solved_by_mouse_and_counted(show: Show, view: View, page: Pa
     assert reward(frame) == ["1", "1", "1", "3"]
     n = len(right_swaps(truth(view)))
     assert f"Solved in {n} swaps; {n} swaps would do." in frame.locator(".status").inner_text()
-    assert row(frame, 0)[-1] == "1 of 1" and row(frame, 1)[-1] == "0.043 of 1"
+    assert row(frame, 0)[-1] == row(frame, 1)[-1] == "–"  # its reward was seen: models answer once, unseen
+    assert "None handed in unseen" in frame.locator(".score").inner_text()
     frame.get_by_role("button", name="Let the models try").click()
     frame.get_by_role("button", name="Show the answer").click()
     for i, one in enumerate(view.data["sources"][0]["boards"]["2x2"][0]["tries"]):
-        assert row(frame, 2 + i)[1] == one["said"] and row(frame, 2 + i)[-1] == f"{one['terms'][1]:g} of 1"
+        assert row(frame, 2 + i)[1] == one["said"] and row(frame, 2 + i)[-1] == "–"
     assert "without a look 1" in frame.locator(".score").inner_text()  # solved before it was asked
     assert edges(frame) == before
     check_latency(frame, 6)
@@ -146,12 +147,14 @@ def test_who_looks_first_gets_no_point(show: Show, view: View) -> None:
     for swap in right_swaps(truth(view)):
         click(frame, *swap)
     assert "You had looked: no point." in frame.locator(".status").inner_text()
-    assert row(frame, 0)[-1] == "0 of 1"
+    assert "Boards tried 1, solved 1, of these without a look 0." in frame.locator(".score").inner_text()
 
 
 def test_one_answer_only_hides_the_reward_until_it_is_handed_in(show: Show, view: View, page: Page) -> None:
     frame = show(view)
     frame.get_by_label("one answer only").check()
+    assert "it will not count beside the models" in frame.locator(".status").inner_text()  # its reward was shown
+    frame.get_by_role("button", name="Next board").click()
     click(frame, 0, 1)
     assert reward(frame) == ["?"] * 4 and row(frame, 0)[2:4] == ["?", "?"]
     click(frame, 1, 2)
@@ -160,16 +163,63 @@ def test_one_answer_only_hides_the_reward_until_it_is_handed_in(show: Show, view
     assert "Wrong: that was your one answer" in frame.locator(".status").inner_text()
     assert "?" not in reward(frame)
     frame.get_by_role("button", name="Restart").click()
-    for swap in right_swaps(truth(view)):
+    for swap in right_swaps(truth(view, 1)):
         click(frame, *swap)
     assert row(frame, 0)[-1] == "0 of 1"  # mended afterwards: no point
     frame.get_by_role("button", name="Next board").click()
-    for swap in right_swaps(truth(view, 1)):
+    for swap in right_swaps(truth(view, 2)):
         click(frame, *swap)
     assert "hand in" in frame.locator(".status").inner_text()
     frame.get_by_role("button", name="Hand in").click()
     assert "Right, in your one answer." in frame.locator(".status").inner_text()
-    assert row(frame, 0)[-1] == "1 of 2"
+    assert row(frame, 0)[-1] == "1 of 2" and row(frame, 1)[-1] == "0.087 of 2"
+    tries = [view.data["sources"][0]["boards"]["2x2"][number]["tries"] for number in (1, 2)]
+    for i in range(len(view.data["solvers"])):
+        assert row(frame, 2 + i)[-1] == f"{sum(own[i]['terms'][1] for own in tries):g} of 2"
+    assert "2 handed in unseen: the last column counts those" in frame.locator(".score").inner_text()
+    shoot(page, "solve-handed")
+
+
+def test_a_board_whose_reward_was_seen_does_not_count_beside_the_models(show: Show, view: View) -> None:
+    frame = show(view)
+    click(frame, 0, 1)  # and the reward says what that was worth
+    frame.get_by_label("one answer only").check()
+    frame.get_by_role("button", name="Restart").click()
+    frame.get_by_role("button", name="Hand in").click()
+    assert "Not counted beside the models: its reward was shown." in frame.locator(".status").inner_text()
+    assert row(frame, 0)[-1] == row(frame, 1)[-1] == row(frame, 2)[-1] == "–"
+    assert "None handed in unseen: nothing compares" in frame.locator(".score").inner_text()
+
+
+def test_a_click_is_timed_once(show: Show, view: View, page: Page) -> None:
+    frame = show(view)
+    for place in (0, 1, 2, 3, 0, 2):
+        click(frame, place)
+    frame.locator(".score").click()  # changes nothing
+    page.keyboard.press("n")  # by way of its button
+    page.wait_for_timeout(300)
+    assert frame.evaluate("latencies.length") == 7
+
+
+def test_letters_act_on_the_board_only_and_arrows_scroll_the_answers(show: Show, view: View, page: Page) -> None:
+    frame, press = show(view), page.keyboard.press
+    frame.get_by_label("one answer only").check()
+    frame.get_by_role("button", name="Let the models try").click()
+    for own in (frame.get_by_role("button", name="Next board"), frame.locator(".tries")):
+        own.focus()
+        for key in "hnram":
+            press(key)
+        assert frame.get_by_role("button", name="Hand in").is_enabled()
+        assert "board 1 of" in frame.locator(".cap").first.inner_text()
+    page.set_viewport_size({"width": 700, "height": 900})  # narrower than the table
+    press("ArrowRight")
+    frame.wait_for_function("document.querySelector('.tries').scrollLeft > 0")
+    assert frame.evaluate("document.activeElement.className") == "scroll tries"
+    frame.locator(".tile").first.focus()
+    press("h")
+    assert frame.get_by_role("button", name="Hand in").is_disabled()
+    press("n")
+    assert "board 2 of" in frame.locator(".cap").first.inner_text()
 
 
 def test_every_grid_and_source_can_be_played(show: Show, view: View, page: Page) -> None:
@@ -195,12 +245,19 @@ def test_a_picture_of_ones_own_is_cut_in_the_page(show: Show, view: View, page: 
     frame.get_by_label("pictures").select_option("your own picture")
     assert "Choose a file" in frame.locator(".status").inner_text()
     before = edges(frame)
+    frame.evaluate("""() => { const [make, end] = [URL.createObjectURL, URL.revokeObjectURL]; window.held = 0;
+        URL.createObjectURL = (file) => { window.held++; return make.call(URL, file); };
+        URL.revokeObjectURL = (address) => { window.held--; end.call(URL, address); }; }""")
     (tmp_path / "bad.png").write_bytes(b"no picture")
     frame.get_by_label("your own picture").set_input_files(tmp_path / "bad.png")
     frame.get_by_text("bad.png cannot be read as a picture: choose a JPEG, PNG or WebP file.").first.wait_for()
+    Image.new("RGB", (3, 3)).save(tmp_path / "tiny.png")
+    frame.get_by_label("your own picture").set_input_files(tmp_path / "tiny.png")
+    frame.get_by_text("tiny.png is too small to be cut").first.wait_for()
     Image.effect_mandelbrot((300, 200), (-3, -2.5, 2, 2.5), 100).save(tmp_path / "mine.png")
     frame.get_by_label("your own picture").set_input_files(tmp_path / "mine.png")
     frame.get_by_text("mine.png").first.wait_for()
+    assert frame.evaluate("window.held") == 0  # every file's address was given back
     click(frame, 0, 1)
     assert said(frame) == "<answer>2 1 3 4</answer>"
     assert "url(" in frame.locator(".tile").first.evaluate("(tile) => tile.style.backgroundImage")
@@ -220,8 +277,9 @@ def test_nothing_is_cut_off_in_a_narrow_page(show: Show, view: View, page: Page)
     for width in (737, 1000):
         page.set_viewport_size({"width": width, "height": 900})
         frame = show(view)
-        frame.get_by_label("tiles").select_option("3 x 3")
-        click(frame, 0)
-        over = frame.evaluate("[view.scrollHeight - view.clientHeight, view.scrollWidth - view.clientWidth]")
-        assert over[0] <= 0 and over[1] <= 0, over
+        for grid in ("3 x 3", "2 x 2"):
+            frame.get_by_label("tiles").select_option(grid)
+            click(frame, 0)
+            over = frame.evaluate("[view.scrollHeight - view.clientHeight, view.scrollWidth - view.clientWidth]")
+            assert over[0] <= 0 and over[1] <= 0, (grid, over)
         shoot(page, f"solve-{width}")

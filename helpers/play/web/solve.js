@@ -1,6 +1,7 @@
 // Solve it yourself: a shuffled board to put right by swapping tiles, what the swaps mean as an answer (a placement, not an order),
 // the reward of that answer as it changes, and what the models said to the same board. Click two tiles, drag one onto another, or
 // move with the arrow keys. The answer and the models' words are hidden until asked for; asking first costs the point.
+// Models answer once and unseen: beside them only those boards count that were handed in before their reward was ever shown.
 "use strict";
 (() => {
   const { el, svg, put, text } = kit;
@@ -41,6 +42,7 @@
       this.sources = [...data.sources.map((source) => source.name), OWN];
       this.own = kit.recall("own", null);
       this.won = kit.recall("won", {});
+      this.bared = kit.recall("bared", {}); // boards whose reward was shown before an answer was handed in
       const kept = kit.recall("state", {});
       this.source = this.sources.includes(kept.source) ? kept.source : this.sources[0];
       this.grid = data.grids[kept.grid] ? kept.grid : Object.keys(data.grids)[0];
@@ -53,6 +55,7 @@
     get shape() { return this.data.grids[this.grid]; }
     get answer() { return invert(this.order); }
     get record() { return this.won[this.id]; }
+    get compared() { return Object.values(this.won).filter((one) => one.blind); }
     get settled() { return Boolean(this.record?.solved || this.record?.handed); }
     get shown() { return !this.once || Boolean(this.record?.handed); } // whether the reward may be seen
     get exact() { return equal(this.answer, this.board.placement); }
@@ -88,7 +91,7 @@
     next() { const key = `${this.source} ${this.grid}`; this.numbers[key] = (this.numbers[key] ?? 0) + 1; this.open(); }
     restart() { [this.order, this.swaps, this.picked] = [this.start, 0, null]; }
 
-    took(file) { 
+    took(file) {
       [this.own, this.source, this.numbers[`${OWN} ${this.grid}`]] = [file, OWN, 0];
       this.shuffles = Object.fromEntries(Object.entries(this.shuffles).filter(([key]) => !key.startsWith(OWN)));
       this.open();
@@ -110,13 +113,15 @@
       if (!this.once && !record.handed) record.solved ||= this.exact;
     }
 
-    hand() { Object.assign(this.tried(), this.settled ? {} : { handed: true, solved: this.exact }); }
+    hand() { Object.assign(this.tried(), this.settled ? {} : { handed: true, blind: !this.bared[this.id], solved: this.exact }); }
     look(what, now) { if (now && !this.settled) this.tried().looked = true; this[what] = now; }
 
     keep() {
+      if (!this.once && !this.record?.handed) this.bared[this.id] = true;
       const { source, grid, once, numbers, shuffles, id, order, swaps, looking, asked } = this;
       kit.remember("state", { source, grid, once, numbers, shuffles, id, order, swaps, looking, asked });
       kit.remember("won", this.won);
+      kit.remember("bared", this.bared);
     }
   }
 
@@ -128,28 +133,29 @@
     if (!loaded.has(picture.image)) loaded.set(picture.image, Object.assign(new Image(), { src: picture.image }));
     const image = loaded.get(picture.image);
     if (image.complete && image.naturalWidth) return image;
-    image.addEventListener("load", ready, { once: true });
+    kit.listen(image, "load", ready, { once: true });
     return null;
   }
 
   // A file as a square picture of at most 216 pixels: cut out of the middle, as the models' pictures are.
-  function read(file) {
-    return new Promise((resolve, reject) => {
-      const image = new Image(), address = URL.createObjectURL(file);
-      image.onerror = () => reject(new Error(`${file.name} cannot be read as a picture: choose a JPEG, PNG or WebP file.`));
-      image.onload = () => {
-        const side = Math.min(image.naturalWidth, image.naturalHeight);
-        if (side < 6) return reject(new Error(`${file.name} is too small to be cut: choose a picture of 6 pixels or more each way.`));
-        const canvas = el("canvas", { width: 216, height: 216 }), pen = canvas.getContext("2d");
-        pen.imageSmoothingQuality = "high";
-        pen.fillStyle = "#fff"; // what lies behind a transparent picture
-        pen.fillRect(0, 0, 216, 216);
-        pen.drawImage(image, (image.naturalWidth - side) / 2, (image.naturalHeight - side) / 2, side, side, 0, 0, 216, 216);
-        URL.revokeObjectURL(address);
-        resolve({ name: `${file.name} ${file.size}`, words: file.name, image: canvas.toDataURL("image/jpeg", 0.85), sharp: false });
-      };
+  async function read(file) {
+    const image = new Image(), address = URL.createObjectURL(file), bad = (why) => new Error(`${file.name} ${why}`);
+    try {
       image.src = address;
-    });
+      await image.decode().catch(() => { throw bad("cannot be read as a picture: choose a JPEG, PNG or WebP file."); });
+      const side = Math.min(image.naturalWidth, image.naturalHeight);
+      if (side < 6) throw bad("is too small to be cut: choose a picture of 6 pixels or more each way.");
+      const cut = middle(image, side).toDataURL("image/jpeg", 0.85);
+      return { name: `${file.name} ${file.size}`, words: file.name, image: cut, sharp: false };
+    } finally { URL.revokeObjectURL(address); }
+  }
+  function middle(image, side) {
+    const canvas = el("canvas", { width: 216, height: 216 }), pen = canvas.getContext("2d");
+    pen.imageSmoothingQuality = "high";
+    pen.fillStyle = "#fff"; // what lies behind a transparent picture
+    pen.fillRect(0, 0, 216, 216);
+    pen.drawImage(image, (image.naturalWidth - side) / 2, (image.naturalHeight - side) / 2, side, side, 0, 0, 216, 216);
+    return canvas;
   }
 
   // A board drawn small: with the grid that the models know, as large as they see it (64 pixels).
@@ -166,9 +172,9 @@
       [this.game, this.act] = [game, act];
       this.node = el("div", { class: "board", role: "group", "aria-label": "your board" });
       this.tiles = [];
-      document.addEventListener("pointermove", (event) => this.drag(event));
-      document.addEventListener("pointerup", (event) => kit.react(event, () => this.drop(event)));
-      document.addEventListener("pointercancel", () => this.let());
+      kit.listen(document, "pointermove", (event) => this.drag(event));
+      kit.listen(document, "pointerup", (event) => (this.held?.moved ? kit.react(event, () => this.drop(event)) : this.let()));
+      kit.listen(document, "pointercancel", () => this.let());
     }
 
     build() {
@@ -193,9 +199,7 @@
 
     drop(event) {
       const held = this.held;
-      if (!held) return;
       this.let();
-      if (!held.moved) return; // a click, which answers for itself
       const below = document.elementsFromPoint(event.clientX, event.clientY).map((node) => this.tiles.indexOf(node.closest("button")));
       const to = below.find((place) => place >= 0 && place !== held.place);
       if (to !== undefined) this.act(to, held.place);
@@ -271,10 +275,12 @@
     const { record, picture } = game, least = fewest(game.board.placement), swaps = (n) => `${n} swap${n === 1 ? "" : "s"}`;
     if (picture === BLANK) return "Choose a file: a JPEG, PNG or WebP. It stays in this page.";
     const seen = record?.looked ? " You had looked: no point." : "";
-    if (record?.handed && record.solved) return `Right, in your one answer.${seen}`;
-    if (record?.handed) return "Wrong: that was your one answer. Mend it, look, or go on.";
+    const apart = record?.handed && !record.blind ? " Not counted beside the models: its reward was shown." : "";
+    if (record?.handed && record.solved) return `Right, in your one answer.${seen || apart}`;
+    if (record?.handed) return apart ? `Wrong.${apart}` : "Wrong: that was your one answer. Mend it, look, or go on.";
     if (game.shown && game.exact) return `Solved in ${swaps(game.swaps)}; ${swaps(least)} would do.${seen}`;
     if (game.picked !== null) return `Tile of place ${game.picked + 1} picked: choose the one to swap it with.`;
+    if (game.once && game.bared[game.id]) return "Its reward was shown: it will not count beside the models. The next board will.";
     if (game.once) return "Put the tiles right, then hand in your one answer: the models have no more.";
     return game.swaps ? `${swaps(game.swaps)} so far.` : "Click two tiles to swap them, or drag one onto another.";
   }
@@ -290,7 +296,7 @@
     name, asked ? el("span", { class: "quiet" }, `, ${asked}`) : null);
 
   function ways(game) {
-    const records = Object.values(game.won), { shape } = game;
+    const records = game.compared, { shape } = game;
     const points = records.filter((one) => one.solved && !one.looked).length;
     const you = el("tr", { class: "you" }, who({ name: "you" }), cell(written(game.answer), "words"),
       game.shown ? [marked(game.exact), summed(game.terms)] : [cell("?"), cell("?")], cell("–"), counted(points, records.length));
@@ -303,8 +309,18 @@
         : [cell(own ? "hidden until you ask" : "–", "quiet"), cell(""), cell(""), cell("")];
       return el("tr", {}, who(solver), cells, counted(common.filter((one) => one.right[i]).length, common.length));
     });
-    const heads = ["who", "says", "right?", "hit + exact + format", "log-prob of true answer", "right on your boards"];
+    const heads = ["who", "says", "right?", "hit + exact + format", "log-prob of true answer", "right, boards you handed in"];
     return [el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))), el("tbody", {}, you, guess, rows)];
+  }
+
+  // What was won, and how many boards compare with the models.
+  function score(game) {
+    const records = Object.values(game.won), count = (test) => records.filter(test).length, compared = game.compared.length;
+    const told = `Boards tried ${records.length}, solved ${count((one) => one.solved)}, `
+      + `of these without a look ${count((one) => one.solved && !one.looked)}. `;
+    const beside = compared ? `${compared} handed in unseen: the last column counts ${compared === 1 ? "that one" : "those"}.`
+      : "None handed in unseen: nothing compares with the models yet (choose “one answer only”).";
+    return el("p", { class: "score number" }, told, el("span", { class: "quiet" }, beside));
   }
 
   function note(game) {
@@ -363,7 +379,8 @@
     .tries col:nth-child(4) { width: 172px; }
     .tries col:nth-child(5), .tries col:nth-child(6) { width: 80px; }
     .hide { visibility: hidden; }
-    input[type=file] { width: 205px; font-size: 12px; }`;
+    input[type=file] { width: 205px; font-size: 12px; }
+    @media (max-width: 900px) { .score { height: 80px; } .tries { height: 244px; } }`;
 
   function controls(game, act) {
     const took = (own) => { kit.remember("own", own); act(() => game.took(own)); };
@@ -407,13 +424,13 @@
       ArrowUp: () => board.move(-game.shape.cols), ArrowDown: () => board.move(game.shape.cols),
       ...Object.fromEntries(range(9).map((i) => [String(i + 1), digit(i)])),
       a: press("look"), m: press("ask"), n: press("next"), r: press("restart"), h: press("hand"),
-    });
+    }, board.node);
   }
 
   function lay(root, { board, head, buttons, parts, model, solved, table }) {
     parts.status.className = "status";
-    const keys = "Keys: arrows move, Enter or Space picks and swaps, 1 to 9 pick a place, "
-      + "a answer, m models, h hand in, r restart, n next.";
+    const keys = "Keys: arrows move, Enter or Space picks and swaps, 1 to 9 pick a place; "
+      + "on the board a answer, m models, h hand in, r restart, n next.";
     root.append(
       el("style", {}, STYLE), head.node,
       el("div", { class: "columns" },
@@ -433,9 +450,7 @@
     put(parts.meaning, meaning(game));
     put(parts.rewards, rewards(game));
     put(parts.note, el("span", { class: "quiet" }, note(game)));
-    const records = Object.values(game.won), count = (test) => records.filter(test).length;
-    put(parts.score, el("p", { class: "score number" }, `Boards tried ${records.length}, solved ${count((one) => one.solved)}, `
-      + `of these without a look ${count((one) => one.solved && !one.looked)}.`));
+    put(parts.score, score(game));
     drawSide({ game, parts, model, solved, draw });
     buttons.look.set(Boolean(game.looking));
     buttons.ask.set(Boolean(game.asked));
