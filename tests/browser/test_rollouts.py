@@ -106,11 +106,11 @@ def test_menus_choose_which_groups_are_walked_and_mark_which_completions(show: S
     silent = [group for group in own if max(abs(row[5]) for row in group[4]) < 0.01]
     assert silent, "this test needs a group without a signal in the page"
     frame.get_by_label("Groups", exact=True).select_option("without a signal")
-    assert f"of {len(silent)} (on record: 160)" in frame.locator(".count").inner_text()
+    assert f"of {len(silent)} in this page; the record has 160 groups" in frame.locator(".count").inner_text()
     assert shown(frame) in {truth(view, group) for group in silent}
     assert "every advantage is 0, and nothing is learned" in frame.locator(".told").first.inner_text()
     frame.get_by_label("Completions", exact=True).select_option("malformed")
-    assert frame.locator(".count").inner_text() == "none of this writer's groups is such"
+    assert frame.locator(".count").inner_text() == "no such group in this page; the record has 160 groups"
 
 
 def test_malformed_completions_are_marked_and_the_others_step_back(show: Show, page: Page) -> None:
@@ -120,7 +120,7 @@ def test_malformed_completions_are_marked_and_the_others_step_back(show: Show, p
     rows.loc[spoilt, ["completion", "hit", "exact", "format"]] = ["<answer>1 1 2</answer", 0.0, 0.0, 0.0]
     frame = show(rollouts.view([replace(writer, rows=rows)]))
     frame.get_by_label("Completions", exact=True).select_option("malformed")
-    assert "group 1 of 1" in frame.locator(".count").inner_text()
+    assert frame.locator(".count").inner_text() == "group 1 of 1 in this page; the record has 160 groups"
     assert frame.locator(".slot output").first.inner_text() == "3"
     assert frame.locator("td [aria-label=malformed]").count() == 1 and frame.locator("tr.dim").count() == 7
     assert "<answer>1 1 2</answer" in column(frame, "said")

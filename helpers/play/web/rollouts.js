@@ -13,7 +13,7 @@ kit.start((data, root) => {
   const say = kit.announcer(root);
 
   const STYLE = `
-    .row { min-height: 32px; margin-bottom: 4px; column-gap: 12px; } .slot { width: 320px; } .count { width: 216px; }
+    .row { min-height: 32px; margin-bottom: 4px; column-gap: 8px; } .slot { width: 320px; } .count { width: 206px; }
     label.control select { max-width: 350px; }
     .panels { display: flex; gap: 18px; } .panel { flex: 1 1 0; min-width: 0; display: flex; gap: 12px; }
     .panel + .panel, .row.second { display: none; } .two .panel + .panel, .two .row.second { display: flex; }
@@ -127,7 +127,7 @@ kit.start((data, root) => {
 
   // The writer's groups along its run: the mean reward of each; a click goes there. Drawn anew for another writer or choice
   // only; a diamond moves to the group that is shown.
-  const meanOf = (group) => group.rows.reduce((sum, row) => sum + row.reward, 0) / group.rows.length;
+  const meanOf = (group) => kit.mean(group.rows.map((row) => row.reward));
   const along = el("div", { class: "strip" });
 
   function axesOf(run, list) {
@@ -163,7 +163,7 @@ kit.start((data, root) => {
     if (slot.key !== key) {
       slot.key = key;
       slot.bar = steps.length && kit.slider({ label: unit, values: steps, value: steps[0], width: 150, act: (step) => slot.act(step) });
-      put(slot, slot.bar || el("span", { class: "quiet" }, `no ${unit} with such a group`));
+      put(slot, slot.bar || el("span", { class: "quiet" }, `no ${unit} in this page has such a group`));
     }
     slot.act = (step) => act(list.find((i) => groups[i].step === step));
     if (slot.bar) slot.bar.set(steps.includes(here.step) ? here.step : steps[0]);
@@ -233,8 +233,8 @@ kit.start((data, root) => {
     setSlider(slot, list, here, go);
     back.disabled = place <= 0;
     on.disabled = place < 0 || place === list.length - 1;
-    const among = `group ${place + 1} of ${list.length} (on record: ${run.recorded})`;
-    count.textContent = place < 0 ? "none of this writer's groups is such" : among;
+    const among = place < 0 ? "no such group in this page" : `group ${place + 1} of ${list.length} in this page`;
+    count.textContent = `${among}; the record has ${text(run.recorded)} groups`;
     left.set(here, !state.two, "");
     if (!state.two) setStrip(here.run, go);
     if (state.two) pair(here);
@@ -252,6 +252,6 @@ kit.start((data, root) => {
       el("b", { class: "right at" }, "underlined"),
       ". Advantage above 0 (blue): made more probable. In the plot: ◆ this group, ○ without a signal; click to go."));
   kit.keys({ ArrowLeft: () => move(-1), ArrowRight: () => move(1), ArrowDown: () => leap(-1), ArrowUp: () => leap(1),
-    c: () => { two.set(!state.two); beside(!state.two); } });
+    c: () => { two.set(!state.two); beside(!state.two); } }, root);
   update();
 });
