@@ -36,7 +36,7 @@ def test_the_most_lowered_cell_is_open_and_another_opens_by_click(show, view, pa
     shoot(page, "influence")
 
 
-def test_a_state_that_cannot_be_drawn_gives_way_and_leaves_no_keys_behind(show, view, page) -> None:
+def test_a_state_that_cannot_be_drawn_gives_way_and_keys_walk_as_ever(show, view, page) -> None:
     frame = show(view)
     # A probe is drawn last, after the keys are bound.
     frame.evaluate("kit.remember('state', { ...kit.recall('state'), probe: 99 })")
