@@ -156,7 +156,7 @@ def test_without_a_front_end_one_line_stands_there(monkeypatch: pytest.MonkeyPat
     shown: list[object] = []
     monkeypatch.setattr("helpers.play.panel.display", shown.append)
     live_run.live_run()
-    assert len(shown) == 1 and "needs a running kernel" in shown[0].data
+    assert len(shown) == 1 and "needs a kernel" in shown[0].data
 
 
 # ---- the picture

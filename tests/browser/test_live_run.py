@@ -131,4 +131,4 @@ def test_exported_html_says_that_it_needs_a_kernel(tab: Page, browser: Browser, 
     text = page.locator("body").inner_text()
     shoot(page, "live_run_exported")
     page.close()
-    assert "needs a running kernel" in text and "HBox" not in text and "Box(" not in text
+    assert "needs a kernel" in text and "HBox" not in text and "Box(" not in text
