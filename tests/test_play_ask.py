@@ -40,6 +40,10 @@ def test_unknown_words_are_named_once_with_a_taught_one_that_looks_alike() -> No
     )
 
 
+def test_no_advice_is_given_where_a_word_is_only_somewhat_alike() -> None:
+    assert taught.warning("Is this an odd dog?").startswith("Never taught: this, an, odd, dog. ")
+
+
 def test_the_jigsaw_prompt_is_new_to_the_base_alone() -> None:
     said = taught.warning(ask.suggestions()[-1].question.text)
     assert said.startswith("Only jigsaw prompts say ") and "tiles" in said and "Never" not in said

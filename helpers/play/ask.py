@@ -270,6 +270,7 @@ def card(name: str, said: Answer, verdict: str = "") -> str:
     """An answer as HTML: its text, whether it is right, each token with its log-prob, and what it took."""
     total = sum(said.logps)
     facts = f"{len(said.tokens)} tokens, log-prob {total:.3g} in all, {total / len(said.tokens):.2g} per token"
+    facts += "; below each token its own: 0 is certain"
     stopped = "" if said.finished else f" Stopped after {MOST_TOKENS} tokens."
     colour = "#00664c" if verdict.startswith("✓") else "#a33a00"
     style = "line-height:1.35;height:256px;overflow:auto;padding-right:8px"

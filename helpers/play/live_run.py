@@ -221,7 +221,7 @@ class Panel:
         order = [s["base"], s["arm"], self._about, s["form"], s["rate"], s["beta"]]
         order += [w.HTML("reward weights (RFT):"), rewards, s["steps"], s["until"], self._note]
         left = w.VBox([*order, w.HBox([self._start, self._stop])], layout={"flex": "0 0 290px"})
-        right = w.VBox([self._status, self._picture, self._listed], layout={"flex": "1 1 680px", "min_width": "548px"})
+        right = w.VBox([self._status, self._picture, self._listed], layout={"flex": "1 1 680px", "min_width": "440px"})
         self.box = w.HBox([own_keys(), left, right], layout={"height": f"{HEIGHT}px", "overflow": "auto hidden"})
         self.box.add_class("jigsaw-live")
 

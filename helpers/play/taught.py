@@ -78,5 +78,7 @@ def warning(text: str) -> str:
 
 def _with_advice(word: str) -> str:
     """The word, and a taught one that looks like it."""
-    near = difflib.get_close_matches(word.lower(), sorted(words()), n=1, cutoff=0.75)
+    # Of a short word most others differ by one letter, so none is like it: "dog" is no slip for "do".
+    like = [known for known in sorted(words()) if len(known) > 3 or known == word.lower()]
+    near = difflib.get_close_matches(word.lower(), like, n=1, cutoff=0.85)
     return f"{word} ({near[0]}?)" if near else word

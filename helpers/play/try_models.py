@@ -26,7 +26,7 @@ NEEDS_KERNEL = (
 BOARD = "the board: all that a model sees"
 CELL = "text-align:left;padding:1px 9px;white-space:nowrap"
 STRIDE = 1000  # between the numbers of one shuffle and the next
-HEIGHT = 490  # pixels of the panel, with six rows that think
+HEIGHT = 504  # pixels of the panel, with six rows that think
 
 
 def try_on(picture: Image.Image | None = None) -> None:
@@ -47,7 +47,7 @@ class Panel:
         )
         again = ipywidgets.Button(description="Shuffle again", tooltip="The same picture, shuffled otherwise")
         ask = ipywidgets.Button(description="Let the models try", button_style="primary", tooltip="Ask every model")
-        self.said = ipywidgets.HTML(layout=ipywidgets.Layout(height="30px"))
+        self.said = ipywidgets.HTML(layout=ipywidgets.Layout(height="44px"))
         self.board = ipywidgets.HTML(layout=ipywidgets.Layout(height="150px"))
         self.table = ipywidgets.HTML(layout=ipywidgets.Layout(height="270px", overflow="auto"))
         self.upload.observe(lambda _: self._take(), names="value")
@@ -66,7 +66,7 @@ class Panel:
             image = uploaded(file["name"], bytes(file["content"]))
             puzzles.fit_picture(image, PUZZLE)
         except UserError as error:
-            self._tell(str(error), wrong=True)
+            self._tell(f"{error} The board is still that of the picture before.", wrong=True)
             return
         self.picture = image
         self._shuffle()
@@ -97,12 +97,13 @@ class Panel:
 
     def _tell(self, words: str, wrong: bool = False) -> None:
         colour = "#a33a00" if wrong else "#222"
-        self.said.value = f'<span role="status" style="color:{colour}">{html.escape(words)}</span>'
+        style = f"color:{colour};display:block;white-space:normal;line-height:1.35"
+        self.said.value = f'<span role="status" style="{style}">{html.escape(words)}</span>'
 
 
 def table(rows: Sequence[tuple[Solver, Attempt]]) -> str:
     """What models said to one board, as an HTML table: a row a model."""
-    heads = ("model", "says", "", "hit + exact + format", "log-prob of truth")
+    heads = ("model", "says", "", "reward: hit + exact + form", "log-prob of truth")
     head = "".join(f'<th scope="col" style="{CELL}">{name}</th>' for name in heads)
     body = "".join(map(_row, rows))
     return f'<table style="line-height:1.5"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
@@ -113,7 +114,7 @@ def _row(row: tuple[Solver, Attempt]) -> str:
     score = attempt.score
     cells = (
         f"{html.escape(solver.name)}, {solver.asked}",
-        f"<code>{html.escape(attempt.said)}</code>",
+        f'<code style="white-space:normal">{html.escape(attempt.said)}</code>',
         "✓ right" if score.exact else "✗ wrong",
         f"{score.hit:g} + {score.exact:g} + {score.format:g} = {attempt.reward:g}",
         f"{attempt.logp:.3g}",
