@@ -23,6 +23,7 @@ from helpers.play import taught
 from helpers.play.models import BASE, loaded
 from helpers.play.page import png
 from helpers.play.panel import FORMS, menu, own_keys, put, uploaded
+from helpers.show.style import spaced
 from helpers.world import answers
 from helpers.world.battery import SIDE, battery_samples, battery_tasks
 from helpers.world.boards import held_out_boards
@@ -75,7 +76,7 @@ def suggestions(count: int = 12) -> tuple[Suggestion, ...]:
     drawn = [(task, k, battery_samples(task, rounds)[k]) for k in range(rounds) for task in tasks][: count - 1]
     found = [Suggestion(f"{_plain(task)} {k + 1}", one.pixels, one.question) for task, k, one in drawn]
     board = held_out_boards(PuzzleSpec(), 1)
-    placement = " ".join(map(str, board.placements[0]))
+    placement = spaced(board.placements[0])
     puzzle = Question("puzzle", prompt_text(board.spec), placement, "", "order", board.spec.tiles)
     return (*found, Suggestion("a jigsaw puzzle", board.pixels[0], puzzle))
 

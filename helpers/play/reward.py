@@ -16,12 +16,12 @@ from helpers.play.page import Json, View
 from helpers.study.arms import get_arm
 from helpers.study.published import PUBLISHED, load_published, published_specs
 from helpers.study.spec import RunSpec
+from helpers.train.recorder import EPSILON
 from helpers.world import answers, seeds
 from helpers.world.boards import Boards, make_boards
 from helpers.world.puzzles import PuzzleSpec, draw_boards, undo
 
 PICTURES = 12  # recorded groups that stand in the page with their picture; of the others only the scores count
-EPSILON = 1e-4  # what GRPO adds to a group's standard deviation
 PUZZLE = PuzzleSpec()
 
 

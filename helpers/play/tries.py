@@ -90,7 +90,7 @@ def attempts(solver: Solver, boards: Boards) -> list[Attempt]:
 
 def _true_logps(model: Loaded, boards: Boards, said: Sequence[str]) -> list[float]:
     """Log-prob of each board's true answer, end token included, behind what was thought before the answer."""
-    true = [f"<answer>{' '.join(map(str, placement))}</answer>" for placement in boards.placements]
+    true = [f"<answer>{spaced(placement)}</answer>" for placement in boards.placements]
     thoughts = [text.partition("<answer>")[0] for text in said]
     pairs = [[answer, thought + answer] for answer, thought in zip(true, thoughts, strict=True)]
     rows = completion_logps(*model, boards.prompted(), pairs)

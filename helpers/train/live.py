@@ -20,6 +20,7 @@ from helpers.study.arms import get_arm
 from helpers.study.profiles import Profile, specs
 from helpers.study.records import RunStore, load_table
 from helpers.study.schema import TABLES
+from helpers.train.recorder import EPSILON
 from helpers.train.run import make_trainer, prepare
 from helpers.train.settings import Settings
 from helpers.world import seeds
@@ -89,4 +90,4 @@ def _quiet() -> warnings.catch_warnings:
 def advantages(rewards: Sequence[float]) -> list[float]:
     """GRPO's advantages of one group: (reward - mean) / (standard deviation + 1e-4), the latter over n - 1."""
     mean, spread = statistics.fmean(rewards), statistics.stdev(rewards)
-    return [(reward - mean) / (spread + 1e-4) for reward in rewards]
+    return [(reward - mean) / (spread + EPSILON) for reward in rewards]

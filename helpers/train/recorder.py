@@ -25,6 +25,8 @@ from helpers.world.boards import Boards
 Advantages = Callable[[RunSpec, Sequence[answers.Score], int], list[float]]
 """Advantages of the completions of a step, from the run, their scores and the step."""
 
+EPSILON = 1e-4  # what TRL adds to the standard deviation of a group's rewards
+
 
 SHOWN_EVERY = 0.8  # seconds
 
@@ -103,7 +105,7 @@ def random_advantages(spec: RunSpec, scores: Sequence[answers.Score], step: int)
 def _in_groups(spec: RunSpec, rewards: Sequence[float]) -> list[float]:
     """GRPO advantages as TRL computes them: reward - group mean, over (group standard deviation + 1e-4) if scaled."""
     groups = torch.tensor(rewards).reshape(-1, spec.group_size)
-    spread = groups.std(1, keepdim=True) + 1e-4 if reward_scale(spec) == "group" else 1.0
+    spread = groups.std(1, keepdim=True) + EPSILON if reward_scale(spec) == "group" else 1.0
     return ((groups - groups.mean(1, keepdim=True)) / spread).flatten().tolist()
 
 
