@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -243,6 +244,37 @@ def payload(studies: Sequence[Study]) -> dict[str, Json]:
     }
 
 
+def opening(study: Study) -> list[str]:
+    """The two runs that a view opens with, by name: RFT and SFT on answers whose drops differ most at equal accuracy.
+
+    Both are of one base (or seed) and one rate; the accuracy is the highest that both reach. Empty where there are none.
+    """
+    kinds = {arm: [own for own in study.records if own.spec.arm == arm] for arm in ("sft-answer", "rft")}
+    pairs = [
+        (abs(_gap(study, one, other)), [one.spec.name, other.spec.name])
+        for one, other in product(*kinds.values())
+        if (one.place, one.spec.learning_rate) == (other.place, other.spec.learning_rate)
+    ]
+    return max(pairs, key=lambda pair: pair[0], default=(0.0, []))[1]
+
+
+def _gap(study: Study, one: Record, other: Record) -> float:
+    """How much more of the prior score one run has lost than another, where both reach the accuracy that both reach."""
+    accuracy = min(_reached(study, own)["value"].max() for own in (one, other))
+    return _lost(study, one, accuracy) - _lost(study, other, accuracy)
+
+
+def _lost(study: Study, record: Record, accuracy: float) -> float:
+    curve, start = _reached(study, record), study.start or record.prior.iloc[0].to_dict()
+    step = curve.loc[curve["value"] >= accuracy, "step"].min()
+    return float(np.mean([start[task] - score for task, score in record.prior.loc[step].items()]))
+
+
+def _reached(study: Study, record: Record) -> pd.DataFrame:
+    """The accuracies by which a run has reached one."""
+    return rising(record.exact) if study.monotone else record.exact
+
+
 def _study(study: Study, shared: _Shared) -> dict[str, Json]:
     names = dict.fromkeys(record.arm for record in study.records)
     tasks = [task for task in battery_tasks() if task in study.records[0].prior.columns]
@@ -252,6 +284,7 @@ def _study(study: Study, shared: _Shared) -> dict[str, Json]:
         "monotone": study.monotone,
         "tasks": list(tasks),
         "rate": study.rate,
+        "opening": opening(study),
         "arms": {name: arm_look(name) | {"shown": not study.shown or name in study.shown} for name in names},
         "runs": [_run(record, study, tasks, shared) for record in study.records],
     }
@@ -268,7 +301,7 @@ def arm_look(name: str) -> dict[str, Json]:
 
 def _run(record: Record, study: Study, tasks: Sequence[str], shared: _Shared) -> dict[str, Json]:
     exact, prior = record.exact, record.prior[list(tasks)]
-    curve = rising(exact) if study.monotone else exact
+    curve = _reached(study, record)
     start = prior.loc[0].to_dict() if study.start is None else study.start
     return {
         "name": record.spec.name,

@@ -11,12 +11,13 @@ from helpers.play import runs
 from helpers.play.page import Json, View
 from helpers.play.plane import time_machine
 from helpers.stats.curves import crossings
-from helpers.study.cells import SOURCE_RATE
 from tests.browser.conftest import boxes, check_latency, labelled, shoot
+from tests.browser.narrow import WIDTHS, faults
 
 if TYPE_CHECKING:
     from playwright.sync_api import Frame, Page
 
+ORDER = {"learned": 0, "forgot": 0, "wrong": 1, "right": 2}
 Show = Callable[[View], "Frame"]
 
 
@@ -25,9 +26,17 @@ def view(payload: dict[str, Json]) -> View:
     return time_machine(payload)
 
 
+@pytest.fixture(scope="module")
+def forms() -> dict[str, Json]:
+    """Direct and plain SFT and RFT that thinks, on one base."""
+    names = ["sft-answer direct", "rft direct", "sft-answer plain", "rft think"]
+    return runs.payload([runs.several_bases([5], names)])
+
+
 def record(studies: tuple[runs.Study, runs.Study], arm: str) -> runs.Record:
     """The run of an arm that the view shows at first."""
-    return next(own for own in studies[1].records if own.arm == arm and own.spec.learning_rate == SOURCE_RATE)
+    opened = runs.opening(studies[1])
+    return next(own for own in studies[1].records if own.arm == arm and own.spec.name in opened)
 
 
 def test_every_frame_shows_what_was_recorded(show: Show, page: Page, view: View, studies) -> None:
@@ -41,13 +50,15 @@ def test_every_frame_shows_what_was_recorded(show: Show, page: Page, view: View,
         said = frame.locator(".sentence").inner_text()
         assert f"accuracy {row.value:.2f}" in said
         shown = frame.locator(".said .words").evaluate_all("(nodes) => nodes.map((node) => node.title)")
-        assert shown == [spoken[task, 0][place] for task in tasks]
         cells = frame.locator(".said > span")
         verdicts = cells.evaluate_all("(nodes) => nodes.map((node) => node.textContent.slice(2))")
         was = [bool(marks[task, own.exact["step"].iloc[max(place - 1, 0)]][0]) for task in tasks]
         now = [bool(marks[task, row.step][0]) for task in tasks]
         words = {(True, True): "right", (False, True): "learned", (True, False): "forgot", (False, False): "wrong"}
-        assert verdicts == [words[pair] for pair in zip(was, now, strict=True)]
+        found = [words[pair] for pair in zip(was, now, strict=True)]
+        order = sorted(range(len(tasks)), key=lambda i: ORDER[found[i]])  # what changed, then what is wrong
+        assert verdicts == [found[i] for i in order]
+        assert shown == [spoken[tasks[i], 0][place] for i in order]
         if place:
             lost, gained = sum(changes[place][:-2:2]), sum(changes[place][1:-2:2])
             assert f"▼ {lost} forgotten" in said and f"▲ {gained} learned" in said
@@ -55,6 +66,37 @@ def test_every_frame_shows_what_was_recorded(show: Show, page: Page, view: View,
     assert "(its end)" in frame.locator(".sentence").inner_text()
     assert boxes(frame) == before
     print(check_latency(frame, 10))
+
+
+def test_it_opens_with_the_pair_whose_drops_differ_most_and_says_in_which_settings(show: Show, page: Page, forms) -> None:
+    frame = show(time_machine(forms))
+    arms = [frame.get_by_label(label, exact=True).locator("option:checked").inner_text() for label in ("run", "beside it")]
+    assert arms == ["sft-answer plain", "rft think"]
+    differ = frame.locator(".differ").inner_text()
+    assert "form asked plain | think" in differ and "KL weight 0 | 0.36" in differ and "seed" not in differ
+    bar = frame.get_by_label("the training", exact=True)
+    bar.focus()
+    before, line = boxes(frame), frame.locator(".sentence").bounding_box()
+    for _ in range(int(bar.get_attribute("max"))):
+        page.keyboard.press("ArrowRight")
+        assert frame.evaluate("document.querySelector('.sentence').scrollHeight") <= line["height"]
+    told = {run["arm"]: sum(run["start"]) / len(run["start"]) - sum(run["prior"][-1]) / len(run["prior"][-1])
+            for run in forms["studies"][0]["runs"]}  # fmt: skip
+    said = frame.locator(".sentence").inner_text()
+    assert f"sft-answer plain has lost {told['sft-answer plain']:.2f}, rft think {told['rft think']:.2f}" in said
+    assert boxes(frame) == before
+    shoot(page, "time_forms")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_is_cut_off_at_any_width(show: Show, page: Page, forms, width: int) -> None:
+    page.set_viewport_size({"width": width + 16, "height": 900})
+    frame = show(time_machine(forms))
+    assert faults(frame) == []
+    menus = frame.locator(".side").evaluate_all("(all) => all.map((side) => side.getBoundingClientRect().height)")
+    assert max(menus) < 40  # an arm and which of its runs stand in one line
+    page.keyboard.press("End")
+    assert faults(frame) == []
 
 
 def test_two_runs_in_step_by_accuracy(show: Show, page: Page, view: View, studies) -> None:

@@ -343,13 +343,25 @@ const kit = (() => {
     };
   }
 
-  // What was said, its think in grey and its answer in bold; as it is where it has another form.
+  // What was said: its answer first, in bold, then its think in grey, so that what is cut off is think; as it is where it has
+  // another form. The whole of it stands in the title.
   function spoken(text) {
     const parts = /^\s*(?:<think>([^<]*)<\/think>)?\s*<answer>([^<]*)<\/answer>\s*$/.exec(text);
     if (!parts) return el("span", { class: "words", title: text }, text);
-    const think = parts[1] === undefined ? null : el("span", { class: "quiet" }, `${parts[1]} → `);
-    return el("span", { class: "words", title: text }, think, el("b", {}, parts[2]));
+    const think = parts[1] ? el("span", { class: "quiet" }, ` (think: ${parts[1].trim()})`) : null;
+    return el("span", { class: "words", title: text }, el("b", {}, parts[2].trim()), think);
   }
+
+  // Words of the lab that a reader may not know, each with what it means under the pointer.
+  const MEANINGS = {
+    "prior score": "The mean score on the prior tasks: what the base could do before it learned the puzzle (1: all right).",
+    "form asked": "How the prompt asks for an answer: direct (the answer alone), think (thoughts first), plain (it names no form), sentences.",
+    "form written": "The form of the answers that the training shows or rewards.",
+    "KL weight": "How strongly the training holds the model to the words of its base (0: not at all).",
+    "with a signal": "A group has a signal where its answers do not all earn the same reward: only then is there an advantage to learn from.",
+    "log-prob of true answer": "The natural logarithm of the probability that the model gives to the true answer: 0 is certain, −3.1 is 1 in 23.",
+  };
+  const term = (word, shown = word) => (MEANINGS[word] ? el("abbr", { title: MEANINGS[word] }, shown) : shown);
 
   // A learning rate: 6e-5.
   const rate = (value) => value.toExponential().replace("e+0", "");
@@ -368,15 +380,44 @@ const kit = (() => {
 
   const data = (() => { let read; return () => (read ??= JSON.parse(source())); })();
 
+  // A frame takes the height that its content needs at its width, once it is drawn and whenever that width changes; never while
+  // values change. So parts whose words change keep room: `room(node, longest)`, where `longest()` makes the most that may stand in
+  // it. Where the page around the frame cannot be reached (a sandbox), the frame keeps the height that it came with, and scrolls.
+  let rooms = [], fitted = 0;
+  const room = (node, longest) => { rooms.push([node, longest]); return node; };
+  function keepRoom([node, longest]) {
+    if (!node.offsetParent) return; // not shown just now
+    const twin = put(node.cloneNode(false), longest());
+    Object.assign(twin.style, { height: "auto", visibility: "hidden" });
+    node.replaceWith(twin);
+    const height = Math.ceil(twin.getBoundingClientRect().height);
+    twin.replaceWith(node);
+    node.style.height = `${height}px`;
+  }
+  const refit = () => { fitted = 0; fit(); }; // where a reader asked for another arrangement
+  function fit() {
+    if (!window.innerWidth || window.innerWidth === fitted) return;
+    fitted = window.innerWidth;
+    rooms.forEach(keepRoom);
+    let frame = null;
+    try { frame = window.frameElement; } catch { /* another origin's page */ }
+    if (!frame) return;
+    document.documentElement.classList.add("fitted");
+    frame.style.height = `${Math.ceil(document.getElementById("view").getBoundingClientRect().height)}px`;
+  }
+
   // Draws the view; where what was remembered cannot be drawn, it is forgotten, and the view begins anew.
   function start(draw) {
     const root = document.getElementById("view");
     const begin = () => {
       life.abort();
       life = new AbortController();
+      [rooms, fitted] = [[], 0];
       root.removeAttribute("class");
       root.replaceChildren();
       draw(data(), root);
+      listen(window, "resize", fit);
+      fit();
     };
     try {
       try { begin(); } catch (error) {
@@ -393,5 +434,5 @@ const kit = (() => {
 
   return { el, svg, put, react, listen, text, fixed, mean, remember, recall, button, toggle, slider, select, check, player, keys, announcer,
     ticks, axes, path, mark, ink, balance, lesson, drawBoard, saidAt, curveOf, readings, chance, overBoards, album, spoken, rate, putBack,
-    start };
+    room, refit, term, start };
 })();

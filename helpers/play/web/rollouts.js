@@ -11,6 +11,7 @@ kit.start((data, root) => {
   const groups = data.groups.map(([run, step, board, prompt, rows]) => ({ run, step, board, prompt, rows: rows.map(named) }));
   const state = kit.recall("state", { at: 0, signal: "all", kind: "all", sort: "as drawn", two: false, other: null });
   const say = kit.announcer(root);
+  const OWN_BOARD = "Its own board: it has no group here on the left one.";
 
   const STYLE = `
     .row { min-height: 32px; margin-bottom: 4px; column-gap: 8px; } .slot { width: 320px; } .count { width: 206px; }
@@ -25,17 +26,23 @@ kit.start((data, root) => {
     .panel table { table-layout: fixed; width: 100%; }
     .panel th { font-size: 12px; vertical-align: bottom; padding: 1px 3px; height: 34px; }
     .panel td { padding: 0 3px; height: 52px; font-size: 12.5px; } .panel .said { text-align: left; padding-left: 6px; }
-    td .words { font-size: 12px; line-height: 16px; max-height: 48px; overflow: auto; } .tag { color: #6b6b6b; }
+    td .words { font-size: 12px; line-height: 15px; display: -webkit-box; -webkit-box-orient: vertical; overflow: hidden; }
+    td .answer { font-size: 13.5px; line-height: 18px; display: block; white-space: pre; text-overflow: ellipsis; }
+    td .think { -webkit-line-clamp: 2; } td .raw { -webkit-line-clamp: 3; }
     .at { text-decoration: underline; } tr.dim td, tr.dim td * { color: #6f6f6f; background: #f6f6f6; } .malformed { color: #a33a00; }
     td.advantage svg { display: inline-block; vertical-align: middle; } td.advantage span { display: inline-block; width: 42px; }
     .strip { min-height: 176px; } .two .strip { display: none; } .strip [data-at] { cursor: pointer; }
-    .told { height: 40px; margin-top: 6px; } .two .told { height: 60px; overflow: auto; }
+    .told { margin: 6px 0 4px; }
     @media (max-width: 900px) {
       .slot { width: 250px; } label.control select { max-width: 330px; } .strip { display: none; }
-      .panel { flex-direction: column; gap: 4px; } .side { width: auto; display: flex; gap: 10px; height: 114px; }
-      .side img { width: 96px; height: 96px; } .two .panels { gap: 8px; }
+      .panel { flex-direction: column; gap: 4px; } .side { width: auto; display: flex; gap: 10px; min-height: 118px; }
+      .side img { width: 96px; height: 96px; } .two .panels { gap: 8px; } .panel > .grow { width: 100%; }
       .two td.advantage svg { display: none; } .two th.advantage { width: 66px !important; }
       .two .side canvas { display: none; } .two figure + figure { display: none; }
+    }
+    @media (max-width: 700px) {
+      .panels { flex-direction: column; } .count { width: auto; flex: 1 0 100%; order: 9; } .two .side canvas, .two figure + figure { display: block; }
+      .hit, .exact, .format, .policy, .base, .tokens { display: none; } .panel th.advantage { width: 110px !important; }
     }`;
 
   // Which groups ---------------------------------------------------------------------------------------------------
@@ -57,20 +64,15 @@ kit.start((data, root) => {
   const nearStep = (run, step) => nearest(every(run), (i) => Math.abs(groups[i].step - step));
 
   // One group ------------------------------------------------------------------------------------------------------
-  // Tags are grey, the answer begins a line, its numbers that stand at their true place are underlined.
+  // The answer on a line of its own, its numbers that stand at their true place underlined; below it the think, shortened, with the
+  // whole in the title. What has another form stands as it is.
   function marked(row, board) {
-    const shown = [];
-    let slot = 0, inside = false;
-    for (const part of texts[row.said].split(/(<\/?(?:think|answer)>)/).filter(Boolean)) {
-      if (/^<\/?(think|answer)>$/.test(part)) {
-        inside = part === "<answer>";
-        shown.push(inside && shown.length ? "\n" : "", el("span", { class: "tag" }, part));
-      } else if (inside && row.hit) {
-        const atHome = (piece) => /[0-9]/.test(piece) && Number(piece) === boards[board].truth[slot++];
-        shown.push(...part.split(/([0-9]+)/).map((piece) => (atHome(piece) ? el("b", { class: "right at" }, piece) : piece)));
-      } else shown.push(part);
-    }
-    return shown;
+    const whole = texts[row.said], parts = /^\s*(?:<think>([^<]*)<\/think>)?\s*<answer>([^<]*)<\/answer>\s*$/.exec(whole);
+    if (!parts) return [el("div", { class: "words raw", title: whole }, whole)];
+    let slot = 0;
+    const atHome = (piece) => /[0-9]/.test(piece) && Number(piece) === boards[board].truth[slot++] && row.hit;
+    const pieces = parts[2].trim().split(/([0-9]+)/).map((piece) => (atHome(piece) ? el("b", { class: "right at" }, piece) : piece));
+    return [el("b", { class: "words answer", title: whole }, pieces), el("div", { class: "words think quiet", title: whole }, parts[1]?.trim() ?? "")];
   }
   const badge = (kind) => el("span", { class: kind, role: "img", "aria-label": kind, title: kind }, KINDS[kind]);
 
@@ -79,7 +81,7 @@ kit.start((data, root) => {
   const COLUMNS = [ // key, heading, width in one panel, width in one of two (0: left out), content
     ["number", "#", 24, 20, (row) => row.number],
     ["kind", "", 22, 22, (row) => badge(kindOf(row))],
-    ["said", "completion", null, null, (row, group) => el("div", { class: "words" }, marked(row, group.board))],
+    ["said", "answer, and think", null, null, (row, group) => marked(row, group.board)],
     ["hit", "hit", 40, 0, (row) => text(row.hit)],
     ["exact", "exact", 44, 0, (row) => text(row.exact)],
     ["format", "format", 52, 0, (row) => text(row.format)],
@@ -103,24 +105,32 @@ kit.start((data, root) => {
     return el("table", {}, el("thead", {}, el("tr", {}, heads)), el("tbody", {}, lines));
   }
 
+  const factsOf = (board, note, prompt) => [el("p", { class: "truth" }, "Truth ", el("b", {}, board.truth.join(" "))),
+    note ? el("p", { class: "note" }, note) : "", el("p", { class: "quiet" }, `Board ${board.number}. ${prompt}`)];
+  function lessonOf(group) {
+    const own = (field) => group.rows.map((row) => row[field]), right = group.rows.map((row) => kindOf(row) === "right");
+    return (runs[group.run].unit === "step" ? "" : "Not trained on; if it were: ") + kit.lesson(own("reward"), own("advantage"), right);
+  }
+  const longestOf = (list) => list.reduce((one, other) => (other.length > one.length ? other : one), "");
+  const longestLesson = () => [longestOf(groups.map(lessonOf))];
+  const longestFacts = () => factsOf({ truth: longestOf(boards.map(({ truth }) => truth)), number: 100000 }, OWN_BOARD, longestOf(prompts));
+
   function panel(name) {
     const board = el("img", { class: "pixels" }), whole = el("canvas", { class: "pixels", role: "img" });
     const facts = el("div", { class: "facts" }), table = el("div", {}), told = el("p", { class: "told" });
     const framed = (picture, words) => el("figure", {}, picture, el("figcaption", {}, words));
     const side = el("div", { class: "side" }, framed(board, "the board"), framed(whole, "put together"), facts);
     const node = el("section", { class: "panel", "aria-label": name }, side, el("div", { class: "grow" }, table, told));
-    node.told = told;
+    Object.assign(node, { told, facts });
     node.set = (group, wide, note) => {
       const shown = boards[group.board], own = (field) => group.rows.map((row) => row[field]);
       board.onload = () => kit.drawBoard(whole, board, { rows: shown.rows, cols: shown.cols, placement: shown.order, size: 96 });
       board.src = shown.image;
       board.alt = `board ${shown.number}; its tiles belong at ${shown.truth.join(" ")}`;
       whole.setAttribute("aria-label", `board ${shown.number} put together`);
-      put(facts, el("p", { class: "truth" }, "Truth ", el("b", {}, shown.truth.join(" "))), note && el("p", { class: "note" }, note),
-        el("p", { class: "quiet" }, `Board ${shown.number}. ${prompts[group.prompt]}`));
+      put(facts, factsOf(shown, note, prompts[group.prompt]));
       put(table, tableOf(group, wide));
-      const lesson = kit.lesson(own("reward"), own("advantage"), group.rows.map((row) => kindOf(row) === "right"));
-      told.textContent = (runs[group.run].unit === "step" ? "" : "Not trained on; if it were: ") + lesson;
+      told.textContent = lessonOf(group);
     };
     return node;
   }
@@ -187,11 +197,19 @@ kit.start((data, root) => {
     if (list.includes(state.at)) return update();
     go(list.length ? nearest(list, (i) => Math.abs(groups[i].step - step) + Math.abs(i - state.at) / 1e6) : nearStep(run, step));
   }
+  // Two writers on one board: others that met this one; where none did, the first two of the page that met one, models before runs
+  // (the base beside what it became).
+  const others = (at) => all.filter((run) => run !== groups[at].run && groups.some((group) => group.run === run && group.board === groups[at].board));
   function beside(two) {
     state.two = two;
-    const met = all.find((run) => twin(run) >= 0), own = groups[state.at].run;
-    if (two) state.other = met === undefined ? state.other ?? every(own).at(-1) : twin(met);
+    if (two && !others(state.at).length) {
+      const models = groups.map((_, i) => i).sort((a, b) => (runs[groups[a].run].unit === "step") - (runs[groups[b].run].unit === "step"));
+      state.at = models.find((i) => others(i).length) ?? state.at;
+    }
+    const [met] = others(state.at);
+    if (two) state.other = met === undefined ? state.other ?? every(groups[state.at].run).at(-1) : twin(met);
     update();
+    kit.refit();
   }
   function rivalled(run) {
     state.other = twin(run) >= 0 ? twin(run) : nearStep(run, groups[state.at].step);
@@ -208,10 +226,12 @@ kit.start((data, root) => {
     act: (value) => { state[key] = value; settle(groups[state.at].run); } });
   const menus = [choose("Groups", "signal", Object.keys(SIGNALS)), choose("Completions", "kind", ["all", ...Object.keys(KINDS)]),
     choose("Sort by", "sort", Object.keys(SORTS))];
+  menus[0].firstChild.replaceWith(kit.term("with a signal", "Groups"));
 
   // Everything at once ---------------------------------------------------------------------------------------------
   function note(own, here) {
-    if (own.board !== here.board) return "Its own board: it has no group here on the left one.";
+    if (own.run === here.run) return "The same writer, at another group.";
+    if (own.board !== here.board) return OWN_BOARD;
     const same = own.rows.every((row, i) => row.said === here.rows[i]?.said);
     return same ? "The same board, and the same words: the two hardly differ yet." : "The same board.";
   }
@@ -250,7 +270,11 @@ kit.start((data, root) => {
     el("p", { class: "quiet" },
       "Keys: ← → group, ↑ ↓ step, c two side by side. ✓ right, ✗ wrong, ⚠ malformed; numbers at their true place are ",
       el("b", { class: "right at" }, "underlined"),
-      ". Advantage above 0 (blue): made more probable. In the plot: ◆ this group, ○ without a signal; click to go."));
+      ". Advantage above 0 (blue): made more probable. ", kit.term("with a signal", "Signal"),
+      ": not all answers of the group earn the same reward. In the plot: ◆ this group, ○ without a signal; click to go."));
+  kit.room(left.told, longestLesson);
+  kit.room(right.told, longestLesson);
+  [left, right].forEach(({ facts }) => kit.room(facts, longestFacts));
   kit.keys({ ArrowLeft: () => move(-1), ArrowRight: () => move(1), ArrowDown: () => leap(-1), ArrowUp: () => leap(1),
     c: () => { two.set(!state.two); beside(!state.two); } }, root);
   update();

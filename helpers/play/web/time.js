@@ -26,6 +26,23 @@
   // How often an evaluation changed an item: lost and gained of each task, the puzzle last.
   const flipsOf = (run, frame, place) => (run.flips.length ? run.flips[frame].slice(2 * place, 2 * place + 2) : null);
 
+  // In which settings runs differ, as pairs of a setting's name and its values; of one run alone, all its settings.
+  function differences([one, other]) {
+    const names = [...new Set([one, other].flatMap((run) => Object.keys(run?.set ?? {})))];
+    const value = (run, name) => (name === "rate" ? kit.rate(run.set[name]) : typeof run.set[name] === "string" ? run.set[name] : kit.text(run.set[name]));
+    if (!other) return names.map((name) => [name, value(one, name)]);
+    const arms = one.arm === other.arm ? [] : [["arm", `${one.arm} | ${other.arm}`]];
+    return arms.concat(
+      names.filter((name) => one.set[name] !== other.set[name]).map((name) => [name, `${value(one, name)} | ${value(other, name)}`]),
+    );
+  }
+  const lengthOf = (pairs) => pairs.flat().join(" ").length;
+  const longestOf = (list, length) => list.reduce((one, other) => (length(other) > length(one) ? other : one));
+  const told = (pairs) => pairs.flatMap(([name, words], place) => [place ? ", " : "", kit.term(name), ` ${words}`]);
+
+  const mostOf = (list, name) => longestOf(list.map(name), (words) => words.length);
+  const linesOf = (words) => words.map((text) => el("span", { style: "display:block" }, text));
+
   class Machine {
     constructor(data, root) {
       Object.assign(this, { data, root, picture: kit.album(data.pictures) });
@@ -52,19 +69,26 @@
         this.turn += 1;
         this.show(this.state.frame);
       });
-      const classes = { controls: "row", player: "player", sentence: "sentence", curves: "curves", key: "quiet keys", tasks: "tasks" };
-      const parts = Object.entries({ ...classes, boards: "pictures", asked: "scroll questions" });
+      const above = { controls: "row sides", differ: "quiet differ", player: "player", sentence: "sentence" };
+      const below = { curves: "curves", key: "quiet keys", tasks: "tasks", boards: "pictures", asked: "scroll questions" };
+      const parts = Object.entries({ ...above, ...below });
       this.parts = Object.fromEntries(parts.map(([name, kind]) => [name, el("div", { class: kind })]));
-      const { controls, player, sentence, curves, key, tasks, boards, asked } = this.parts;
+      const { controls, differ, player, sentence, curves, key, tasks, boards, asked } = this.parts;
       asked.tabIndex = 0; // so that keys can scroll it
       asked.ariaLabel = "prior questions and what was said";
       this.asking = el("h3", {});
-      const left = el("div", { class: "fixed", style: `width:${SIZE.width}px` }, curves, key, tasks);
+      const left = el("div", { class: "fixed left" }, curves, key, tasks);
       const right = el("div", { class: "grow" }, boards, el("div", { class: "row heading" }, this.asking, this.other), asked);
-      const help = "Just now: since the evaluation before. Keys: ← → one step back or on, Home, End.";
-      const columns = el("div", { class: "columns", style: "height:550px" }, left, right);
-      const reading = el("div", { class: "quiet" }, kit.readings(this.data.studies));
-      this.root.append(controls, reading, player, sentence, columns, el("div", { class: "quiet" }, help));
+      const help = "▼ ▲: since the evaluation before. Keys: ← → one step back or on, Home, End.";
+      const meaning = el("div", { class: "quiet" }, kit.term("prior score", "Prior score"),
+        ": the mean of what the base could do before. ", kit.readings(this.data.studies));
+      this.root.append(controls, differ, player, sentence, el("div", { class: "columns" }, left, right), meaning,
+        el("div", { class: "quiet" }, help));
+      kit.room(sentence, () => this.longest());
+      kit.room(differ, () => {
+        const pairs = this.data.studies.flatMap(({ runs }) => runs.flatMap((one) => runs.map((other) => [one, other])));
+        return told(longestOf(pairs.map(differences), lengthOf));
+      });
       const to = (frame) => () => this.go(frame());
       const [back, on, end] = [() => this.state.frame - 1, () => this.state.frame + 1, () => this.frames.length - 1];
       kit.keys({ ArrowLeft: to(back), ArrowRight: to(on), Home: to(() => 0), End: to(end) });
@@ -87,8 +111,9 @@
         study.runs.find((run) => run.arm === arm && (!study.rate || run.rate === study.rate)) ?? study.runs.find((run) => run.arm === arm);
       const arms = Object.keys(study.arms),
         [one, two] = state.chosen[study.name] ?? [];
-      const first = known(one) ?? at(arms.find((arm) => arm.startsWith("sft-answer")) ?? arms[0]);
-      const beside = study.runs.find((run) => run.arm.startsWith("rft") && run.place === first.place && run.rate === first.rate);
+      const [opened, rival] = study.opening ?? [];
+      const first = known(one) ?? known(opened) ?? at(arms[0]);
+      const beside = first.name === opened ? known(rival) : null;
       this.runs = [first, two === NONE ? null : (known(two) ?? beside ?? null)].filter((run) => run);
       state.chosen[study.name] = [first.name, this.runs[1]?.name ?? NONE];
       this.frames = framesOf(this.runs, this.by);
@@ -103,8 +128,8 @@
         show: (frame) => (this.by === BOARDS ? `${kit.text(this.frames[frame])} boards` : `accuracy ${kit.fixed(this.frames[frame])}`),
       });
       this.player.querySelector("output").style.minWidth = "8em";
-      this.player.querySelector("input").style.width = "200px";
-      this.player.append(this.step);
+      this.player.querySelector("input").style.width = "180px";
+      this.player.append(this.step, this.first);
       put(this.parts.player, this.player);
       this.focusOn(held);
       this.go(state.frame);
@@ -117,10 +142,17 @@
     drawControls() {
       const held = document.activeElement?.getAttribute("aria-label"),
         two = this.runs.length > 1;
-      put(this.parts.controls, this.first, this.runMenus(0), this.runMenus(1));
+      const side = (menus) => el("div", { class: "side" }, menus);
+      put(this.parts.controls, side(this.runMenus(0)), side(this.runMenus(1)));
+      put(this.parts.differ, two ? "Settings that differ: " : "Settings: ", this.differing(two));
       this.step = kit.select({ label: "in step by", options: [BOARDS, LEVEL], value: this.by, act: (by) => this.choose({ by, frame: 0 }) });
       this.step.firstElementChild.disabled = !two;
       return held;
+    }
+
+    differing(two) {
+      const pairs = differences(this.runs);
+      return pairs.length ? told(pairs) : two ? "none, it is the same run." : "";
     }
 
     // Menus are made anew; the one that was used keeps the focus.
@@ -174,7 +206,7 @@
     called(side) {
       const run = this.runs[side],
         twins = this.runs.length > 1 && this.runs[0].arm === this.runs[1].arm;
-      return twins ? `${run.arm} (${run.place}${this.study.rate ? `, ${kit.rate(run.rate)}` : ""})` : run.arm;
+      return twins ? `${run.place}${this.study.rate ? `, ${kit.rate(run.rate)}` : ""}` : run.arm;
     }
 
     drawCurves() {
@@ -360,10 +392,19 @@
           el(
             "tbody",
             {},
-            shown.map((item) => this.question(item)),
+            this.telling(shown).map((item) => this.question(item)),
           ),
         ),
       );
+    }
+
+    // Questions whose answers changed just now come first, then those that are wrong now.
+    telling(items) {
+      const rank = ({ place }) => {
+        const own = this.runs.map((_, side) => this.answer(side, place));
+        return own.some(({ flipped }) => flipped) ? 0 : own.some(({ is }) => !is) ? 1 : 2;
+      };
+      return items.map((item) => [rank(item), item]).sort((a, b) => a[0] - b[0]).map(([, item]) => item);
     }
 
     question(item) {
@@ -378,7 +419,7 @@
           el(
             "td",
             { class: `said${each.flipped ? ` flip ${each.is ? "right" : "wrong"}` : ""}` },
-            el("div", { class: "ask" }, kit.spoken(each.text)),
+            el("div", { class: "ask", title: each.text }, kit.spoken(each.text)),
             this.verdict(each),
           ),
         ),
@@ -388,9 +429,25 @@
     // What is seen: where each run stands, and what changed since its evaluation before.
     tell() {
       const words = this.runs.map((run, side) => this.stand(run, side));
-      const lines = words.map((text) => el("span", { style: "display:block" }, text));
-      put(this.parts.sentence, lines);
+      if (this.state.frame === this.frames.length - 1) words.push(this.ending());
+      put(this.parts.sentence, linesOf(words));
       this.say(words.join(". "));
+    }
+
+    // What each has lost, at the last frame.
+    ending() {
+      const lost = this.runs.map((run, side) => [this.called(side), mean(run.start) - run.kept[this.at[side]]]);
+      const words = lost.map(([who, by], side) => `${who} ${side ? "" : "has lost "}${kit.fixed(by).replace("-0.00", "0.00")}`);
+      return `At the end ${words.join(", ")} of the prior score.`;
+    }
+
+    // The most that may be said of two runs: what room is kept for.
+    longest() {
+      const { runs } = longestOf(this.data.studies, (study) => mostOf(study.runs, ({ arm }) => arm).length);
+      const { tasks } = longestOf(this.data.studies, (study) => mostOf(study.tasks, String).length);
+      const who = mostOf(runs, ({ arm }) => arm), task = mostOf(tasks, String);
+      const line = `${who}, 00,000 boards (its end): accuracy 0.00, prior score down 0.00; ▼ 00 forgotten (00 in ${task}), ▲ 00 learned`;
+      return linesOf([line, line, `At the end ${who} has lost 0.00, ${who} 0.00 of the prior score.`]);
     }
 
     stand(run, side) {
@@ -399,9 +456,9 @@
         accuracy = `accuracy ${kit.fixed(run.exact[frame])}`;
       if (!frame) return `${who}, at its start: ${accuracy}, prior score ${kit.fixed(run.kept[0])}`;
       const lost = mean(run.start) - run.kept[frame],
-        size = kit.text(Math.abs(Number(lost.toFixed(3))));
+        size = kit.fixed(Math.abs(lost));
       const when = `${kit.text(run.samples[frame])} boards${frame === run.step.length - 1 ? " (its end)" : ""}`;
-      return `${who}, ${when}: ${accuracy}, prior score ${lost < -0.0005 ? "up" : "down"} ${size}${this.changes(run, frame)}`;
+      return `${who}, ${when}: ${accuracy}, prior score ${lost < -0.005 ? "up" : "down"} ${size}${this.changes(run, frame)}`;
     }
 
     changes(run, frame) {
@@ -410,19 +467,23 @@
         lost = tasks.map((task, place) => [task, ...flipsOf(run, frame, place)]).sort((a, b) => b[1] - a[1]);
       const sum = (k) => lost.reduce((total, row) => total + row[k], 0),
         most = lost[0];
-      return `; just now ▼ ${sum(1)} forgotten${most[1] > 1 ? ` (${most[1]} in ${most[0]})` : ""}, ▲ ${sum(2)} learned`;
+      return `; ▼ ${sum(1)} forgotten${most[1] > 1 ? ` (${most[1]} in ${most[0]})` : ""}, ▲ ${sum(2)} learned`;
     }
   }
 
   const STYLE = `
-    .sentence { height: 62px; margin: 2px 0; overflow: hidden; }
-    .player { height: 34px; }
+    .sides { gap: 4px 14px; } .side { display: flex; gap: 6px; white-space: nowrap; } .sides select { width: 170px; }
+    .side .control + .control select { width: 178px; }
+    .differ { margin: 3px 0; }
+    .sentence { margin: 4px 0; font-size: 12.6px; font-variant-numeric: tabular-nums; }
+    .player .row { gap: 4px 12px; }
+    .left { width: ${SIZE.width}px; }
     .curves { height: ${SIZE.height}px; }
-    .keys { height: 40px; }
+    .keys { min-height: 40px; }
     .key { margin-right: 14px; color: #222; }
     .pictures { height: 158px; }
     .heading { height: 34px; flex-wrap: nowrap; }
-    .questions { height: 352px; border-top: 1px solid #c4c4c4; }
+    .questions { height: 366px; border-top: 1px solid #c4c4c4; }
     .boards { display: grid; grid-template-columns: repeat(6, 1fr); gap: 6px; font-size: 11.5px; }
     .board img { margin-bottom: 3px; }
     .put { display: flex; gap: 4px; align-items: center; height: 42px; border: 2px solid transparent; line-height: 1.1; }
@@ -430,16 +491,19 @@
     .flip.wrong { border-style: dashed !important; }
     .flipped { font-weight: 700; }
     .asked { width: 100%; table-layout: fixed; font-size: 12px; border-collapse: separate; border-spacing: 2px; }
-    .asked td { text-align: left; vertical-align: top; padding: 2px 4px; }
+    .asked td { text-align: left; vertical-align: top; padding: 2px 4px; border: 2px solid transparent; }
     .asked th { text-align: left; padding: 1px 4px; position: sticky; top: 0; background: #fff; }
     .asked th:first-child { width: 52px; }
     .asked .words { font-size: 12px; }
     .ask { height: 32px; line-height: 16px; display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; overflow: hidden; }
     select:disabled { color: #767676; }
     @media (max-width: 900px) {
-      .sentence { height: 82px; }
       .boards { grid-template-columns: repeat(3, 1fr); }
       .board:nth-child(n + 4) { display: none; }
+    }
+    @media (max-width: 700px) {
+      .columns { flex-direction: column; gap: 4px; } .grow { width: 100%; flex: none; }
+      .board:nth-child(n) { display: block; } .pictures { height: 316px; }
     }`;
 
   kit.start((data, root) => {
