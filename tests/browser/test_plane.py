@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from helpers.stats.curves import crossings, drops_at, rows_of
 from helpers.study.cells import SOURCE_RATE
 from helpers.study.published import table
 from tests.browser.conftest import boxes, check_latency, labelled, shoot
+from tests.browser.narrow import WIDTHS, faults
 
 if TYPE_CHECKING:
     from playwright.sync_api import Frame, Page
@@ -96,9 +98,9 @@ def test_by_mouse(show: Show, page: Page, view: View) -> None:
     assert boxes(frame) == before
     frame.get_by_role("button", name="sft-answer direct: ").click()
     frame.get_by_role("button", name="rft direct: ").click()
-    assert "not means over the same" not in frame.locator(".sentence").inner_text()
-    frame.get_by_label("rate", exact=True).select_option("all")  # of which the two have not run the same
-    assert "These two are not means over the same bases and rates." in frame.locator(".sentence").inner_text()
+    assert "on 1 base, two-form-5, " in frame.locator(".sentence").inner_text()
+    frame.get_by_label("rate", exact=True).select_option("all")  # of which the two have not run the same: 3 of 4
+    assert "on 3 pairs of base and rate, " in frame.locator(".sentence").inner_text()
     labelled(frame)
     print(check_latency(frame, 5))
 
@@ -150,6 +152,53 @@ def test_what_was_chosen_for_the_reader_is_said(show: Show, view: View) -> None:
     assert "“one form, one base” by the evaluations themselves" in words
     frame.get_by_label("task", exact=True).select_option("hill")  # both its questions: none was chosen
     assert frame.locator(".said .order").inner_text() == ""
+
+
+def test_only_runs_of_the_same_bases_and_rate_are_compared(show: Show, page: Page) -> None:
+    study = runs.several_bases([4, 5], ["sft-answer direct", "rft direct", "rft think"])
+    frame = show(plane(runs.payload([study])))
+    for arm in study.shown:
+        button = frame.locator("button.arm", has_text=arm)
+        if button.get_attribute("aria-pressed") != "true":
+            button.click()
+    fell = suites_own(study, 0.7)
+    rated = [own for own in study.records if own.spec.learning_rate == SOURCE_RATE and own.spec.name in fell]
+
+    def lost(arm: str, places: set[str]) -> str:
+        own = [fell[one.spec.name] for one in rated if one.arm == arm and one.place in places]
+        return f"{arm} {sum(own) / len(own):.2f}"
+
+    said, both = frame.locator(".sentence").inner_text().replace("has lost ", ""), {"two-form-4", "two-form-5"}
+    assert "on 2 bases, " in said and "On 1 base, two-form-5, " in said and "e-" not in said
+    assert lost("sft-answer direct", both) in said and lost("rft direct", both) in said
+    assert lost("rft think", {"two-form-5"}) in said
+    assert re.findall(r"\d\.\d+", said) == re.findall(r"\d\.\d\d(?!\d)", said)  # two decimals
+
+
+def test_a_second_click_on_markers_that_lie_on_each_other_takes_the_next(show: Show, page: Page, view: View) -> None:
+    frame = show(view)
+    frame.get_by_label("rate", exact=True).select_option("all")
+    at_accuracy(frame, 0.05)  # where all have lost next to nothing
+    box = frame.locator("g[data-there=true]").last.bounding_box()
+    pinned = []
+    for _ in range(3):
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        pinned.append(frame.locator("h3").first.inner_text() + frame.locator(".settings").inner_text())
+    assert len(set(pinned)) == 3
+    assert "markers here: click again for the next" in frame.locator(".readout").inner_text()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_is_cut_off_at_any_width(show: Show, page: Page, view: View, width: int) -> None:
+    page.set_viewport_size({"width": width + 16, "height": 900})
+    frame = show(view)
+    assert faults(frame) == []
+    frame.locator("g[data-run^=rft]").first.click()
+    frame.get_by_role("button", name="other items").click()
+    assert faults(frame) == []
+    card = frame.locator(".card:not(:has(canvas))").first
+    tops = [card.locator(part).bounding_box()["y"] for part in ("img", ".says", ".truth", ".ask")]
+    assert tops == sorted(tops)  # picture, what was said, truth, then the question
 
 
 def test_chance_is_a_line_at_what_guesses_get_right(show: Show, view: View, studies) -> None:

@@ -12,6 +12,7 @@ from helpers.play import rollouts
 from helpers.play.page import View
 from helpers.study.profiles import get_profile
 from tests.browser.conftest import check_latency, labelled, shoot
+from tests.browser.narrow import WIDTHS, faults
 
 if TYPE_CHECKING:
     from playwright.sync_api import Frame, Page
@@ -49,7 +50,11 @@ def column(frame: Frame, name: str, panel: int = 0) -> list[str]:
 def test_a_group_stands_with_its_board_its_truth_and_its_numbers(show: Show, view: View, page: Page) -> None:
     frame, first = show(view), view.data["groups"][0]
     assert shown(frame) == truth(view, first)
-    assert [text.replace("\n", "") for text in column(frame, "said")] == [view.data["texts"][r[0]] for r in first[4]]
+    whole = frame.locator("td .answer").evaluate_all("(all) => all.map((node) => node.title)")
+    assert whole == [view.data["texts"][row[0]] for row in first[4]]
+    for text, said in zip(column(frame, "said"), whole, strict=True):  # the answer on a line of its own, above the think
+        answer = said.partition("<answer>")[2].removesuffix("</answer>")
+        assert text.split("\n")[0] == answer and said == f"<think>{text.split(chr(10))[1]}</think><answer>{answer}</answer>"
     assert [float(t) for t in column(frame, "reward")] == [row[4] for row in first[4]]
     assert [float(t) for t in column(frame, "advantage")] == pytest.approx([r[5] for r in first[4]], abs=0.006)
     moved = [row[6] - row[7] for row in first[4]]
@@ -156,14 +161,36 @@ def test_two_rates_stand_side_by_side_on_the_board_that_both_met(show: Show, vie
     shoot(page, "rollouts-two-rates")
 
 
+def test_two_side_by_side_opens_two_writers_that_met_one_board(show: Show, view: View, page: Page) -> None:
+    frame, own, two = show(view), groups_of(view, 0), "two side by side"
+    frame.get_by_role("button", name=two).click()  # no other run met this one's boards
+    chosen = [frame.get_by_label(name).locator("option:checked").inner_text() for name in ("Who wrote", "Beside it")]
+    assert chosen[0] == "Base two-form-5, asked direct" and chosen[1].startswith("same board: End of ")
+    assert shown(frame, 1) == shown(frame) and "The same board" in frame.locator(".panel .note").inner_text()
+    frame.get_by_role("button", name=two).click()
+    assert shown(frame) == truth(view, own[0])  # where it was
+
+
 def test_early_and_late_stand_side_by_side_each_with_its_own_board(show: Show, view: View, page: Page) -> None:
     frame, own = show(view), groups_of(view, 0)
     frame.get_by_role("button", name="two side by side").click()
-    assert shown(frame, 1) == truth(view, own[-1])
-    assert "Its own board" in frame.locator(".panel .note").inner_text()
+    for name in ("Who wrote", "Beside it"):
+        frame.get_by_label(name).select_option(index=0)
+    assert "The same writer, at another group" in frame.locator(".panel .note").inner_text()
     frame.locator(".second").get_by_label("step", exact=True).fill("1")
     assert shown(frame, 1) == truth(view, next(group for group in own if group[1] == 2))
     shoot(page, "rollouts-early-late")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_answer_is_cut_off_at_any_width(show: Show, view: View, page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width + 16, "height": 900})
+    frame = show(view)
+    for _ in range(2):
+        assert faults(frame) == []
+        answers = frame.locator("td .answer").evaluate_all("(all) => all.map((node) => node.scrollWidth - node.clientWidth)")
+        assert max(answers) <= 0
+        frame.get_by_role("button", name="two side by side").click()
 
 
 def test_models_answer_the_same_held_out_boards(show: Show, view: View, page: Page) -> None:

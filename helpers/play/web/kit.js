@@ -57,7 +57,8 @@ const kit = (() => {
     if (size >= 1e5 || size < 1e-4) return value.toExponential(Math.max(0, digits - 1)).replace("e+", "e");
     return size >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(digits)));
   }
-  const fixed = (value, places = 2) => (value === null || value === undefined ? "–" : value.toFixed(places));
+  // With so many decimals; never -0.00.
+  const fixed = (value, places = 2) => (value === null || value === undefined ? "–" : value.toFixed(places).replace(/^-(0\.?0*)$/, "$1"));
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
   // What a reader set stays while the page lives in a tab: a notebook takes a cell out and puts it back on scrolling. Notebooks

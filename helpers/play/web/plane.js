@@ -4,7 +4,8 @@
 (() => {
   const { el, svg, put, mean, curveOf } = kit;
   const ALL = "all tasks",
-    ANY = "all";
+    ANY = "all",
+    NEAR = 7; // pixels within which markers lie on each other
   const ACCURACIES = [...Array(96).keys()].map((k) => (k + 5) / 100);
   const PLOT = { width: 470, height: 372 };
 
@@ -36,6 +37,9 @@
   }
 
   // The view --------------------------------------------------------------------------------------------------------
+  const longestOf = (list, length) => list.reduce((one, other) => (length(other) > length(one) ? other : one));
+  const PILE = (place, n) => `${place} of ${n} markers here: click again for the next.`;
+
   class Plane {
     constructor(data, root) {
       Object.assign(this, { data, root, picture: kit.album(data.pictures) });
@@ -78,19 +82,24 @@
         value: this.state.study,
         act: (study) => this.choose({ study, task: ALL, place: ANY, rate: null, turn: 0 }),
       });
-      const above = { controls: "row", arms: "row scroll arms", sentence: "sentence" };
+      const above = { controls: "row", arms: "row arms", sentence: "sentence" };
       const below = { plot: "fixed", panel: "grow panel", readout: "readout", cards: "said" };
       const parts = Object.entries({ ...above, ...below });
       this.parts = Object.fromEntries(parts.map(([name, kind]) => [name, el("div", { class: kind })]));
       const { controls, arms, sentence, plot, panel, readout, cards } = this.parts;
       arms.setAttribute("role", "group");
       arms.setAttribute("aria-label", "arms shown");
-      const most = Math.max(...this.data.studies.map((study) => Object.keys(study.arms).length));
-      arms.style.height = `${33 * (most > 5 ? 2 : 1) + 2}px`; // lines of buttons; more of them scroll
-      const columns = el("div", { class: "columns", style: `height:${PLOT.height}px` }, plot, panel);
+      const columns = el("div", { class: "columns" }, plot, panel);
       const help = "Keys: Tab to a marker, ↑ ↓ from marker to marker, Enter pins; ← → move the line.";
-      const reading = el("div", { class: "quiet" }, kit.readings(this.data.studies));
-      this.root.append(controls, reading, arms, sentence, columns, readout, cards, el("div", { class: "quiet" }, help));
+      const reading = el("div", { class: "quiet" }, kit.term("prior score", "Prior score"),
+        ": the mean of what the base could do before. ", kit.readings(this.data.studies));
+      this.root.append(controls, arms, sentence, columns, readout, cards, reading, el("div", { class: "quiet" }, help));
+      const widest = longestOf(this.data.studies, (study) => Object.keys(study.arms).join("").length);
+      kit.room(arms, () => Object.keys(widest.arms).map((arm) => this.armToggle(arm, widest)));
+      const names = Object.keys(widest.arms).sort((one, other) => other.length - one.length), [one, other] = [names[0], names[1] ?? names[0]];
+      kit.room(sentence, () => [`At accuracy 0.00, on 00 bases, ${one} has lost 0.00 of the prior score (100% of it in rank_brightness, down 0.00), `
+        + `${other} 0.00. On 1 base, two-form-0, ${one} 0.00, ${other} 0.00. Not there: 00 of 00 runs.`]);
+      kit.room(readout, () => [`${one}, two-form-5, rate 6e-5: reaches 0.00 after 00,000 boards; rank_brightness lost 0.00. ${PILE(0, 0)}`]);
       kit.keys({ ArrowLeft: () => this.nudge(-0.01), ArrowRight: () => this.nudge(0.01) });
     }
 
@@ -142,8 +151,8 @@
       if (held) [...this.root.querySelectorAll("select, button")].find((node) => node.getAttribute("aria-label") === held)?.focus();
     }
 
-    armToggle(arm) {
-      const look = this.study.arms[arm];
+    armToggle(arm, study = this.study) {
+      const look = study.arms[arm];
       const swatch = svg(
         "svg",
         { width: 34, height: 14, "aria-hidden": "true" },
@@ -204,6 +213,7 @@
       const look = this.study.arms[run.arm],
         pairs = curveOf(run).map((x, frame) => [x, run.lost[this.state.task][frame]]);
       const shown = { onmouseenter: () => this.readOut(run), onmouseleave: () => this.readOut(null), onclick: () => this.pin(run) };
+      run.at = [plot.px(run.x), plot.py(run.y)];
       run.line = kit.path(plot, pairs, { ...look, width: 1.4, opacity: 0.4 });
       const near = kit.path(plot, pairs, { colour: "transparent", width: 9 });
       for (const [name, act] of Object.entries(shown)) near.addEventListener(name.slice(2), (event) => kit.react(event, act));
@@ -220,6 +230,7 @@
           "data-there": String(run.there),
           style: "cursor:pointer",
           ...shown,
+          onclick: () => this.pin(this.nextOf(run)),
           onfocus: () => this.readOut(run),
           onkeydown: (event) => this.step(event, run),
         },
@@ -242,6 +253,16 @@
       event.preventDefault();
     }
 
+    // The runs whose markers lie on one's, itself among them; and which of them a click there pins: the one after the pinned.
+    pileOf(run) {
+      return this.runs.filter(({ at }) => Math.hypot(at[0] - run.at[0], at[1] - run.at[1]) <= NEAR);
+    }
+    nextOf(run) {
+      const pile = this.pileOf(run),
+        place = pile.findIndex(({ name }) => name === this.state.pinned[this.study.name]);
+      return place < 0 ? run : pile[(place + 1) % pile.length];
+    }
+
     words(run) {
       const boards = kit.text(Math.round(between(run.samples, run.mark))),
         rate = this.study.rate ? `, rate ${kit.rate(run.rate)}` : "";
@@ -249,7 +270,7 @@
         ? `reaches ${kit.fixed(this.state.accuracy)} after ${boards} boards`
         : `ends at ${kit.fixed(run.x)}, before ${kit.fixed(this.state.accuracy)}`;
       const of = this.state.task === ALL ? "prior score" : this.state.task;
-      return `${run.arm}, ${run.place}${rate}: ${where}; ${of} lost ${kit.text(run.y)}`;
+      return `${run.arm}, ${run.place}${rate}: ${where}; ${of} lost ${kit.fixed(run.y)}`;
     }
 
     readOut(run) {
@@ -261,13 +282,18 @@
       put(
         this.parts.readout,
         run
-          ? this.words(run)
+          ? this.words(run) + this.piled(run)
           : el(
               "span",
               { class: "quiet" },
               "Point at a line or a marker to read it; click to pin it. Faint markers stand at the ends of runs that do not get there.",
             ),
       );
+    }
+
+    piled(run) {
+      const pile = this.pileOf(run);
+      return pile.length > 1 ? `. ${PILE(pile.indexOf(run) + 1, pile.length)}` : "";
     }
 
     pin(run) {
@@ -278,36 +304,66 @@
       this.say(`pinned: ${this.words(run)}`);
     }
 
-    // What is seen: which arm lost most at this accuracy, in which task, and which least.
+    // What is seen: of the arms that can be compared, which lost more at this accuracy, and in which task.
     tell() {
       const there = this.runs.filter((run) => run.there),
-        names = [...new Set(there.map((run) => run.arm))],
-        at = kit.fixed(this.state.accuracy);
-      const arms = names.map((arm) => {
-        const own = there.filter((run) => run.arm === arm);
-        return { arm, own, lost: mean(own.map((run) => run.y)) };
-      });
-      arms.sort((a, b) => b.lost - a.lost);
-      const never = this.runs.length - there.length,
-        of = this.state.task === ALL ? "of the prior score" : `in ${this.state.task}`;
-      const count = (n) => (n === 1 ? "1 run" : `mean of ${n} runs`);
+        at = kit.fixed(this.state.accuracy),
+        never = this.runs.length - there.length;
       let words = !this.runs.length
         ? "No run is shown: switch an arm on, or choose another base, seed or rate."
-        : !arms.length
+        : !there.length
           ? `No run shown reaches accuracy ${at}: every marker stands where its run ended.`
-          : "";
-      if (arms.length) {
-        const [worst, best] = [arms[0], arms.at(-1)],
-          more = arms.length > 1;
-        words = `At accuracy ${at}, ${worst.arm} has lost ${more ? "most, " : ""}${kit.text(worst.lost)} ${of}`;
-        words += ` (${count(worst.own.length)})`;
-        words += this.carrier(worst) + (more ? `; ${best.arm} least, ${kit.text(best.lost)} (${count(best.own.length)}).` : ".");
-        const [here, other] = [worst, best].map(({ own }) => own.map(({ place, rate }) => `${place} ${rate}`).sort().join());
-        words += here === other ? "" : ` These two are not means over the same ${this.study.rate ? "bases and rates" : "seeds"}.`;
-        words += never ? ` Not there: ${never} of ${this.runs.length} runs.` : "";
-      }
+          : `At accuracy ${at}, ${this.compared(there)}`;
+      if (there.length && never) words += ` Not there: ${never} of ${this.runs.length} runs.`;
       this.parts.sentence.textContent = words;
       this.say(words);
+    }
+
+    // Only runs on one base (or seed) at one rate compare: the pair of arms that share most of them, and a pair that differs more.
+    compared(there) {
+      const pairs = this.pairsOf(there),
+        of = this.state.task === ALL ? "of the prior score" : `in ${this.state.task}`;
+      if (!pairs.length) {
+        const own = there.filter(({ arm }) => arm === there[0].arm),
+          lost = mean(own.map((run) => run.y)),
+          alone = own.length < there.length ? " No two arms shown have runs on the same base and rate." : "";
+        const count = own.length === 1 ? "1 run" : `mean of ${own.length} runs`;
+        return `${own[0].arm} has lost ${kit.fixed(lost)} ${of} (${count}${this.carrier({ own, lost })}).${alone}`;
+      }
+      const broad = pairs.reduce((one, other) => (other.n > one.n || (other.n === one.n && other.gap > one.gap) ? other : one));
+      const wide = pairs.reduce((one, other) => (other.gap > one.gap ? other : one));
+      const carried = this.carrier(broad.more).replace(/^, (.*) \((.*)\)$/, " ($1, $2)");
+      const first = `on ${broad.on}, ${broad.more.arm} has lost ${kit.fixed(broad.more.lost)} ${of}${carried}, ${this.saidOf(broad.less)}.`;
+      return wide === broad ? first : `${first} On ${wide.on}, ${this.saidOf(wide.more)}, ${this.saidOf(wide.less)}.`;
+    }
+    saidOf({ arm, lost }) {
+      return `${arm} ${kit.fixed(lost)}`;
+    }
+
+    // Every two arms with runs on the same places and rates: what each has lost on those, the one that lost more first.
+    pairsOf(there) {
+      const key = ({ place, rate }) => `${place} ${this.study.rate ? rate : ""}`,
+        arms = [...new Set(there.map(({ arm }) => arm))];
+      const both = arms.flatMap((one, i) => arms.slice(i + 1).map((other) => [one, other]));
+      return both.flatMap((names) => {
+        const sides = names.map((arm) => there.filter((run) => run.arm === arm));
+        const common = sides[0].map(key).filter((each) => sides[1].some((run) => key(run) === each));
+        if (!common.length) return [];
+        const told = sides.map((runs, side) => {
+          const own = runs.filter((run) => common.includes(key(run)));
+          return { arm: names[side], own, lost: mean(own.map((run) => run.y)) };
+        });
+        const [more, less] = told.sort((a, b) => b.lost - a.lost);
+        return [{ more, less, n: common.length, gap: more.lost - less.lost, on: this.onWhich(more.own) }];
+      });
+    }
+
+    // "4 bases", "1 base, two-form-5", "10 pairs of base and rate".
+    onWhich(own) {
+      const { place } = this.study,
+        places = new Set(own.map((run) => run.place));
+      if (places.size < own.length) return `${own.length} pairs of ${place} and rate`;
+      return own.length > 1 ? `${own.length} ${place}s` : `1 ${place}, ${own[0].place}`;
     }
 
     // The task that carries most of an arm's loss.
@@ -317,7 +373,7 @@
         .map((task) => [task, mean(own.map((run) => between(run.lost[task], run.mark)))])
         .sort((a, b) => b[1] - a[1]);
       const share = Math.round((100 * falls[0][1]) / (lost * falls.length));
-      return `, ${share > 100 ? "all" : `${share}%`} of it in ${falls[0][0]} (down ${kit.text(falls[0][1])})`;
+      return `, ${share > 100 ? "all" : `${share}%`} of it in ${falls[0][0]} (down ${kit.fixed(falls[0][1])})`;
     }
 
     // The pinned run --------------------------------------------------------------------------------------------------
@@ -338,7 +394,7 @@
         el(
           "tr",
           {},
-          el("td", {}, name),
+          el("td", {}, kit.term(name)),
           el("td", {}, name === "rate" ? kit.rate(value) : typeof value === "number" ? kit.text(value) : value),
         ),
       );
@@ -349,7 +405,7 @@
           "div",
           { class: "pinned" },
           this.curves(run),
-          el("div", { class: "scroll settings" }, el("table", {}, settings)),
+          el("div", { class: "settings" }, el("table", {}, settings)),
           this.byTask(run),
         ),
       );
@@ -430,7 +486,7 @@
         this.parts.cards,
         el(
           "div",
-          { class: "row", style: "height:30px;flex-wrap:nowrap" },
+          { class: "row heading" },
           el("h3", {}, `Said at ${when}`),
           this.other,
           el("span", { class: "quiet order" }, order),
@@ -467,7 +523,7 @@
           ? "✗ forgot: right at the start"
           : "✗ wrong, as at the start";
       const board = item.task === "puzzle",
-        size = board ? 38 : 58;
+        size = board ? 38 : 48;
       const picture = this.picture(
         item.picture,
         size,
@@ -480,40 +536,47 @@
         "div",
         { class: "card" },
         el("div", { class: "row top" }, picture, head),
-        board ? el("p", { class: is ? "right" : "wrong" }, verdict) : el("p", { class: "ask" }, item.text),
-        el("p", {}, "says ", kit.spoken(said)),
-        el("p", {}, "truth ", el("b", { class: "words" }, item.truth)),
+        board ? el("p", { class: `verdict ${is ? "right" : "wrong"}` }, verdict) : null,
+        el("p", { class: "says", title: said }, "says ", kit.spoken(said)),
+        el("p", { class: "truth", title: item.truth }, "truth ", el("b", { class: "words" }, item.truth)),
+        board ? null : el("p", { class: "ask", title: item.text }, item.text),
       );
     }
   }
 
   const STYLE = `
     .arms { align-content: flex-start; gap: 5px 6px; margin: 4px 0; padding: 2px; }
-    .sentence { height: 42px; margin-bottom: 4px; }
-    .readout { height: 36px; margin: 2px 0; font-variant-numeric: tabular-nums; }
-    .arm { display: inline-flex; gap: 6px; align-items: center; padding: 2px 8px 2px 6px; background: #fff; }
+    .sentence { margin-bottom: 4px; }
+    .readout { margin: 2px 0; font-variant-numeric: tabular-nums; }
+    .arm { display: inline-flex; gap: 6px; align-items: center; padding: 2px 8px 2px 6px; background: #fff; white-space: nowrap; }
     button.arm[aria-pressed="true"] { background: #fff; color: #222; border: 2px solid #0072b2; padding: 1px 7px 1px 5px; }
     button.arm[aria-pressed="false"] { color: #595959; border-style: dashed; }
     button.arm[aria-pressed="false"] svg { opacity: .35; }
     g:focus { outline: none; }
     g:focus > * { stroke: #0072b2; stroke-width: 4px; paint-order: stroke; }
-    .panel { height: ${PLOT.height}px; }
-    .pinned { display: flex; flex-wrap: wrap; gap: 2px 14px; height: 334px; align-content: flex-start; overflow: hidden; }
-    .settings { flex: 1 1 180px; height: 212px; font-size: 12.5px; }
-    .settings td { text-align: left; overflow-wrap: anywhere; }
-    .said { height: 226px; }
+    .panel { min-height: ${PLOT.height}px; }
+    .panel h3 { height: 38px; }
+    .panel h3 .quiet { font-weight: 400; }
+    .pinned { display: flex; flex-wrap: wrap; gap: 2px 14px; align-content: flex-start; }
+    .settings { flex: 1 1 180px; min-height: 212px; font-size: 12px; }
+    .settings td { text-align: left; overflow-wrap: anywhere; padding: 0 8px 0 0; }
+    .heading { height: 30px; flex-wrap: nowrap; }
+    .said { min-height: 236px; }
     .said h3, .said button { flex: none; }
     .order { line-height: 1.2; min-width: 0; }
-    .panel h3 .quiet { font-weight: 400; }
     .cards { display: grid; grid-template-columns: repeat(3, 1.35fr) repeat(3, 1fr); gap: 8px; }
-    .card { border: 1px solid #c4c4c4; border-radius: 4px; padding: 5px; height: 192px; overflow: auto; font-size: 12px; min-width: 0; }
-    .card p { margin: 3px 0 0; overflow-wrap: anywhere; }
+    .card { border: 1px solid #c4c4c4; border-radius: 4px; padding: 5px; height: 200px; overflow: hidden; font-size: 12px; min-width: 0; }
+    .card p { margin: 3px 0 0; overflow-wrap: anywhere; line-height: 16px; overflow: hidden; display: -webkit-box; -webkit-box-orient: vertical; }
     .card .words { font-size: 12px; }
-    .card .ask { color: #595959; line-height: 1.25; }
+    .card .verdict { height: 32px; } .card .says { max-height: 48px; -webkit-line-clamp: 3; }
+    .card .truth { max-height: 32px; -webkit-line-clamp: 2; } .card .ask { color: #595959; max-height: 32px; -webkit-line-clamp: 2; }
     .top { gap: 6px; flex-wrap: nowrap; }
-    .top > div { min-width: 0; overflow-wrap: anywhere; line-height: 1.2; }
-    @media (max-width: 900px) { .sentence { height: 62px; } .wide { display: none; } .card .top { flex-wrap: wrap; }
-      .said h3, .order { flex: 1 1 0; line-height: 1.15; } }`;
+    .top > div { min-width: 0; font-size: 11.8px; overflow-wrap: anywhere; line-height: 1.2; }
+    @media (max-width: 900px) { .wide { display: none; } .cards { grid-template-columns: repeat(3, 1fr); }
+      .settings { min-height: 180px; } .card:nth-child(n + 4) { height: 160px; } .said { min-height: 402px; } .said h3, .order { flex: 1 1 0; line-height: 1.15; } .heading { height: 34px; } }
+    @media (max-width: 700px) { .columns { flex-direction: column; gap: 4px; } .panel { width: 100%; } .wide { display: block; }
+      .cards { grid-template-columns: repeat(2, 1fr); } .said { min-height: 660px; } .heading { height: 50px; }
+      .card { height: 190px; } .card:nth-child(n + 4) { height: 190px; } }`;
 
   kit.start((data, root) => {
     root.append(el("style", {}, STYLE));

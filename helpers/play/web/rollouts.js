@@ -14,15 +14,15 @@ kit.start((data, root) => {
   const OWN_BOARD = "Its own board: it has no group here on the left one.";
 
   const STYLE = `
-    .row { min-height: 32px; margin-bottom: 4px; column-gap: 8px; } .slot { width: 320px; } .count { width: 206px; }
-    label.control select { max-width: 350px; }
+    .row { min-height: 32px; margin-bottom: 4px; column-gap: 8px; } .slot { width: 320px; white-space: nowrap; } .count { width: 206px; }
+    label.control select { max-width: 350px; } .second select { max-width: 480px !important; }
     .panels { display: flex; gap: 18px; } .panel { flex: 1 1 0; min-width: 0; display: flex; gap: 12px; }
     .panel + .panel, .row.second { display: none; } .two .panel + .panel, .two .row.second { display: flex; }
     .side { flex: none; width: 128px; } .side img { width: 128px; height: 128px; } .side canvas { width: 96px; height: 96px; }
     figure { margin: 0 0 8px; } figcaption { font-size: 12px; color: #595959; } .facts { min-width: 0; }
     .truth { margin: 0 0 4px; font-size: 15px; } .note { margin: 0 0 2px; font-size: 12.5px; color: #0a4f78; }
-    .two .panel { flex-direction: column; gap: 4px; } .two .side { width: auto; display: flex; gap: 10px; height: 114px; }
-    .two .side img { width: 96px; height: 96px; } .two .facts { overflow: auto; }
+    .two .panel { flex-direction: column; gap: 4px; } .two .side { width: auto; display: flex; gap: 10px; min-height: 118px; }
+    .two .side img { width: 96px; height: 96px; }
     .panel table { table-layout: fixed; width: 100%; }
     .panel th { font-size: 12px; vertical-align: bottom; padding: 1px 3px; height: 34px; }
     .panel td { padding: 0 3px; height: 52px; font-size: 12.5px; } .panel .said { text-align: left; padding-left: 6px; }
@@ -34,7 +34,7 @@ kit.start((data, root) => {
     .strip { min-height: 176px; } .two .strip { display: none; } .strip [data-at] { cursor: pointer; }
     .told { margin: 6px 0 4px; }
     @media (max-width: 900px) {
-      .slot { width: 250px; } label.control select { max-width: 330px; } .strip { display: none; }
+      .slot { width: 320px; } label.control select { max-width: 330px; } .second select { max-width: 420px !important; } .strip { display: none; }
       .panel { flex-direction: column; gap: 4px; } .side { width: auto; display: flex; gap: 10px; min-height: 118px; }
       .side img { width: 96px; height: 96px; } .two .panels { gap: 8px; } .panel > .grow { width: 100%; }
       .two td.advantage svg { display: none; } .two th.advantage { width: 66px !important; }
@@ -204,8 +204,10 @@ kit.start((data, root) => {
     state.two = two;
     if (two && !others(state.at).length) {
       const models = groups.map((_, i) => i).sort((a, b) => (runs[groups[a].run].unit === "step") - (runs[groups[b].run].unit === "step"));
+      state.left = state.at; // to come back to
       state.at = models.find((i) => others(i).length) ?? state.at;
-    }
+    } else if (!two) state.at = state.left ?? state.at;
+    if (!two) state.left = null;
     const [met] = others(state.at);
     if (two) state.other = met === undefined ? state.other ?? every(groups[state.at].run).at(-1) : twin(met);
     update();

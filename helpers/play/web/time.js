@@ -437,7 +437,7 @@
     // What each has lost, at the last frame.
     ending() {
       const lost = this.runs.map((run, side) => [this.called(side), mean(run.start) - run.kept[this.at[side]]]);
-      const words = lost.map(([who, by], side) => `${who} ${side ? "" : "has lost "}${kit.fixed(by).replace("-0.00", "0.00")}`);
+      const words = lost.map(([who, by], side) => `${who} ${side ? "" : "has lost "}${kit.fixed(by)}`);
       return `At the end ${words.join(", ")} of the prior score.`;
     }
 
