@@ -16,6 +16,7 @@ from helpers.train import live
 from helpers.world import answers
 from helpers.world.puzzles import PuzzleSpec
 from tests.browser.conftest import check_latency, labelled, shoot
+from tests.browser.narrow import WIDTHS, faults
 
 if TYPE_CHECKING:
     from playwright.sync_api import Frame, Page
@@ -176,3 +177,14 @@ def test_what_was_set_is_there_when_the_page_comes_back(show: Show, view: View) 
     again = show(view)
     assert told(again, ".answer", "reward") == before
     assert again.locator(".beside b").first.inner_text() == "4 3 2 1"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_is_cut_off_at_any_width(show: Show, view: View, page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width + 16, "height": 900})
+    frame = show(view)
+    for name in ("half right", "as the base wrote"):
+        frame.get_by_role("button", name=name).click()
+        assert faults(frame) == []
+    assert "Answers with the right layout" in frame.locator(".facts").inner_text()
+    shoot(page, f"reward-{width}")

@@ -34,9 +34,13 @@ kit.start((data, root) => {
     .answer button[aria-pressed="true"], .answer button[aria-pressed="true"]:hover:not(:disabled) {
       background: #f3f3f3; color: #222; border-color: #767676; }
     .answer button[aria-pressed="false"] { color: #a33a00; border-color: #a33a00; } .gained { font-weight: 600; }
-    .numbers { width: 470px; white-space: pre-wrap; } .rule { height: 36px; } .told { height: 40px; margin: 0 0 4px; }
+    .numbers { width: 470px; white-space: pre-wrap; } .rule { margin: 0; } .told { margin: 0 0 4px; } .card canvas { max-width: 100%; }
     @media (max-width: 900px) { .beside { width: 170px; font-size: 12.5px; }
-      .level { width: 40px; font-size: 11.5px; } .cards { gap: 2px; } .card { font-size: 11.5px; } }`;
+      .level { width: 40px; font-size: 11.5px; } .cards { gap: 2px; } .card { font-size: 11.5px; } }
+    @media (max-width: 700px) { .columns { flex-direction: column; gap: 6px; } .columns > * { width: 100%; }
+      .beside { display: grid; grid-template-columns: 122px 1fr; gap: 2px 10px; } .beside canvas { grid-row: 1 / span 2; }
+      .beside > p:last-child { grid-column: 1 / span 2; } .facts { min-height: 0; }
+      .answers { display: grid; grid-template-columns: repeat(4, 1fr); gap: 12px 6px; } .numbers { width: auto; min-height: 40px; flex: 1 0 100%; } }`;
 
   // Scores, rewards, advantages ------------------------------------------------------------------------------------
   const matching = (guess, truth) => placements[guess].filter((place, slot) => place === placements[truth][slot]).length;
@@ -148,6 +152,7 @@ kit.start((data, root) => {
       name: (k) => (k < 0 ? BROKEN : NAMES[k]), act: (value) => { state.group[i].guess = value; update(); } });
     guess.querySelector("select").setAttribute("aria-label", `answer ${i + 1}`);
     const form = kit.toggle("form", true, (now) => { state.group[i].form = Number(now); update(); });
+    form.title = "In form: written with the right layout, whatever its numbers are.";
     const node = el("div", { class: "answer" }, canvas, guess, form, earned, bar, gained);
     node.set = (one, value, advantage, most) => {
       guess.set(one.guess);
@@ -199,10 +204,15 @@ kit.start((data, root) => {
     board.setAttribute("aria-label", `the board; its tiles belong at ${NAMES[state.truth]}`);
     truth.textContent = NAMES[state.truth];
     const share = el("b", { class: "blind" }, `${fixed(100 * blind(values), 1)} %`), some = el("b", { class: "base" }, base());
-    put(facts, el("p", {}, "Blind guesses in form earn ", el("b", {}, fixed(mean(values))), " on average, and ", share,
-      ` of groups of ${size} have a signal.`),
+    put(facts, el("p", {}, "Answers with the right layout, drawn blindly, earn ", el("b", {}, fixed(mean(values))), " on average, and ", share,
+      ` of groups of ${size} have a `, kit.term("with a signal", "signal"), ": not all the same reward."),
     el("p", {}, "Of ", groups.length, " groups that the base wrote in RFT's first step, ", some, " have one."));
   }
+
+  const ruleOf = (divided) => (divided
+    ? `Advantage = (reward − mean) / (standard deviation + ${epsilon}), as TRL computes it, the deviation over n − 1. `
+    : "Advantage = reward − mean, not divided by the spread (TRL's scale_rewards = \"none\"). ")
+    + "A KL term would be added to the loss, not to the reward: it is left out here.";
 
   function setGroup() {
     const rewards = state.group.map((one) => reward(one)), gains = advantages(rewards);
@@ -213,10 +223,7 @@ kit.start((data, root) => {
     const spread = differ(rewards) ? spreadOf(rewards) : 0;
     const words = { mean: fixed(mean(rewards), 3), "standard deviation": fixed(spread, 3), "pushed up or down": `${moved} of ${size}` };
     numbers.textContent = Object.entries(words).map((pair) => pair.join(" ")).join("   ");
-    rule.textContent = (state.scaled
-      ? `Advantage = (reward − mean) / (standard deviation + ${epsilon}), as TRL computes it, the deviation over n − 1. `
-      : "Advantage = reward − mean, not divided by the spread (TRL's scale_rewards = \"none\"). ")
-      + "A KL term would be added to the loss, not to the reward: it is left out here.";
+    rule.textContent = ruleOf(state.scaled);
     told.textContent = kit.lesson(rewards, gains, state.group.map((one) => one.guess === state.truth));
   }
 
@@ -240,6 +247,8 @@ kit.start((data, root) => {
           `keys and press Enter: it becomes the true one. ${NAMES[SOLVED]} never is: no puzzle is solved already.`))),
     el("div", { class: "row presets" }, el("b", {}, "Group"), presets),
     el("div", { class: "answers" }, columns), el("div", { class: "row" }, numbers, scaled), told, rule);
+  kit.room(told, () => [kit.lesson([1, 1.25, 1.5], [-1, 0, 1], [false, false, false])]);
+  kit.room(rule, () => [ruleOf(true)]);
   kit.listen(picture, "load", update);
   update();
 });

@@ -56,6 +56,7 @@
     get answer() { return invert(this.order); }
     get record() { return this.won[this.id]; }
     get compared() { return Object.values(this.won).filter((one) => one.blind); }
+    get empty() { return this.picture === BLANK; } // no picture was chosen yet
     get settled() { return Boolean(this.record?.solved || this.record?.handed); }
     get shown() { return !this.once || Boolean(this.record?.handed); } // whether the reward may be seen
     get exact() { return equal(this.answer, this.board.placement); }
@@ -98,7 +99,7 @@
     }
 
     tried() { // the board counts from its first swap, look or answer on
-      if (this.picture === BLANK) return {};
+      if (this.empty) return {};
       return (this.won[this.id] ??= { solved: false, looked: false, handed: false,
         chance: this.shape.exact,
         right: this.board.tries.map((one) => one.terms[1]) });
@@ -113,7 +114,14 @@
       if (!this.once && !record.handed) record.solved ||= this.exact;
     }
 
-    hand() { Object.assign(this.tried(), this.settled ? {} : { handed: true, blind: !this.bared[this.id], solved: this.exact }); }
+    hand() { // the answer of this board; where its reward was shown it is practice, and does not count beside the models
+      const record = this.tried();
+      if (!record.handed) Object.assign(record, { handed: true, blind: !this.bared[this.id], solved: record.solved || this.exact, answer: this.answer });
+    }
+    answerOnce(now) { // a board that lies right already has nothing left to answer
+      this.once = now;
+      if (now && !this.empty && this.exact) this.next();
+    }
     look(what, now) { if (now && !this.settled) this.tried().looked = true; this[what] = now; }
 
     keep() {
@@ -244,7 +252,7 @@
     const { answer, order } = game, n = order.length;
     const row = (head, cells, name) => el("tr", { class: name }, el("th", { scope: "row" }, head), cells.map((cell) => el("td", {}, cell)));
     const grid = (name, ...rows) => el("table", { class: `map ${n > 6 ? "tight" : ""}`, "aria-label": name }, rows);
-    const swapped = game.shown ? `hits ${text(hits(order, game.board.placement))}` : "is another answer";
+    const swapped = game.shown && !game.empty ? `hits ${text(hits(order, game.board.placement))}` : "is another answer";
     return [
       el("h3", {}, "What you say now"),
       el("p", { class: `words said ${n > 6 ? "long" : ""}` }, written(answer)),
@@ -257,8 +265,8 @@
   }
 
   function rewards(game) {
-    const values = game.shown ? game.terms : [0, 0, 0], sum = values.reduce((a, b) => a + b, 0);
-    const told = [...values, sum].map((value) => el("td", {}, game.shown ? text(value) : "?"));
+    const shown = game.shown && !game.empty, values = shown ? game.terms : [0, 0, 0], sum = values.reduce((a, b) => a + b, 0);
+    const told = [...values, sum].map((value) => el("td", {}, shown ? text(value) : game.empty ? "–" : "?"));
     const key = (colour) => el("span", { class: "key", style: `background:${colour}` });
     const heads = [...TERMS.map(([name, colour]) => [key(colour), name]), ["reward"]].map((head) => el("th", { scope: "col" }, head));
     const bar = svg("svg", { viewBox: "0 0 300 10", class: "bar", preserveAspectRatio: "none", "aria-hidden": "true" },
@@ -272,12 +280,12 @@
   }
 
   function status(game) {
-    const { record, picture } = game, least = fewest(game.board.placement), swaps = (n) => `${n} swap${n === 1 ? "" : "s"}`;
-    if (picture === BLANK) return "Choose a file: a JPEG, PNG or WebP. It stays in this page.";
+    const { record } = game, least = fewest(game.board.placement), swaps = (n) => `${n} swap${n === 1 ? "" : "s"}`;
+    if (game.empty) return "Choose a file: a JPEG, PNG or WebP. It stays in this page.";
     const seen = record?.looked ? " You had looked: no point." : "";
     const apart = record?.handed && !record.blind ? " Not counted beside the models: its reward was shown." : "";
-    if (record?.handed && record.solved) return `Right, in your one answer.${seen || apart}`;
-    if (record?.handed) return apart ? `Wrong.${apart}` : "Wrong: that was your one answer. Mend it, look, or go on.";
+    if (record?.handed && record.solved) return `${apart ? "Handed in, right." : "Right, in your one answer."}${seen || apart}`;
+    if (record?.handed) return apart ? `Handed in, wrong.${apart}` : "Wrong: that was your one answer. Mend it, look, or go on.";
     if (game.shown && game.exact) return `Solved in ${swaps(game.swaps)}; ${swaps(least)} would do.${seen}`;
     if (game.picked !== null) return `Tile of place ${game.picked + 1} picked: choose the one to swap it with.`;
     if (game.once && game.bared[game.id]) return "Its reward was shown: it will not count beside the models. The next board will.";
@@ -290,6 +298,7 @@
   const marked = (right) => cell(right ? "✓ right" : "✗ wrong", right ? "right" : "wrong");
   const summed = (terms, digits) =>
     cell(`${terms.map((value) => text(value, digits)).join(" + ")} = ${text(terms.reduce((a, b) => a + b, 0))}`);
+  const oneLine = (said) => el("td", { class: "says", title: said }, kit.spoken(said));
   const counted = (won, n) => cell(n ? `${text(won, 2)} of ${n}` : "–");
   const who = ({ name, asked, colour, marker }) => el("th", { scope: "row" },
     svg("svg", { width: 12, height: 12, "aria-hidden": "true" }, marker ? kit.mark(6, 6, { colour, marker, size: 4.5 }) : null),
@@ -298,34 +307,40 @@
   function ways(game) {
     const records = game.compared, { shape } = game;
     const points = records.filter((one) => one.solved && !one.looked).length;
-    const you = el("tr", { class: "you" }, who({ name: "you" }), cell(written(game.answer), "words"),
-      game.shown ? [marked(game.exact), summed(game.terms)] : [cell("?"), cell("?")], cell("–"), counted(points, records.length));
-    const guess = el("tr", {}, who({ name: "a guess" }), cell(`any of the ${text(shape.placements)} placements that can occur`),
+    const mine = game.record?.answer ?? game.answer, earned = game.reward(mine), unseen = game.empty ? "–" : "?"; // what was handed in, else what lies there
+    const you = el("tr", { class: "you" }, who({ name: "you" }), game.empty ? cell("–") : oneLine(written(mine)),
+      game.shown && !game.empty ? [marked(earned[1] === 1), summed(earned)] : [cell(unseen), cell(unseen)], cell("–"), counted(points, records.length));
+    const any = `any of the ${text(shape.placements)} placements that can occur`;
+    const guess = el("tr", {}, who({ name: "a guess" }), el("td", { class: "says", title: any }, any),
       cell(`1 in ${text(shape.placements)}`), summed([shape.hit, shape.exact, 1], 2),
-      cell(text(-Math.log(shape.placements))), counted(records.reduce((sum, one) => sum + one.chance, 0), records.length));
+      cell(text(-Math.log(shape.placements))), cell(records.length ? `${kit.fixed(records.reduce((sum, one) => sum + one.chance, 0))} expected` : "–"));
     const rows = game.data.solvers.map((solver, i) => {
       const own = game.board.tries[i], common = records.filter((one) => one.right.length > i);
-      const cells = own && game.asked ? [cell(own.said, "words"), marked(own.terms[1] === 1), summed(own.terms), cell(text(own.logp))]
-        : [cell(own ? "hidden until you ask" : "–", "quiet"), cell(""), cell(""), cell("")];
+      const cells = own && game.asked ? [oneLine(own.said), marked(own.terms[1] === 1), summed(own.terms), cell(text(own.logp))]
+        : [cell(own ? "hidden until you ask" : "–", "quiet says"), cell(""), cell(""), cell("")];
       return el("tr", {}, who(solver), cells, counted(common.filter((one) => one.right[i]).length, common.length));
     });
     const heads = ["who", "says", "right?", "hit + exact + format", "log-prob of true answer", "right, boards you handed in"];
-    return [el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, head)))), el("tbody", {}, you, guess, rows)];
+    return [el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, kit.term(head))))), el("tbody", {}, you, guess, rows)];
   }
 
   // What was won, and how many boards compare with the models.
   function score(game) {
     const records = Object.values(game.won), count = (test) => records.filter(test).length, compared = game.compared.length;
-    const told = `Boards tried ${records.length}, solved ${count((one) => one.solved)}, `
+    return scoreOf({ records, count, compared });
+  }
+  function scoreOf({ records, count, compared }) {
+    const told = `Boards tried ${records.length}, handed in ${count((one) => one.handed)}, solved ${count((one) => one.solved)}, `
       + `of these without a look ${count((one) => one.solved && !one.looked)}. `;
     const beside = compared ? `${compared} handed in unseen: the last column counts ${compared === 1 ? "that one" : "those"}.`
       : "None handed in unseen: nothing compares with the models yet (choose “one answer only”).";
     return el("p", { class: "score number" }, told, el("span", { class: "quiet" }, beside));
   }
 
+  const LONGEST_NOTE = "To your own picture the models answer in a live notebook, in the panel that goes with this view.";
   function note(game) {
     if (game.grid !== "2x2") return "The models have learned boards of 2 x 2 tiles only: choose that grid to see them try.";
-    if (!game.board.tries.length) return "To your own picture the models answer in a live notebook, in the panel that goes with this view.";
+    if (!game.board.tries.length) return LONGEST_NOTE;
     if (game.source !== game.data.sources[0].name) return "Photographs are new to these models: they have learned on drawn scenes alone.";
     return "Each answers once, with its likeliest words: asked for the answer alone (direct), or to think first (think).";
   }
@@ -351,7 +366,7 @@
     .map.tight th { width: 112px; font-size: 11.5px; }
     .map.tight td { width: 16px; padding: 1px 0; }
     .map .main td { font-weight: 700; background: #e8f1f8; }
-    .line { margin: 2px 0 6px; font-size: 12px; height: 34px; }
+    .line { margin: 2px 0 6px; font-size: 12px; min-height: 34px; }
     .terms { width: 100%; max-width: 360px; table-layout: fixed; }
     .terms th, .terms td { text-align: left; padding: 1px 4px 1px 0; font-size: 12px; white-space: nowrap; }
     .terms th { font-size: 11.5px; }
@@ -359,28 +374,32 @@
     .terms th:nth-child(2) { width: 35%; }
     .bar { width: 100%; max-width: 360px; height: 10px; }
     .key { display: inline-block; width: 8px; height: 8px; margin-right: 3px; }
-    .score { margin-top: 8px; height: 40px; }
+    .score { margin-top: 8px; }
     .side { width: ${SMALL + 4}px; }
     .side button { margin-bottom: 6px; padding: 3px 6px; font-size: 13px; }
     .small { width: ${SMALL}px; height: ${SMALL}px; background: #eee; }
     .cap { font-size: 12px; line-height: 1.3; height: 48px; margin: 2px 0 4px; overflow: hidden; }
     .cap.low { height: 32px; margin-bottom: 0; }
     .asking { margin: 4px 0; }
-    .tries { height: 268px; }
-    .tries table { width: 100%; min-width: 720px; table-layout: fixed; }
-    .tries td, .tries th { text-align: left; padding: 2px 6px; font-size: 12.5px; vertical-align: top; }
+    .tries table { width: 100%; table-layout: fixed; }
+    .tries td, .tries th { text-align: left; padding: 2px 5px; font-size: 12.5px; line-height: 18px; vertical-align: top; }
     .tries th svg { display: inline-block; vertical-align: -1px; margin-right: 4px; }
     .tries tbody th { color: #222; }
     .tries .you { background: #f2f7fb; }
-    .tries .words { font-size: 12px; }
+    .tries .says { overflow: hidden; white-space: nowrap; text-overflow: ellipsis; } .says .words { font-size: 12px; line-height: 1; white-space: pre; }
     .tries thead th { font-size: 11.5px; line-height: 1.3; vertical-align: bottom; }
-    .tries col:nth-child(1) { width: 20.5%; }
+    .tries col:nth-child(1) { width: 22%; }
     .tries col:nth-child(3) { width: 70px; }
-    .tries col:nth-child(4) { width: 172px; }
-    .tries col:nth-child(5), .tries col:nth-child(6) { width: 80px; }
+    .tries col:nth-child(4) { width: 166px; }
+    .tries col:nth-child(5), .tries col:nth-child(6) { width: 84px; }
+    .asking > div { flex: 1 1 0; min-width: 0; }
+    .keys { margin: 6px 0 0; }
     .hide { visibility: hidden; }
     input[type=file] { width: 205px; font-size: 12px; }
-    @media (max-width: 900px) { .score { height: 80px; } .tries { height: 244px; } }`;
+    @media (max-width: 700px) {
+      .columns { flex-wrap: wrap; } .told { order: 3; flex: 1 0 100%; }
+      .tries tr > :nth-child(4), .tries col:nth-child(4) { display: none; } .tries col:nth-child(1) { width: 27%; }
+    }`;
 
   function controls(game, act) {
     const took = (own) => { kit.remember("own", own); act(() => game.took(own)); };
@@ -391,7 +410,7 @@
       kit.select({ label, options, name, value: game[what], act: (to) => act(() => game.choose({ [what]: to })) });
     const source = pick("pictures", "source", game.sources);
     const grid = pick("tiles", "grid", Object.keys(game.data.grids), (name) => name.replace("x", " x "));
-    const once = kit.check({ label: "one answer only", value: game.once, act: (now) => act(() => { game.once = now; }) });
+    const once = kit.check({ label: "one answer only", value: game.once, act: (now) => act(() => game.answerOnce(now)) });
     return { node: el("div", { class: "row" }, source, grid, once, file), draw: () => file.classList.toggle("hide", game.source !== OWN) };
   }
 
@@ -435,11 +454,20 @@
       el("style", {}, STYLE), head.node,
       el("div", { class: "columns" },
         el("div", { class: "fixed" }, board.node, parts.status, el("div", { class: "row" }, buttons.restart, buttons.next, buttons.hand)),
-        el("div", { class: "grow" }, parts.meaning, parts.rewards, parts.score),
+        el("div", { class: "grow told" }, parts.meaning, parts.rewards, parts.score),
         el("div", { class: "fixed side" }, el("h3", {}, "All a model sees"), model, parts.seen, buttons.look, solved, parts.given)),
       el("div", { class: "row asking" }, buttons.ask, parts.note),
-      el("div", { class: "scroll tries", tabindex: 0, role: "group", "aria-label": "all answers to this board" }, table),
-      el("p", { class: "quiet" }, keys));
+      el("div", { class: "tries", role: "group", "aria-label": "all answers to this board" }, table),
+      el("p", { class: "quiet keys" }, keys));
+    reserve(parts);
+  }
+
+  // Room for the longest words of each part.
+  function reserve(parts) {
+    const nine = range(9).map((i) => i + 1), many = { length: 100 };
+    kit.room(parts.meaning, () => meaning({ answer: nine, order: [...nine].reverse(), shown: true, board: { placement: [2, 1, 3, ...nine.slice(3)] } }));
+    kit.room(parts.score, () => [scoreOf({ records: many, count: () => 100, compared: 0 })]);
+    kit.room(parts.note, () => [el("span", { class: "quiet" }, LONGEST_NOTE)]);
   }
 
   function drawAll({ game, board, head, buttons, parts, model, solved, table, say, draw }) {
@@ -455,7 +483,7 @@
     buttons.look.set(Boolean(game.looking));
     buttons.ask.set(Boolean(game.asked));
     buttons.ask.disabled = !game.board.tries.length;
-    buttons.hand.disabled = !game.once || game.settled;
+    buttons.hand.disabled = game.empty || Boolean(game.record?.handed);
     put(table, el("colgroup", {}, range(6).map(() => el("col", {}))), ways(game));
     say(`${game.trouble || status(game)} ${written(game.answer)}${game.shown ? `, hit rate ${text(game.terms[0])}` : ""}`);
   }
