@@ -129,6 +129,14 @@ def test_where_nothing_was_recorded_nothing_is_made_up(old: runs.Study, data: di
     assert all(run["said"] == [] and run["flips"] == [] for run in told(data, 0).values())
 
 
+def test_a_view_opens_with_rft_and_sft_whose_drops_differ_most() -> None:
+    study = runs.several_bases([STEM], ["sft-answer direct", "sft-answer plain", "rft direct", "rft think"])
+    opened = [next(own for own in study.records if own.spec.name == name) for name in runs.opening(study)]
+    assert [own.arm for own in opened] == ["sft-answer plain", "rft think"]
+    assert len({(own.place, own.spec.learning_rate) for own in opened}) == 1
+    assert runs.opening(runs.several_bases([STEM], ["rft direct"])) == []
+
+
 def test_a_cell_looks_as_in_its_figures() -> None:
     direct, plain = runs.arm_look("sft-answer direct"), runs.arm_look("sft-answer plain")
     assert (direct["colour"], direct["marker"]) == (plain["colour"], plain["marker"])

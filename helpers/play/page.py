@@ -1,8 +1,9 @@
 """A view whose data fit in the page: script and data in one HTML output; no kernel, no network, no widget's model.
 
 The output is a frame with a document of its own (`srcdoc`). So it lives in JupyterLab, after save and reload, in
-exported HTML and in voila alike; its keys never reach the notebook's shortcuts; its height is fixed before it is drawn,
-and nothing below it moves. What all views share stands in `web/kit.js`, each view in a script of its name.
+exported HTML and in voila alike; its keys never reach the notebook's shortcuts; its height follows its width,
+never its values, so that nothing below it moves. What all views share stands in `web/kit.js`, each view in a script of
+its name.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ _DOCUMENT = """<!doctype html>
 class View:
     """A page by the script `web/<name>.js`; as a cell's last line it displays itself.
 
-    `title` says what it is (to a screen reader too); `data` must be JSON; `height` in pixels, for widths from 720 on.
+    `title` says what it is (to a screen reader too); `data` must be JSON; `height` in pixels, at 1000 wide. Where
+    its page can be reached, the frame takes the height that its content needs at its width, once drawn and on resize.
     """
 
     name: str

@@ -12,9 +12,9 @@ from helpers.play.page import Json, View
 
 def plane(payload: Mapping[str, Json]) -> View:
     """Every run in the plane of puzzle accuracy and prior score lost."""
-    return View("plane", "Puzzle accuracy against prior score lost", 850, payload)
+    return View("plane", "Puzzle accuracy against prior score lost", 869, payload)
 
 
 def time_machine(payload: Mapping[str, Json]) -> View:
     """One run or two, evaluation by evaluation."""
-    return View("time", "A training, evaluation by evaluation", 780, payload)
+    return View("time", "A training, evaluation by evaluation", 766, payload)

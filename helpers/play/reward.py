@@ -43,7 +43,7 @@ def view(rows: pd.DataFrame, known: dict[str, RunSpec]) -> View:
     groups = [_group(known[run], number, own) for (run, number), own in taken.groupby(["run", "puzzle_id"])]
     groups = _in_turn(groups)
     pictures = [_uncut(known[str(group["run"])], int(group["number"])) for group in groups[:PICTURES]]
-    return View("reward", "Reward and advantage: what a group of answers teaches", 810, {
+    return View("reward", "Reward and advantage: what a group of answers teaches", 732, {
         "placements": [list(placement) for placement in permutations(range(1, PUZZLE.tiles + 1))],
         "rows": PUZZLE.rows, "cols": PUZZLE.cols, "epsilon": EPSILON, "pictures": pictures, "groups": groups,
         "weights": list(known[str(groups[0]["run"])].reward_weights),

@@ -75,7 +75,7 @@ def view(writers: Sequence[Writer]) -> View:
     some = [writer for writer in writers if len(writer.rows)]
     if not some:
         raise UserError("There are no completions to browse: train RFT first, or name a study with records.")
-    return View("rollouts", "Rollouts: groups of completions, board by board", 810, _data(some))
+    return View("rollouts", "Rollouts: groups of completions, board by board", 800, _data(some))
 
 
 def study_view(profile: Profile) -> View:

@@ -247,7 +247,7 @@ def payload(studies: Sequence[Study]) -> dict[str, Json]:
 def opening(study: Study) -> list[str]:
     """The two runs that a view opens with, by name: RFT and SFT on answers whose drops differ most at equal accuracy.
 
-    Both are of one base (or seed) and one rate; the accuracy is the highest that both reach. Empty where there are none.
+    Both are of one base (or seed) and one rate; the accuracy is the highest that both reach. Empty where none are.
     """
     kinds = {arm: [own for own in study.records if own.spec.arm == arm] for arm in ("sft-answer", "rft")}
     pairs = [

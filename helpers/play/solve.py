@@ -18,7 +18,7 @@ from helpers.world.boards import Boards
 from helpers.world.pictures import Picture, centred
 from helpers.world.puzzles import PuzzleSpec
 
-HEIGHT = 775
+HEIGHT = 721
 GRIDS = {"2x2": PuzzleSpec(), "2x3": PuzzleSpec(2, 3, 96), "3x3": PuzzleSpec(3, 3, 96)}
 _SIDE = 216  # pixels of a photograph in the page: a multiple of every grid's rows and columns
 

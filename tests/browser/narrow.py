@@ -9,29 +9,35 @@ if TYPE_CHECKING:
 
 WIDTHS = (533, 683, 813)  # pixels that JupyterLab leaves a view: at 1000 with its files listed, at 1000, and at 1280
 
-# Words and controls that must keep apart. An area that scrolls shows what fits; a clamped text has its whole in its title.
+# Words and controls that must keep apart. An area that scrolls shows what fits; a clamped text has its title.
 _FAULTS = """() => {
-  const page = document.documentElement, found = [], named = (node) =>
-    `${node.tagName.toLowerCase()}.${node.className.baseVal ?? node.className} "${(node.textContent || node.ariaLabel || "").trim().slice(0, 40)}"`;
-  if (page.scrollHeight > window.innerHeight) found.push(`the frame is ${page.scrollHeight - window.innerHeight} px too low`);
-  if (page.scrollWidth > window.innerWidth) found.push(`the frame is ${page.scrollWidth - window.innerWidth} px too narrow`);
-  const all = [...document.querySelectorAll("main *")].filter((node) => node.checkVisibility({ visibilityProperty: true })
-    && !node.closest(".unseen, style"));
+  const page = document.documentElement, found = [];
+  const words = (node) => (node.textContent || node.ariaLabel || "").trim().slice(0, 40);
+  const named = (node) => `${node.tagName.toLowerCase()}.${node.className.baseVal ?? node.className} "${words(node)}"`;
+  const low = page.scrollHeight - window.innerHeight, narrow = page.scrollWidth - window.innerWidth;
+  if (low > 0) found.push(`the frame is ${low} px too low`);
+  if (narrow > 0) found.push(`the frame is ${narrow} px too narrow`);
+  const shown = (node) => node.checkVisibility({ visibilityProperty: true }) && !node.closest(".unseen, style");
+  const all = [...document.querySelectorAll("main *")].filter(shown);
+  const html = all.filter((node) => node instanceof HTMLElement);
   const clips = (node) => getComputedStyle(node).overflow !== "visible";
   const holds = (node) => [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
-  for (const node of all.filter((node) => node instanceof HTMLElement && !node.matches(".scroll, select, input, option"))) {
+  for (const node of html.filter((node) => !node.matches(".scroll, select, input, option"))) {
     const style = getComputedStyle(node), inside = node.closest("[title]");
     if (style.display === "inline" || (inside && clips(node))) continue;
     if (node.scrollWidth > node.clientWidth + 1) found.push(`wider than its room: ${named(node)}`);
     if (clips(node) && node.scrollHeight > node.clientHeight + 1) found.push(`cut off below: ${named(node)}`);
   }
-  const parts = all.filter((node) => node.matches("button, select, input, img, canvas, svg")
-    || (node instanceof HTMLElement && holds(node) && getComputedStyle(node).display !== "inline" && !node.closest("button, select, label")));
+  const block = (node) => holds(node) && getComputedStyle(node).display !== "inline";
+  const said = html.filter((node) => block(node) && !node.closest("button, select, label"));
+  const drawn = all.filter((node) => node.matches("button, select, input, img, canvas, svg"));
+  const parts = [...new Set([...drawn, ...said])];
   const seen = (node) => {
     let { left, top, right, bottom } = node.getBoundingClientRect();
     for (let up = node.parentElement; up; up = up.parentElement) if (clips(up)) {
       const box = up.getBoundingClientRect();
-      [left, top, right, bottom] = [Math.max(left, box.left), Math.max(top, box.top), Math.min(right, box.right), Math.min(bottom, box.bottom)];
+      [left, top] = [Math.max(left, box.left), Math.max(top, box.top)];
+      [right, bottom] = [Math.min(right, box.right), Math.min(bottom, box.bottom)];
     }
     return { left, top, right, bottom };
   };
@@ -39,7 +45,8 @@ _FAULTS = """() => {
   parts.forEach((one, i) => parts.slice(i + 1).forEach((other, k) => {
     const [a, b] = [boxes[i], boxes[i + 1 + k]];
     if (one.contains(other) || other.contains(one)) return;
-    const [wide, high] = [Math.min(a.right, b.right) - Math.max(a.left, b.left), Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top)];
+    const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+    const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
     if (wide > 2 && high > 2) found.push(`${named(one)} lies on ${named(other)}`);
   }));
   return found;
@@ -47,5 +54,5 @@ _FAULTS = """() => {
 
 
 def faults(frame: Frame) -> list[str]:
-    """Each fault in a sentence: an overflow of the frame, words wider than their room or cut off, parts on each other."""
+    """Each fault in a sentence: a frame that overflows, words wider than their room or cut off, parts on each other."""
     return frame.evaluate(_FAULTS)

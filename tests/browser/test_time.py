@@ -68,9 +68,10 @@ def test_every_frame_shows_what_was_recorded(show: Show, page: Page, view: View,
     print(check_latency(frame, 10))
 
 
-def test_it_opens_with_the_pair_whose_drops_differ_most_and_says_in_which_settings(show: Show, page: Page, forms) -> None:
+def test_it_opens_with_the_pair_whose_drops_differ_most(show: Show, page: Page, forms) -> None:
     frame = show(time_machine(forms))
-    arms = [frame.get_by_label(label, exact=True).locator("option:checked").inner_text() for label in ("run", "beside it")]
+    menus = [frame.get_by_label(label, exact=True) for label in ("run", "beside it")]
+    arms = [menu.locator("option:checked").inner_text() for menu in menus]
     assert arms == ["sft-answer plain", "rft think"]
     differ = frame.locator(".differ").inner_text()
     assert "form asked plain | think" in differ and "KL weight 0 | 0.36" in differ and "seed" not in differ

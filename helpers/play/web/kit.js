@@ -384,7 +384,8 @@ const kit = (() => {
   // A frame takes the height that its content needs at its width, once it is drawn and whenever that width changes; never while
   // values change. So parts whose words change keep room: `room(node, longest)`, where `longest()` makes the most that may stand in
   // it. Where the page around the frame cannot be reached (a sandbox), the frame keeps the height that it came with, and scrolls.
-  let rooms = [], fitted = 0;
+  // A view without `snug` may need more than it has at first: its frame only grows.
+  let rooms = [], fitted = 0, snugly = false;
   const room = (node, longest) => { rooms.push([node, longest]); return node; };
   function keepRoom([node, longest]) {
     if (!node.offsetParent) return; // not shown just now
@@ -404,11 +405,13 @@ const kit = (() => {
     try { frame = window.frameElement; } catch { /* another origin's page */ }
     if (!frame) return;
     document.documentElement.classList.add("fitted");
-    frame.style.height = `${Math.ceil(document.getElementById("view").getBoundingClientRect().height)}px`;
+    const least = snugly ? 0 : frame.clientHeight;
+    frame.style.height = `${Math.max(least, Math.ceil(document.getElementById("view").getBoundingClientRect().height))}px`;
   }
 
   // Draws the view; where what was remembered cannot be drawn, it is forgotten, and the view begins anew.
-  function start(draw) {
+  function start(draw, { snug = false } = {}) {
+    snugly = snug;
     const root = document.getElementById("view");
     const begin = () => {
       life.abort();

@@ -64,7 +64,7 @@
       return this.data.studies.find(({ name }) => name === this.state.study) ?? this.data.studies[0];
     }
     isOn(arm) {
-      return this.state.off[`${this.study.name}/${arm}`] ?? this.study.arms[arm].shown;
+      return this.state.off[`${this.study.name}/${arm}`] ?? this.study.arms[arm]?.shown ?? true;
     }
 
     build() {
@@ -581,5 +581,5 @@
   kit.start((data, root) => {
     root.append(el("style", {}, STYLE));
     new Plane(data, root);
-  });
+  }, { snug: true });
 })();

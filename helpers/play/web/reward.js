@@ -251,4 +251,4 @@ kit.start((data, root) => {
   kit.room(rule, () => [ruleOf(true)]);
   kit.listen(picture, "load", update);
   update();
-});
+}, { snug: true });

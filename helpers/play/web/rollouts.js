@@ -280,4 +280,4 @@ kit.start((data, root) => {
   kit.keys({ ArrowLeft: () => move(-1), ArrowRight: () => move(1), ArrowDown: () => leap(-1), ArrowUp: () => leap(1),
     c: () => { two.set(!state.two); beside(!state.two); } }, root);
   update();
-});
+}, { snug: true });

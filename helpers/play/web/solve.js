@@ -389,8 +389,8 @@
     .tries .says { overflow: hidden; white-space: nowrap; text-overflow: ellipsis; } .says .words { font-size: 12px; line-height: 1; white-space: pre; }
     .tries thead th { font-size: 11.5px; line-height: 1.3; vertical-align: bottom; }
     .tries col:nth-child(1) { width: 22%; }
-    .tries col:nth-child(3) { width: 70px; }
-    .tries col:nth-child(4) { width: 166px; }
+    .tries tbody td { white-space: nowrap; } .tries col:nth-child(3) { width: 90px; }
+    .tries col:nth-child(4) { width: 184px; }
     .tries col:nth-child(5), .tries col:nth-child(6) { width: 84px; }
     .asking > div { flex: 1 1 0; min-width: 0; }
     .keys { margin: 6px 0 0; }
@@ -398,7 +398,7 @@
     input[type=file] { width: 205px; font-size: 12px; }
     @media (max-width: 700px) {
       .columns { flex-wrap: wrap; } .told { order: 3; flex: 1 0 100%; }
-      .tries tr > :nth-child(4), .tries col:nth-child(4) { display: none; } .tries col:nth-child(1) { width: 27%; }
+      .tries tr > :nth-child(4), .tries col:nth-child(4) { display: none; } .tries col:nth-child(1) { width: 23%; } .tries col:nth-child(3) { width: 82px; }
     }`;
 
   function controls(game, act) {
@@ -500,5 +500,5 @@
     put(parts.given, el("p", { class: "quiet cap low" }, given));
   }
 
-  kit.start(view);
+  kit.start(view, { snug: true });
 })();

@@ -509,5 +509,5 @@
   kit.start((data, root) => {
     root.append(el("style", {}, STYLE));
     new Machine(data, root);
-  });
+  }, { snug: true });
 })();
