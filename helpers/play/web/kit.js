@@ -356,11 +356,11 @@ const kit = (() => {
   // Words of the lab that a reader may not know, each with what it means under the pointer.
   const MEANINGS = {
     "prior score": "The mean score on the prior tasks: what the base could do before it learned the puzzle (1: all right).",
-    "form asked": "How the prompt asks for an answer: direct (the answer alone), think (thoughts first), plain (it names no form), sentences.",
+    "form asked": "How the prompt asks for an answer: direct (the answer alone), think (thoughts first), plain (no form named), sentences.",
     "form written": "The form of the answers that the training shows or rewards.",
     "KL weight": "How strongly the training holds the model to the words of its base (0: not at all).",
-    "with a signal": "A group has a signal where its answers do not all earn the same reward: only then is there an advantage to learn from.",
-    "log-prob of true answer": "The natural logarithm of the probability that the model gives to the true answer: 0 is certain, −3.1 is 1 in 23.",
+    "with a signal": "Not all answers of the group earn the same reward: only then is there an advantage to learn from.",
+    "log-prob of true answer": "The natural logarithm of the probability that the model gives the true answer: 0 is certain, −3.1 is 1 in 23.",
   };
   const term = (word, shown = word) => (MEANINGS[word] ? el("abbr", { title: MEANINGS[word] }, shown) : shown);
 

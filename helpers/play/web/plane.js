@@ -96,10 +96,13 @@
       this.root.append(controls, arms, sentence, columns, readout, cards, reading, el("div", { class: "quiet" }, help));
       const widest = longestOf(this.data.studies, (study) => Object.keys(study.arms).join("").length);
       kit.room(arms, () => Object.keys(widest.arms).map((arm) => this.armToggle(arm, widest)));
-      const names = Object.keys(widest.arms).sort((one, other) => other.length - one.length), [one, other] = [names[0], names[1] ?? names[0]];
-      kit.room(sentence, () => [`At accuracy 0.00, on 00 bases, ${one} has lost 0.00 of the prior score (100% of it in rank_brightness, down 0.00), `
+      const names = Object.keys(widest.arms).sort((one, other) => other.length - one.length);
+      const [one, other = one] = names;
+      kit.room(sentence, () => [`At accuracy 0.00, on 00 bases, ${one} has lost 0.00 of the prior score `
+        + `(100% of it in rank_brightness, down 0.00), `
         + `${other} 0.00. On 1 base, two-form-0, ${one} 0.00, ${other} 0.00. Not there: 00 of 00 runs.`]);
-      kit.room(readout, () => [`${one}, two-form-5, rate 6e-5: reaches 0.00 after 00,000 boards; rank_brightness lost 0.00. ${PILE(0, 0)}`]);
+      const most = `${one}, two-form-5, rate 6e-5: reaches 0.00 after 00,000 boards; rank_brightness lost 0.00. ${PILE(0, 0)}`;
+      kit.room(readout, () => [most]);
       kit.keys({ ArrowLeft: () => this.nudge(-0.01), ArrowRight: () => this.nudge(0.01) });
     }
 
@@ -566,14 +569,16 @@
     .order { line-height: 1.2; min-width: 0; }
     .cards { display: grid; grid-template-columns: repeat(3, 1.35fr) repeat(3, 1fr); gap: 8px; }
     .card { border: 1px solid #c4c4c4; border-radius: 4px; padding: 5px; height: 200px; overflow: hidden; font-size: 12px; min-width: 0; }
-    .card p { margin: 3px 0 0; overflow-wrap: anywhere; line-height: 16px; overflow: hidden; display: -webkit-box; -webkit-box-orient: vertical; }
+    .card p { margin: 3px 0 0; overflow-wrap: anywhere; line-height: 16px; overflow: hidden;
+      display: -webkit-box; -webkit-box-orient: vertical; }
     .card .words { font-size: 12px; }
     .card .verdict { height: 32px; } .card .says { max-height: 48px; -webkit-line-clamp: 3; }
     .card .truth { max-height: 32px; -webkit-line-clamp: 2; } .card .ask { color: #595959; max-height: 32px; -webkit-line-clamp: 2; }
     .top { gap: 6px; flex-wrap: nowrap; }
     .top > div { min-width: 0; font-size: 11.8px; overflow-wrap: anywhere; line-height: 1.2; }
     @media (max-width: 900px) { .wide { display: none; } .cards { grid-template-columns: repeat(3, 1fr); }
-      .settings { min-height: 180px; } .card:nth-child(n + 4) { height: 160px; } .said { min-height: 402px; } .said h3, .order { flex: 1 1 0; line-height: 1.15; } .heading { height: 34px; } }
+      .settings { min-height: 180px; } .card:nth-child(n + 4) { height: 160px; }
+      .said { min-height: 402px; } .said h3, .order { flex: 1 1 0; line-height: 1.15; } .heading { height: 34px; } }
     @media (max-width: 700px) { .columns { flex-direction: column; gap: 4px; } .panel { width: 100%; } .wide { display: block; }
       .cards { grid-template-columns: repeat(2, 1fr); } .said { min-height: 660px; } .heading { height: 50px; }
       .card { height: 190px; } .card:nth-child(n + 4) { height: 190px; } }`;

@@ -40,7 +40,8 @@ kit.start((data, root) => {
     @media (max-width: 700px) { .columns { flex-direction: column; gap: 6px; } .columns > * { width: 100%; }
       .beside { display: grid; grid-template-columns: 122px 1fr; gap: 2px 10px; } .beside canvas { grid-row: 1 / span 2; }
       .beside > p:last-child { grid-column: 1 / span 2; } .facts { min-height: 0; }
-      .answers { display: grid; grid-template-columns: repeat(4, 1fr); gap: 12px 6px; } .numbers { width: auto; min-height: 40px; flex: 1 0 100%; } }`;
+      .answers { display: grid; grid-template-columns: repeat(4, 1fr); gap: 12px 6px; }
+      .numbers { width: auto; min-height: 40px; flex: 1 0 100%; } }`;
 
   // Scores, rewards, advantages ------------------------------------------------------------------------------------
   const matching = (guess, truth) => placements[guess].filter((place, slot) => place === placements[truth][slot]).length;
@@ -204,8 +205,8 @@ kit.start((data, root) => {
     board.setAttribute("aria-label", `the board; its tiles belong at ${NAMES[state.truth]}`);
     truth.textContent = NAMES[state.truth];
     const share = el("b", { class: "blind" }, `${fixed(100 * blind(values), 1)} %`), some = el("b", { class: "base" }, base());
-    put(facts, el("p", {}, "Answers with the right layout, drawn blindly, earn ", el("b", {}, fixed(mean(values))), " on average, and ", share,
-      ` of groups of ${size} have a `, kit.term("with a signal", "signal"), ": not all the same reward."),
+    put(facts, el("p", {}, "Answers with the right layout, drawn blindly, earn ", el("b", {}, fixed(mean(values))), " on average, and ",
+      share, ` of groups of ${size} have a `, kit.term("with a signal", "signal"), ": not all the same reward."),
     el("p", {}, "Of ", groups.length, " groups that the base wrote in RFT's first step, ", some, " have one."));
   }
 

@@ -34,14 +34,16 @@ kit.start((data, root) => {
     .strip { min-height: 176px; } .two .strip { display: none; } .strip [data-at] { cursor: pointer; }
     .told { margin: 6px 0 4px; }
     @media (max-width: 900px) {
-      .slot { width: 320px; } label.control select { max-width: 330px; } .second select { max-width: 420px !important; } .strip { display: none; }
+      .slot { width: 320px; } label.control select { max-width: 330px; }
+      .second select { max-width: 420px !important; } .strip { display: none; }
       .panel { flex-direction: column; gap: 4px; } .side { width: auto; display: flex; gap: 10px; min-height: 118px; }
       .side img { width: 96px; height: 96px; } .two .panels { gap: 8px; } .panel > .grow { width: 100%; }
       .two td.advantage svg { display: none; } .two th.advantage { width: 66px !important; }
       .two .side canvas { display: none; } .two figure + figure { display: none; }
     }
     @media (max-width: 700px) {
-      .panels { flex-direction: column; } .count { width: auto; flex: 1 0 100%; order: 9; } .two .side canvas, .two figure + figure { display: block; }
+      .panels { flex-direction: column; } .count { width: auto; flex: 1 0 100%; order: 9; }
+      .two .side canvas, .two figure + figure { display: block; }
       .hit, .exact, .format, .policy, .base, .tokens { display: none; } .panel th.advantage { width: 110px !important; }
     }`;
 
@@ -72,7 +74,8 @@ kit.start((data, root) => {
     let slot = 0;
     const atHome = (piece) => /[0-9]/.test(piece) && Number(piece) === boards[board].truth[slot++] && row.hit;
     const pieces = parts[2].trim().split(/([0-9]+)/).map((piece) => (atHome(piece) ? el("b", { class: "right at" }, piece) : piece));
-    return [el("b", { class: "words answer", title: whole }, pieces), el("div", { class: "words think quiet", title: whole }, parts[1]?.trim() ?? "")];
+    return [el("b", { class: "words answer", title: whole }, pieces),
+      el("div", { class: "words think quiet", title: whole }, parts[1]?.trim() ?? "")];
   }
   const badge = (kind) => el("span", { class: kind, role: "img", "aria-label": kind, title: kind }, KINDS[kind]);
 
@@ -199,7 +202,8 @@ kit.start((data, root) => {
   }
   // Two writers on one board: others that met this one; where none did, the first two of the page that met one, models before runs
   // (the base beside what it became).
-  const others = (at) => all.filter((run) => run !== groups[at].run && groups.some((group) => group.run === run && group.board === groups[at].board));
+  const met = (run, board) => groups.some((group) => group.run === run && group.board === board);
+  const others = (at) => all.filter((run) => run !== groups[at].run && met(run, groups[at].board));
   function beside(two) {
     state.two = two;
     if (two && !others(state.at).length) {
@@ -208,8 +212,8 @@ kit.start((data, root) => {
       state.at = models.find((i) => others(i).length) ?? state.at;
     } else if (!two) state.at = state.left ?? state.at;
     if (!two) state.left = null;
-    const [met] = others(state.at);
-    if (two) state.other = met === undefined ? state.other ?? every(groups[state.at].run).at(-1) : twin(met);
+    const [first] = others(state.at);
+    if (two) state.other = first === undefined ? state.other ?? every(groups[state.at].run).at(-1) : twin(first);
     update();
     kit.refit();
   }

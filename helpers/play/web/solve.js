@@ -116,7 +116,8 @@
 
     hand() { // the answer of this board; where its reward was shown it is practice, and does not count beside the models
       const record = this.tried();
-      if (!record.handed) Object.assign(record, { handed: true, blind: !this.bared[this.id], solved: record.solved || this.exact, answer: this.answer });
+      if (record.handed) return;
+      Object.assign(record, { handed: true, blind: !this.bared[this.id], solved: record.solved || this.exact, answer: this.answer });
     }
     answerOnce(now) { // a board that lies right already has nothing left to answer
       this.once = now;
@@ -307,13 +308,15 @@
   function ways(game) {
     const records = game.compared, { shape } = game;
     const points = records.filter((one) => one.solved && !one.looked).length;
-    const mine = game.record?.answer ?? game.answer, earned = game.reward(mine), unseen = game.empty ? "–" : "?"; // what was handed in, else what lies there
+    const mine = game.record?.answer ?? game.answer; // what was handed in, else what lies there
+    const earned = game.reward(mine), unseen = game.empty ? "–" : "?", shown = game.shown && !game.empty;
     const you = el("tr", { class: "you" }, who({ name: "you" }), game.empty ? cell("–") : oneLine(written(mine)),
-      game.shown && !game.empty ? [marked(earned[1] === 1), summed(earned)] : [cell(unseen), cell(unseen)], cell("–"), counted(points, records.length));
+      shown ? [marked(earned[1] === 1), summed(earned)] : [cell(unseen), cell(unseen)], cell("–"), counted(points, records.length));
+    const luck = records.reduce((sum, one) => sum + one.chance, 0);
     const any = `any of the ${text(shape.placements)} placements that can occur`;
     const guess = el("tr", {}, who({ name: "a guess" }), el("td", { class: "says", title: any }, any),
       cell(`1 in ${text(shape.placements)}`), summed([shape.hit, shape.exact, 1], 2),
-      cell(text(-Math.log(shape.placements))), cell(records.length ? `${kit.fixed(records.reduce((sum, one) => sum + one.chance, 0))} expected` : "–"));
+      cell(text(-Math.log(shape.placements))), cell(records.length ? `${kit.fixed(luck)} expected` : "–"));
     const rows = game.data.solvers.map((solver, i) => {
       const own = game.board.tries[i], common = records.filter((one) => one.right.length > i);
       const cells = own && game.asked ? [oneLine(own.said), marked(own.terms[1] === 1), summed(own.terms), cell(text(own.logp))]
@@ -321,7 +324,8 @@
       return el("tr", {}, who(solver), cells, counted(common.filter((one) => one.right[i]).length, common.length));
     });
     const heads = ["who", "says", "right?", "hit + exact + format", "log-prob of true answer", "right, boards you handed in"];
-    return [el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col" }, kit.term(head))))), el("tbody", {}, you, guess, rows)];
+    const top = heads.map((head) => el("th", { scope: "col" }, kit.term(head)));
+    return [el("thead", {}, el("tr", {}, top)), el("tbody", {}, you, guess, rows)];
   }
 
   // What was won, and how many boards compare with the models.
@@ -386,7 +390,8 @@
     .tries th svg { display: inline-block; vertical-align: -1px; margin-right: 4px; }
     .tries tbody th { color: #222; }
     .tries .you { background: #f2f7fb; }
-    .tries .says { overflow: hidden; white-space: nowrap; text-overflow: ellipsis; } .says .words { font-size: 12px; line-height: 1; white-space: pre; }
+    .tries .says { overflow: hidden; white-space: nowrap; text-overflow: ellipsis; }
+    .says .words { font-size: 12px; line-height: 1; white-space: pre; }
     .tries thead th { font-size: 11.5px; line-height: 1.3; vertical-align: bottom; }
     .tries col:nth-child(1) { width: 22%; }
     .tries tbody td { white-space: nowrap; } .tries col:nth-child(3) { width: 90px; }
@@ -398,7 +403,8 @@
     input[type=file] { width: 205px; font-size: 12px; }
     @media (max-width: 700px) {
       .columns { flex-wrap: wrap; } .told { order: 3; flex: 1 0 100%; }
-      .tries tr > :nth-child(4), .tries col:nth-child(4) { display: none; } .tries col:nth-child(1) { width: 23%; } .tries col:nth-child(3) { width: 82px; }
+      .tries tr > :nth-child(4), .tries col:nth-child(4) { display: none; }
+      .tries col:nth-child(1) { width: 21%; } .tries col:nth-child(3) { width: 94px; }
     }`;
 
   function controls(game, act) {
@@ -465,7 +471,8 @@
   // Room for the longest words of each part.
   function reserve(parts) {
     const nine = range(9).map((i) => i + 1), many = { length: 100 };
-    kit.room(parts.meaning, () => meaning({ answer: nine, order: [...nine].reverse(), shown: true, board: { placement: [2, 1, 3, ...nine.slice(3)] } }));
+    const board = { placement: [2, 1, 3, ...nine.slice(3)] };
+    kit.room(parts.meaning, () => meaning({ answer: nine, order: [...nine].reverse(), shown: true, board }));
     kit.room(parts.score, () => [scoreOf({ records: many, count: () => 100, compared: 0 })]);
     kit.room(parts.note, () => [el("span", { class: "quiet" }, LONGEST_NOTE)]);
   }

@@ -29,7 +29,8 @@
   // In which settings runs differ, as pairs of a setting's name and its values; of one run alone, all its settings.
   function differences([one, other]) {
     const names = [...new Set([one, other].flatMap((run) => Object.keys(run?.set ?? {})))];
-    const value = (run, name) => (name === "rate" ? kit.rate(run.set[name]) : typeof run.set[name] === "string" ? run.set[name] : kit.text(run.set[name]));
+    const told = (name, held) => (name === "rate" ? kit.rate(held) : typeof held === "string" ? held : kit.text(held));
+    const value = (run, name) => told(name, run.set[name]);
     if (!other) return names.map((name) => [name, value(one, name)]);
     const arms = one.arm === other.arm ? [] : [["arm", `${one.arm} | ${other.arm}`]];
     return arms.concat(
