@@ -247,6 +247,11 @@ const kit = (() => {
     return svg("path", { d: `M${corners.map(([a, b]) => `${(x + a * size).toFixed(1)} ${(y + b * size).toFixed(1)}`).join("L")}Z`, ...common });
   }
 
+  // A line as a plot draws it, with its marker: for a table or a key.
+  const sample = ({ colour, dash = "", marker }, width = 34) => svg("svg", { width, height: 14, style: "flex:none", "aria-hidden": "true" },
+    svg("line", { x1: 0, x2: width, y1: 7, y2: 7, stroke: colour, "stroke-dasharray": dash, "stroke-width": 2.2 }),
+    marker ? mark(width / 2, 7, { colour, marker, size: 4 }) : "");
+
   // Black or white, whichever can be read on a colour (#rrggbb).
   function ink(hex) {
     const [red, green, blue] = [1, 3, 5].map((k) => (parseInt(hex.slice(k, k + 2), 16) / 255) ** 2.2);
@@ -437,6 +442,6 @@ const kit = (() => {
   }
 
   return { el, svg, put, react, listen, text, fixed, mean, remember, recall, button, toggle, slider, select, check, player, keys, announcer,
-    ticks, axes, path, mark, ink, balance, lesson, drawBoard, saidAt, curveOf, readings, chance, overBoards, album, spoken, rate, putBack,
-    room, refit, term, start };
+    ticks, axes, path, mark, sample, ink, balance, lesson, drawBoard, saidAt, curveOf, readings, chance, overBoards, album, spoken, rate,
+    putBack, room, refit, term, start };
 })();
