@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from helpers.errors import UserError
-from helpers.play import reward
 from helpers.play.variety import drawn_groups
 from helpers.show import lessons
+from helpers.train.recorder import EPSILON
 
 
 def test_shares_go_in_as_they_were_measured() -> None:
@@ -16,7 +16,7 @@ def test_shares_go_in_as_they_were_measured() -> None:
     data = drawn_groups(lessons.placement_shares(lessons.answers(texts))).data
     assert data["placements"][:2] == [[2, 1, 4, 3], [1, 2, 3, 4]] and len(data["placements"]) == 24
     assert data["shares"] == [0.6, 0.2] + [0.0] * 22
-    assert (data["weights"], data["epsilon"]) == ([1, 1, 1], reward.EPSILON)
+    assert (data["weights"], data["epsilon"]) == ([1, 1, 1], EPSILON)
     assert data["begin"] == {"size": 8, "temperature": 1.0}
 
 

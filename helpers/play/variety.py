@@ -10,8 +10,8 @@ import pandas as pd
 
 from helpers.errors import UserError
 from helpers.play.page import Json, View
-from helpers.play.reward import EPSILON
 from helpers.study.spec import RunSpec
+from helpers.train.recorder import EPSILON
 
 GROUPS = (2, 32)  # least and most answers in a group
 SHARPNESS = [float(f"{10 ** (step / 20):.3g}") for step in range(-34, 15)]  # temperatures, from 0.02 to 5, 1 among them

@@ -132,7 +132,7 @@ kit.start((data, root) => {
     const why = common >= 0.5 ? `Too sharp: ${percent(common)} of answers are ${NAMES[shares.indexOf(common)]}` : "Too rare";
     return `${why}. Most groups hold only wrong answers that earn alike, so RFT learns nothing from them.`;
   }
-  const ROWS = { found: "hold a right answer", silent: "have no signal", both: "right ones and others" };
+  const ROWS = { found: "hold a right answer", silent: "have no signal", both: "right and others" };
   const LOOKS = { found: FOUND, silent: SILENT };
   const heads = ["", "this truth", `mean of all ${truths.length}`].map((name) => el("th", { scope: "col" }, name)), values = {};
   const facts = el("table", { class: "fixed" }, el("tr", {}, heads), Object.entries(ROWS).map(([key, name]) => {
@@ -196,8 +196,9 @@ kit.start((data, root) => {
     model's own: a model's temperature acts token by token, and on one board it may be surer than these shares, which are over many.
     Left out: ${percent(Math.max(0, invalid))} of completions that gave no valid placement. All others count as in form.`;
   const STYLE = `.pictures { display: flex; gap: 8px; height: 240px; } .key { display: inline-flex; gap: 6px; align-items: center; }
-    .row { margin-bottom: 5px; } .facts { gap: 14px; margin: 4px 0; } .facts table { font-size: 13px; table-layout: fixed; width: 396px; }
-    .facts th, .facts td { white-space: nowrap; height: 25px; } .facts th:first-child { width: 196px; } .key { vertical-align: middle; }
+    .row { margin-bottom: 5px; } .facts { gap: 14px; margin: 4px 0; } .facts table { font-size: 13px; table-layout: fixed; width: 400px; }
+    .facts th, .facts td { white-space: nowrap; height: 25px; padding: 1px 4px; } .facts th:first-child { width: 186px; }
+    .key { vertical-align: middle; }
     .said { margin: 2px 0 0; height: 102px; }
     .group { display: grid; grid-template-columns: repeat(16, minmax(0, 1fr)); grid-auto-rows: 58px; gap: 4px 3px; height: 120px; }
     .answer { border: 1px solid #c4c4c4; border-radius: 4px; font-size: 12px; line-height: 18px; text-align: center; white-space: nowrap;
@@ -205,7 +206,7 @@ kit.start((data, root) => {
     h3 { height: 20px; } .up { color: #0072b2; font-weight: 600; }
     .answer.right { border: 2px solid #00664c; line-height: 17.3px; background: #e2f3ec; }
     .down { color: #a33a00; } .lesson { height: 40px; margin: 0 0 4px; } .note { margin: 0 0 3px; line-height: 1.35; }
-    @media (max-width: 900px) { .facts table { width: 372px; } .facts th:first-child { width: 176px; } .said { font-size: 13px; }
+    @media (max-width: 900px) { .facts table { width: 392px; } .facts th:first-child { width: 178px; } .said { font-size: 13px; }
       .group { grid-template-columns: repeat(11, minmax(0, 1fr)); height: 182px; } }
     @media (max-width: 690px) { h3 { height: 40px; } .pictures { flex-direction: column; height: 480px; } .facts { flex-direction: column; }
       .said { height: 62px; } .group { grid-template-columns: repeat(8, minmax(0, 1fr)); height: 244px; } .lesson { height: 60px; } }`;
