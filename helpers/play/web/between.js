@@ -162,4 +162,4 @@ kit.start((data, root) => {
   kit.keys({ ArrowLeft: () => step(-1), ArrowRight: () => step(1) });
   kit.listen(window, "resize", draw);
   draw();
-});
+}, { snug: true });

@@ -218,4 +218,4 @@ kit.start((data, root) => {
   kit.keys({ ArrowLeft: () => turn(-1), ArrowRight: () => turn(1), d: () => again.click() }, root);
   kit.listen(window, "resize", draw);
   draw();
-});
+}, { snug: true });
