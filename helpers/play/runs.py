@@ -249,10 +249,12 @@ def opening(study: Study) -> list[str]:
 
     Both are of one base (or seed) and one rate; the accuracy is the highest that both reach. Empty where none are.
     """
-    kinds = {arm: [own for own in study.records if own.spec.arm == arm] for arm in ("sft-answer", "rft")}
+    known = [(get_arm(own.spec.arm), own) for own in study.records]
+    answers_alone = [own for arm, own in known if arm.in_study and (arm.family, arm.written) == ("sft", "direct")]
+    reinforced = [own for arm, own in known if arm.in_study and arm.family == "rft"]
     pairs = [
         (abs(_gap(study, one, other)), [one.spec.name, other.spec.name])
-        for one, other in product(*kinds.values())
+        for one, other in product(answers_alone, reinforced)
         if (one.place, one.spec.learning_rate) == (other.place, other.spec.learning_rate)
     ]
     return max(pairs, key=lambda pair: pair[0], default=(0.0, []))[1]

@@ -62,7 +62,8 @@ def drawn(tab: Page) -> dict[str, Frame]:
     for frame in [frame for frame in tab.frames if frame.parent_frame and not frame.is_detached()]:
         element = frame.frame_element()
         if element.get_attribute("srcdoc"):
-            frame.wait_for_selector("#view[data-ready=yes]", timeout=MINUTES)
+            # The notebook may have hidden its cell by now: frames above have taken the height that they need.
+            frame.wait_for_selector("#view[data-ready=yes]", state="attached", timeout=MINUTES)
             there[element.get_attribute("title")] = frame
     return there
 
