@@ -83,6 +83,17 @@ const kit = (() => {
     try { return JSON.parse(sessionStorage.getItem(slot(key))) ?? otherwise; } catch { return otherwise; }
   }
 
+  // Numbers from 0 to 1 that a seed decides (mulberry32), so that a picture is the same whenever it is drawn.
+  function generator(seed) {
+    let now = seed | 0;
+    return () => {
+      now = (now + 0x6d2b79f5) | 0;
+      let mixed = Math.imul(now ^ (now >>> 15), 1 | now);
+      mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+      return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
+    };
+  }
+
   // Controls ------------------------------------------------------------------------------------------------------
   const button = (label, act, attributes) => el("button", { type: "button", onclick: act, ...attributes }, label);
 
@@ -441,7 +452,7 @@ const kit = (() => {
     root.dataset.ready = "yes";
   }
 
-  return { el, svg, put, react, listen, text, fixed, mean, remember, recall, button, toggle, slider, select, check, player, keys, announcer,
+  return { el, svg, put, react, listen, text, fixed, mean, generator, remember, recall, button, toggle, slider, select, check, player, keys, announcer,
     ticks, axes, path, mark, sample, ink, balance, lesson, drawBoard, saidAt, curveOf, readings, chance, overBoards, album, spoken, rate,
     putBack, room, refit, term, start };
 })();

@@ -14,16 +14,6 @@ kit.start((data, root) => {
   const logAdd = (one, two) => Math.max(one, two) + Math.log1p(Math.exp(-Math.abs(one - two)));
   const logTarget = (x) => logNormal(x, state.place, newSd);
 
-  function generator(seed) {
-    let now = seed | 0;
-    return () => {
-      now = (now + 0x6d2b79f5) | 0;
-      let mixed = Math.imul(now ^ (now >>> 15), 1 | now);
-      mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-      return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
-    };
-  }
-
   // Points with weights that the learner looks at: draws of the target or of the policy, or the whole grid.
   function looked(run) {
     const { policy, name, random } = run, sft = name === "SFT";
@@ -72,7 +62,7 @@ kit.start((data, root) => {
 
   function begin(name) {
     const [, mean, sd] = data.start, policy = state.modes === 2 ? data.start : [0, mean, sd, mean, sd];
-    return { name, policy, random: generator(state.seed), policies: [policy], scores: [accuracy(policy)], reached: false };
+    return { name, policy, random: kit.generator(state.seed), policies: [policy], scores: [accuracy(policy)], reached: false };
   }
   const ended = (run) => run.reached || run.policies.length > data.steps;
   function advance(run) {

@@ -51,18 +51,9 @@ kit.start((data, root) => {
     return Object.fromEntries(Object.keys(every[0]).map((key) => [key, mean(every.map((one) => one[key]))]));
   }
 
-  function generator(seed) {
-    let now = seed | 0;
-    return () => {
-      now = (now + 0x6d2b79f5) | 0;
-      let mixed = Math.imul(now ^ (now >>> 15), 1 | now);
-      mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-      return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
-    };
-  }
   // A group of placements; with one seed a group changes only where the shares do.
   function drawn(shares) {
-    const random = generator(state.seed), last = shares.findLastIndex((share) => share > 0);
+    const random = kit.generator(state.seed), last = shares.findLastIndex((share) => share > 0);
     return Array.from({ length: state.size }, () => {
       let left = random(), guess = 0;
       while (guess < last && left >= shares[guess]) left -= shares[guess++];
