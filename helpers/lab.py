@@ -132,9 +132,11 @@ class Lab:
 
         `again` measures it anew, whatever is published. What the runner's run at `cpu` makes is published.
         """
+        if self.name != "cpu":
+            return make()
         published = self._published()
         records = published.records_digest(self.name)
-        known = None if again or self.name != "cpu" else published.find_measured(name, records)
+        known = None if again else published.find_measured(name, records)
         if known is not None:
             print(f"{name}: as published. `again = True` measures it here.")
             return known

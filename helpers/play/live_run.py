@@ -21,7 +21,7 @@ from helpers.play.panel import FORMS, own_keys, put
 from helpers.stats.alike import NOTHING, alike_of
 from helpers.study.arms import ARM_DESCRIPTIONS, get_arm, room_of
 from helpers.study.bases import BASES
-from helpers.study.own import arms, forms, usual, weights
+from helpers.study.own import arms, forms, kl_weights, usual
 from helpers.study.profiles import GRIDS
 from helpers.study.records import is_finished
 from helpers.study.spec import RunSpec
@@ -254,7 +254,7 @@ def _controls(base: str) -> dict[str, w.ValueWidget]:
         "arm": menu("arm", arms(), "sft-answer"),
         "form": menu("form asked", _forms(base), forms(base)[0]),
         "rate": menu("rate", [(f"{rate:g}", rate) for rate in RATES], 2e-4),
-        "beta": menu("KL weight", [(f"{weight:g}", weight) for weight in weights()], 0.0),
+        "beta": menu("KL weight", [(f"{weight:g}", weight) for weight in kl_weights()], 0.0),
         "hit": weight("hit"),
         "exact": weight("exact"),
         "format": weight("form"),

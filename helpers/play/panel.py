@@ -21,6 +21,9 @@ FORMS: Mapping[str, Asked] = MappingProxyType(
 )
 """The forms that a prompt can ask for, by what panels call them."""
 
+WITHOUT = "Where it shows no controls, or broken links beside them, run this cell."
+"""What a reader does where the kernel is gone; a saved notebook shows what the panel last showed."""
+
 MOST_BYTES, MOST_PIXELS = 8_000_000, 40_000_000  # of an upload; what is longer, a notebook's channel may refuse
 
 
@@ -33,10 +36,6 @@ def uploaded(name: str, content: bytes) -> Image.Image:
     if width * height > MOST_PIXELS:
         raise UserError(f"{name} has {width} x {height} pixels, far more than are needed: save it smaller.")
     return read_picture(content, name).image
-
-
-WITHOUT = "Where it shows no controls, or broken links beside them, run this cell."
-"""What a reader does where the kernel is gone; a saved notebook shows what the panel last showed."""
 
 
 def _size(content: bytes) -> tuple[int, int]:

@@ -58,6 +58,11 @@ class Record:
         return rows_of(self.evaluations, "exact", PUZZLE).sort_values("step")
 
     @cached_property
+    def risen(self) -> pd.DataFrame:
+        """The nearest curve to `exact` that only rises."""
+        return rising(self.exact)
+
+    @cached_property
     def prior(self) -> pd.DataFrame:
         """Score of each prior task (columns) at every evaluated step (rows)."""
         rows = rows_of(self.evaluations, "score")
@@ -274,7 +279,7 @@ def _lost(study: Study, record: Record, accuracy: float) -> float:
 
 def _reached(study: Study, record: Record) -> pd.DataFrame:
     """The accuracies by which a run has reached one."""
-    return rising(record.exact) if study.monotone else record.exact
+    return record.risen if study.monotone else record.exact
 
 
 def _study(study: Study, shared: _Shared) -> dict[str, Json]:

@@ -14,7 +14,9 @@ from helpers.study.spec import RunSpec
 from helpers.train.recorder import EPSILON
 
 GROUPS = (2, 32)  # least and most answers in a group
-SHARPNESS = [float(f"{10 ** (step / 20):.3g}") for step in range(-34, 15)]  # temperatures, from 0.02 to 5, 1 among them
+SHARPNESS = tuple(
+    float(f"{10 ** (step / 20):.3g}") for step in range(-34, 15)
+)  # temperatures, from 0.02 to 5, 1 among them
 
 
 def drawn_groups(shares: pd.DataFrame) -> View:

@@ -45,7 +45,7 @@ def usual(arm: str, base: str) -> tuple[Asked, int, float]:
     return first.asked, first.batch_size, first.beta
 
 
-def weights() -> list[float]:
+def kl_weights() -> list[float]:
     """Every weight of the KL term that the studies give an arm, and 0 and 1."""
     return sorted({0.0, 1.0} | {usual(arm, base)[2] for arm in arms() for base in BASES})
 

@@ -56,3 +56,20 @@ _FAULTS = """() => {
 def faults(frame: Frame) -> list[str]:
     """Each fault in a sentence: a frame that overflows, words wider than their room or cut off, parts on each other."""
     return frame.evaluate(_FAULTS)
+
+
+_SPILLED = """() => {
+  const { scrollHeight, clientHeight, scrollWidth, clientWidth } = document.querySelector("main");
+  return [scrollHeight - clientHeight, scrollWidth - clientWidth];
+}"""
+_SPOTS = "all => all.map((node) => { const box = node.getBoundingClientRect(); return [box.x, box.y, box.width]; })"
+
+
+def spilled(frame: Frame) -> list[int]:
+    """Pixels by which a view's content is higher and wider than its room."""
+    return frame.evaluate(_SPILLED)
+
+
+def spots(frame: Frame, parts: str) -> list[list[float]]:
+    """Where the parts of a view lie that a selector names, and how wide they are."""
+    return frame.eval_on_selector_all(parts, _SPOTS)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from browser.conftest import check_latency, labelled, shoot
+from browser.narrow import spilled, spots
 from helpers.play.between import on_the_line
 from helpers.play.page import View
 from helpers.world.puzzles import PuzzleSpec
@@ -149,24 +150,21 @@ def test_by_keyboard_and_arms_go_and_come(show, view, page) -> None:
 def test_nothing_moves_nothing_is_cut_off_and_it_is_quick(show, view, page, width) -> None:
     page.set_viewport_size({"width": width, "height": 1300})
     frame = show(view)
-    where = "all => all.map((node) => { const box = node.getBoundingClientRect(); return [box.x, box.y, box.width]; })"
     fixed = "select, input, table, td, .said, p.quiet, .pictures"
-    before = frame.eval_on_selector_all(fixed, where)
+    before = spots(frame, fixed)
     for worth in (0, 4, 16):
         slide(frame, "a point of prior score is worth", worth)
         for mode, label in zip(MODES, ("share of the way", "exact match", None), strict=True):
             at(frame, mode)
             for stop in (0, 9, 17) if label else ():
                 slide(frame, label, stop)
-                assert frame.eval_on_selector_all(fixed, where) == before
+                assert spots(frame, fixed) == before
                 assert frame.evaluate("(({ scrollHeight, clientHeight }) => scrollHeight <= clientHeight)"
                                       "(document.querySelector('.said'))"), frame.inner_text(".said")  # fmt: skip
-    main = frame.evaluate("(({ scrollHeight, clientHeight, scrollWidth, clientWidth }) => [scrollHeight - clientHeight,"
-                          " scrollWidth - clientWidth])(document.querySelector('main'))")  # fmt: skip
-    assert main == [0, 0]
+    assert spilled(frame) == [0, 0]
     labelled(frame)
     shoot(page, f"between-{width}")
-    print(f"between {width}: {check_latency(frame, 12):.0f} ms")
+    check_latency(frame, 12)
 
 
 def test_what_was_set_is_there_when_the_page_comes_back(show, view) -> None:

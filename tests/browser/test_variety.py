@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from browser.conftest import check_latency, labelled, shoot
+from browser.narrow import spilled, spots
 from helpers.play.page import View
 from helpers.play.variety import SHARPNESS, drawn_groups
 from helpers.show import lessons
@@ -158,9 +159,8 @@ def test_by_keyboard_and_by_a_click_on_a_bar(show, view, page) -> None:
 def test_nothing_moves_nothing_is_cut_off_and_it_is_quick(show, view, page, width) -> None:
     page.set_viewport_size({"width": width, "height": 1300})
     frame = show(view)
-    where = "all => all.map((node) => { const box = node.getBoundingClientRect(); return [box.x, box.y, box.width]; })"
     fixed = "button, select, input, table, .said, .group, .lesson, .note"
-    before = frame.eval_on_selector_all(fixed, where)
+    before = spots(frame, fixed)
     tight = """all => all.filter((n) => n.scrollHeight > n.clientHeight + 1 || n.scrollWidth > n.clientWidth + 1)
         .map((n) => n.className + ": " + n.textContent)"""
     for size in (0, 6, 30):
@@ -169,14 +169,12 @@ def test_nothing_moves_nothing_is_cut_off_and_it_is_quick(show, view, page, widt
             for reward in REWARDS:
                 slide(frame, "temperature", heat)
                 frame.get_by_label("reward").select_option(reward)
-                assert frame.eval_on_selector_all(fixed, where) == before
+                assert spots(frame, fixed) == before
                 assert frame.eval_on_selector_all(".said, .lesson, .group, .answer, th, td, h3", tight) == []
-    main = frame.evaluate("(({ scrollHeight, clientHeight, scrollWidth, clientWidth }) => [scrollHeight - clientHeight,"
-                          " scrollWidth - clientWidth])(document.querySelector('main'))")  # fmt: skip
-    assert main == [0, 0]
+    assert spilled(frame) == [0, 0]
     labelled(frame)
     shoot(page, f"variety-{width}")
-    print(f"variety {width}: {check_latency(frame, 12):.0f} ms")
+    check_latency(frame, 12)
 
 
 def test_what_was_set_is_there_when_the_page_comes_back(show, view) -> None:

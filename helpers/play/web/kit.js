@@ -60,6 +60,8 @@ const kit = (() => {
   // With so many decimals; never -0.00.
   const fixed = (value, places = 2) => (value === null || value === undefined ? "–" : value.toFixed(places).replace(/^-(0\.?0*)$/, "$1"));
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  // The standard deviation of a sample: over n - 1, as GRPO takes it.
+  const spread = (values) => Math.sqrt(values.reduce((sum, value) => sum + (value - mean(values)) ** 2, 0) / (values.length - 1));
 
   // What a reader set stays while the page lives in a tab: a notebook takes a cell out and puts it back on scrolling. Notebooks
   // of one tab share its memory, so that a slot has the view's name and a digest of its data (FNV-1a).
@@ -452,7 +454,7 @@ const kit = (() => {
     root.dataset.ready = "yes";
   }
 
-  return { el, svg, put, react, listen, text, fixed, mean, generator, remember, recall, button, toggle, slider, select, check, player, keys, announcer,
+  return { el, svg, put, react, listen, text, fixed, mean, spread, generator, remember, recall, button, toggle, slider, select, check, player, keys, announcer,
     ticks, axes, path, mark, sample, ink, balance, lesson, drawBoard, saidAt, curveOf, readings, chance, overBoards, album, spoken, rate,
     putBack, room, refit, term, start };
 })();

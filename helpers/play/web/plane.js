@@ -331,11 +331,11 @@
           lost = mean(own.map((run) => run.y)),
           alone = own.length < there.length ? " No two arms shown have runs on the same base and rate." : "";
         const count = own.length === 1 ? "1 run" : `mean of ${own.length} runs`;
-        return `${own[0].arm} has lost ${kit.fixed(lost)} ${of} (${count}${this.carrier({ own, lost })}).${alone}`;
+        return `${own[0].arm} has lost ${kit.fixed(lost)} ${of} (${count}${this.carried({ own, lost }, (share, down) => `, ${share} (${down})`)}).${alone}`;
       }
       const broad = pairs.reduce((one, other) => (other.n > one.n || (other.n === one.n && other.gap > one.gap) ? other : one));
       const wide = pairs.reduce((one, other) => (other.gap > one.gap ? other : one));
-      const carried = this.carrier(broad.more).replace(/^, (.*) \((.*)\)$/, " ($1, $2)");
+      const carried = this.carried(broad.more, (share, down) => ` (${share}, ${down})`);
       const first = `on ${broad.on}, ${broad.more.arm} has lost ${kit.fixed(broad.more.lost)} ${of}${carried}, ${this.saidOf(broad.less)}.`;
       return wide === broad ? first : `${first} On ${wide.on}, ${this.saidOf(wide.more)}, ${this.saidOf(wide.less)}.`;
     }
@@ -370,13 +370,13 @@
     }
 
     // The task that carries most of an arm's loss.
-    carrier({ own, lost }) {
+    carried({ own, lost }, worded) {
       if (this.state.task !== ALL || lost < 0.005) return "";
       const falls = this.study.tasks
         .map((task) => [task, mean(own.map((run) => between(run.lost[task], run.mark)))])
         .sort((a, b) => b[1] - a[1]);
       const share = Math.round((100 * falls[0][1]) / (lost * falls.length));
-      return `, ${share > 100 ? "all" : `${share}%`} of it in ${falls[0][0]} (down ${kit.fixed(falls[0][1])})`;
+      return worded(`${share > 100 ? "all" : `${share}%`} of it in ${falls[0][0]}`, `down ${kit.fixed(falls[0][1])}`);
     }
 
     // The pinned run --------------------------------------------------------------------------------------------------

@@ -71,9 +71,8 @@ kit.start((data, root) => {
     const [hit, exact, format] = state.weights;
     return hit * SHAPES[state.shape](guess, truth) + exact * Number(hits(guess, truth) === 1) + format * form;
   }
-  const spreadOf = (values) => Math.sqrt(values.reduce((sum, value) => sum + (value - mean(values)) ** 2, 0) / (values.length - 1));
   function advantages(rewards) {
-    const average = mean(rewards), scale = state.scaled ? spreadOf(rewards) + epsilon : 1;
+    const average = mean(rewards), scale = state.scaled ? kit.spread(rewards) + epsilon : 1;
     return rewards.map((value) => (value - average) / scale);
   }
   const differ = (rewards) => Math.max(...rewards) - Math.min(...rewards) > 1e-9;
@@ -221,7 +220,7 @@ kit.start((data, root) => {
     const most = state.scaled ? (size - 1) / Math.sqrt(size) : Math.max(0.25, whole);
     columns.forEach((column, i) => column.set(state.group[i], rewards[i], gains[i], most));
     const moved = gains.filter((gain) => Math.abs(gain) > 0.01).length;
-    const spread = differ(rewards) ? spreadOf(rewards) : 0;
+    const spread = differ(rewards) ? kit.spread(rewards) : 0;
     const words = { mean: fixed(mean(rewards), 3), "standard deviation": fixed(spread, 3), "pushed up or down": `${moved} of ${size}` };
     numbers.textContent = Object.entries(words).map((pair) => pair.join(" ")).join("   ");
     rule.textContent = ruleOf(state.scaled);

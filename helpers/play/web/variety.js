@@ -61,9 +61,8 @@ kit.start((data, root) => {
     });
   }
   function advantages(rewards) {
-    const average = mean(rewards), squares = rewards.reduce((sum, value) => sum + (value - average) ** 2, 0);
-    const spread = Math.sqrt(squares / (rewards.length - 1));
-    return rewards.map((value) => (value - average) / (spread + epsilon));
+    const average = mean(rewards), scale = kit.spread(rewards) + epsilon;
+    return rewards.map((value) => (value - average) / scale);
   }
 
   // Pictures -------------------------------------------------------------------------------------------------------
